@@ -1,0 +1,397 @@
+//! The states of one aggregate over many groups, and the three verbs.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Float64Array, Int64Array};
+use arrow::datatypes::DataType;
+
+use super::distinct::{ApproxDistinct, Distinct};
+use super::extremes::{Extremes, FirstLast};
+use super::histogram::{Histograms, finished_type};
+use super::scalars::{expect, without_nulls};
+use super::sums::{Counts, Moments, Sums, float_weight};
+use super::{Aggregate, AggregateFunction, Finish, Input, Values};
+use crate::sketch::{HyperLogLog, Sketch};
+use crate::{QueryError, WeightKind};
+
+/// The states of one aggregate over many groups.
+#[derive(Debug, Clone)]
+pub struct States(Kinds);
+
+#[derive(Debug, Clone)]
+enum Kinds {
+    Count(Counts),
+    Sum { sums: Sums, events: Counts },
+    Extremes(Extremes),
+    Moments(Moments),
+    Distinct(Distinct),
+    ApproxDistinct(ApproxDistinct),
+    Quantiles(Vec<Sketch>),
+    Histogram(Histograms),
+    FirstLast(FirstLast),
+}
+
+impl Aggregate {
+    /// The weight that this aggregate's states have, for a plan's weight.
+    pub fn weight_kind(&self, weight: WeightKind) -> WeightKind {
+        if self.weighted && self.function.takes_weight() { weight } else { WeightKind::One }
+    }
+
+    fn argument_type(&self) -> Result<&DataType, QueryError> {
+        self.argument
+            .as_ref()
+            .map(|(_, data_type)| data_type)
+            .ok_or_else(|| QueryError::Mismatch(format!("{} needs an argument", self.function.name())))
+    }
+}
+
+impl States {
+    /// No groups yet.
+    ///
+    /// # Errors
+    /// [`QueryError::UnsupportedType`] when the function cannot take its argument's type.
+    pub fn new(aggregate: &Aggregate, weight: WeightKind) -> Result<States, QueryError> {
+        let name = aggregate.function.name();
+        let weight = aggregate.weight_kind(weight);
+        let floats = |data_type: &DataType| match data_type {
+            DataType::Float64 => Ok(()),
+            other => {
+                Err(QueryError::UnsupportedType { function: name.to_owned(), data_type: other.to_string() })
+            }
+        };
+        Ok(States(match &aggregate.function {
+            AggregateFunction::Count => Kinds::Count(Counts::new(weight)),
+            AggregateFunction::Sum => Kinds::Sum {
+                sums: Sums::new(aggregate.argument_type()?, weight),
+                events: Counts::new(weight),
+            },
+            AggregateFunction::Min => {
+                Kinds::Extremes(Extremes::new(name, Ordering::Less, aggregate.argument_type()?)?)
+            }
+            AggregateFunction::Max => {
+                Kinds::Extremes(Extremes::new(name, Ordering::Greater, aggregate.argument_type()?)?)
+            }
+            AggregateFunction::Moments => {
+                floats(aggregate.argument_type()?)?;
+                Kinds::Moments(Moments::default())
+            }
+            AggregateFunction::Distinct => Kinds::Distinct(Distinct::new(aggregate.argument_type()?)?),
+            AggregateFunction::ApproxDistinct => {
+                Kinds::ApproxDistinct(ApproxDistinct::new(aggregate.argument_type()?)?)
+            }
+            AggregateFunction::Quantiles => {
+                floats(aggregate.argument_type()?)?;
+                Kinds::Quantiles(Vec::new())
+            }
+            AggregateFunction::Histogram(buckets) => {
+                floats(aggregate.argument_type()?)?;
+                Kinds::Histogram(Histograms::new(buckets)?)
+            }
+            AggregateFunction::First { ignore_nulls } => {
+                let data_type = aggregate.argument_type()?;
+                Kinds::FirstLast(FirstLast::new(name, Ordering::Less, *ignore_nulls, data_type)?)
+            }
+            AggregateFunction::Last { ignore_nulls } => {
+                let data_type = aggregate.argument_type()?;
+                Kinds::FirstLast(FirstLast::new(name, Ordering::Greater, *ignore_nulls, data_type)?)
+            }
+        }))
+    }
+
+    /// How many groups.
+    pub fn len(&self) -> usize {
+        match &self.0 {
+            Kinds::Count(counts) | Kinds::Sum { events: counts, .. } => counts.len(),
+            Kinds::Extremes(extremes) => extremes.len(),
+            Kinds::Moments(moments) => moments.len(),
+            Kinds::Distinct(distinct) => distinct.len(),
+            Kinds::ApproxDistinct(distinct) => distinct.sketches.len(),
+            Kinds::Quantiles(sketches) => sketches.len(),
+            Kinds::Histogram(histograms) => histograms.groups.len(),
+            Kinds::FirstLast(values) => values.len(),
+        }
+    }
+
+    /// True without groups.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Makes room for this many groups; new ones have seen no rows.
+    pub fn resize(&mut self, group_count: usize) {
+        match &mut self.0 {
+            Kinds::Count(counts) => counts.resize(group_count),
+            Kinds::Sum { sums, events } => {
+                sums.resize(group_count);
+                events.resize(group_count);
+            }
+            Kinds::Extremes(extremes) => extremes.resize(group_count),
+            Kinds::Moments(moments) => moments.resize(group_count),
+            Kinds::Distinct(distinct) => distinct.resize(group_count),
+            Kinds::ApproxDistinct(distinct) => distinct.sketches.resize(group_count, HyperLogLog::default()),
+            Kinds::Quantiles(sketches) => sketches.resize(group_count, Sketch::default()),
+            Kinds::Histogram(histograms) => histograms.groups.resize(group_count, Default::default()),
+            Kinds::FirstLast(values) => values.resize(group_count),
+        }
+    }
+
+    /// Adds rows: row `i` belongs to group `groups[i]`, which is below `len()`.
+    ///
+    /// # Errors
+    /// When the values do not have the argument's type.
+    pub fn update(&mut self, groups: &[u32], input: &Input<'_>) -> Result<(), QueryError> {
+        match &mut self.0 {
+            Kinds::Count(counts) => counts.update(groups, input.weights, None),
+            Kinds::Sum { sums, events } => {
+                sums.update(groups, input);
+                count_values(events, groups, input);
+            }
+            Kinds::Extremes(extremes) => extremes.update(groups, input)?,
+            Kinds::Moments(moments) => moments.update(groups, input),
+            Kinds::Distinct(distinct) => distinct.update(groups, input)?,
+            Kinds::ApproxDistinct(distinct) => distinct.update(groups, input)?,
+            Kinds::Quantiles(sketches) => {
+                if let Values::Float(values) = input.values {
+                    for (row, group) in groups.iter().enumerate() {
+                        if input.validity.is_none_or(|validity| validity.is_valid(row)) {
+                            sketches[*group as usize].add(values[row], float_weight(input.weights, row));
+                        }
+                    }
+                }
+            }
+            Kinds::Histogram(histograms) => histograms.update(groups, input),
+            Kinds::FirstLast(values) => values.update(groups, input),
+        }
+        Ok(())
+    }
+
+    /// Adds the states of another partial: its group `i` is our group `to[i]`.
+    ///
+    /// # Errors
+    /// When the other states are of another aggregate.
+    pub fn merge(&mut self, other: &States, to: &[u32]) -> Result<(), QueryError> {
+        match (&mut self.0, &other.0) {
+            (Kinds::Count(ours), Kinds::Count(theirs)) => ours.merge(theirs, to)?,
+            (Kinds::Sum { sums, events }, Kinds::Sum { sums: their_sums, events: their_events }) => {
+                sums.merge(their_sums, to)?;
+                events.merge(their_events, to)?;
+            }
+            (Kinds::Extremes(ours), Kinds::Extremes(theirs)) => ours.merge(theirs, to)?,
+            (Kinds::Moments(ours), Kinds::Moments(theirs)) => ours.merge(theirs, to),
+            (Kinds::Distinct(ours), Kinds::Distinct(theirs)) => ours.merge(theirs, to)?,
+            (Kinds::ApproxDistinct(ours), Kinds::ApproxDistinct(theirs)) => {
+                for (group, sketch) in to.iter().zip(&theirs.sketches) {
+                    ours.sketches[*group as usize].merge(sketch);
+                }
+            }
+            (Kinds::Quantiles(ours), Kinds::Quantiles(theirs)) => {
+                to.iter().zip(theirs).for_each(|(group, sketch)| ours[*group as usize].merge(sketch));
+            }
+            (Kinds::Histogram(ours), Kinds::Histogram(theirs)) => ours.merge(theirs, to),
+            (Kinds::FirstLast(ours), Kinds::FirstLast(theirs)) => ours.merge(theirs, to),
+            _ => return Err(QueryError::Mismatch("states of different aggregates".to_owned())),
+        }
+        Ok(())
+    }
+
+    /// A column of the answer, one value a group. `data_type` is the argument's type, for `Finish::Sum`.
+    ///
+    /// # Errors
+    /// [`QueryError::Overflow`] when a count or an int sum leaves 64 bits; [`QueryError::Mismatch`] when the state
+    /// cannot be finished this way.
+    pub fn finish(&self, finish: &Finish, data_type: &DataType) -> Result<ArrayRef, QueryError> {
+        let groups = 0..self.len();
+        match (&self.0, finish) {
+            (Kinds::Count(counts) | Kinds::Sum { events: counts, .. }, Finish::Count) => counts.finish(),
+            (Kinds::Sum { sums, events }, Finish::Sum) if data_type == &DataType::Int64 => {
+                let sum = |group| (events.float(group) > 0.0).then(|| sums.int(group)).transpose();
+                Ok(Arc::new(groups.map(sum).collect::<Result<Int64Array, _>>()?))
+            }
+            (Kinds::Sum { sums, events }, Finish::Sum) => {
+                let sum = |group| (events.float(group) > 0.0).then(|| sums.float(group));
+                Ok(Arc::new(groups.map(sum).collect::<Float64Array>()))
+            }
+            (Kinds::Sum { sums, events }, Finish::Average) => {
+                let average =
+                    |group| (events.float(group) > 0.0).then(|| sums.float(group) / events.float(group));
+                Ok(Arc::new(groups.map(average).collect::<Float64Array>()))
+            }
+            (Kinds::Extremes(extremes), Finish::Value) => extremes.to_array(),
+            (Kinds::FirstLast(values), Finish::Value) => values.finish(),
+            (Kinds::Moments(moments), Finish::Variance { sample }) => {
+                Ok(Arc::new(groups.map(|group| moments.variance(group, *sample)).collect::<Float64Array>()))
+            }
+            (Kinds::Moments(moments), Finish::StandardDeviation { sample }) => {
+                let deviation = |group| moments.variance(group, *sample).map(f64::sqrt);
+                Ok(Arc::new(groups.map(deviation).collect::<Float64Array>()))
+            }
+            (Kinds::Distinct(distinct), Finish::DistinctCount) => {
+                Ok(Arc::new(Int64Array::from(distinct.counts())))
+            }
+            (Kinds::ApproxDistinct(distinct), Finish::DistinctCount) => {
+                let estimates = distinct.sketches.iter().map(|sketch| sketch.estimate() as i64);
+                Ok(Arc::new(Int64Array::from_iter_values(estimates)))
+            }
+            (Kinds::Quantiles(sketches), Finish::Quantile(fraction)) => {
+                let quantiles = sketches.iter().map(|sketch| sketch.quantile(*fraction));
+                Ok(Arc::new(quantiles.collect::<Float64Array>()))
+            }
+            (Kinds::Histogram(histograms), Finish::Histogram) => histograms.finish(),
+            _ => Err(QueryError::Mismatch(format!("this state cannot be finished as {finish:?}"))),
+        }
+    }
+
+    /// The Arrow types of [`States::to_arrays`] for an aggregate.
+    ///
+    /// # Errors
+    /// As [`States::new`].
+    pub fn array_types(aggregate: &Aggregate, weight: WeightKind) -> Result<Vec<DataType>, QueryError> {
+        let weight = aggregate.weight_kind(weight);
+        Ok(match &aggregate.function {
+            AggregateFunction::Count => vec![Counts::array_type(weight)],
+            AggregateFunction::Sum => {
+                let mut types = vec![Counts::array_type(weight)];
+                types.extend(Sums::array_types(aggregate.argument_type()?, weight));
+                types
+            }
+            AggregateFunction::Min | AggregateFunction::Max => vec![aggregate.argument_type()?.clone()],
+            AggregateFunction::Moments => vec![DataType::Float64; 3],
+            AggregateFunction::Distinct => vec![Distinct::array_type(aggregate.argument_type()?)?],
+            AggregateFunction::ApproxDistinct
+            | AggregateFunction::Quantiles
+            | AggregateFunction::Histogram(_) => {
+                vec![DataType::Binary]
+            }
+            AggregateFunction::First { .. } | AggregateFunction::Last { .. } => {
+                FirstLast::array_types(aggregate.argument_type()?)
+            }
+        })
+    }
+
+    /// The states as arrays, for the wire.
+    ///
+    /// # Errors
+    /// When a value cannot be given the argument's type, which is a fault of ours.
+    pub fn to_arrays(&self) -> Result<Vec<ArrayRef>, QueryError> {
+        Ok(match &self.0 {
+            Kinds::Count(counts) => vec![counts.to_array()],
+            Kinds::Sum { sums, events } => {
+                let mut arrays = vec![events.to_array()];
+                arrays.extend(sums.to_arrays());
+                arrays
+            }
+            Kinds::Extremes(extremes) => vec![extremes.to_array()?],
+            Kinds::Moments(moments) => moments.to_arrays(),
+            Kinds::Distinct(distinct) => vec![distinct.to_array()],
+            Kinds::ApproxDistinct(distinct) => {
+                let bytes = distinct.sketches.iter().map(HyperLogLog::to_bytes);
+                vec![Arc::new(BinaryArray::from_iter_values(bytes))]
+            }
+            Kinds::Quantiles(sketches) => {
+                vec![Arc::new(BinaryArray::from_iter_values(sketches.iter().map(Sketch::to_bytes)))]
+            }
+            Kinds::Histogram(histograms) => vec![histograms.to_array()],
+            Kinds::FirstLast(values) => values.to_arrays()?,
+        })
+    }
+
+    /// The states from their arrays; everything is checked.
+    ///
+    /// # Errors
+    /// When the arrays are not states of this aggregate.
+    pub fn from_arrays(
+        aggregate: &Aggregate,
+        weight: WeightKind,
+        arrays: &[ArrayRef],
+    ) -> Result<States, QueryError> {
+        let empty = States::new(aggregate, weight)?;
+        let weight = aggregate.weight_kind(weight);
+        let types = States::array_types(aggregate, weight)?;
+        if arrays.len() != types.len() {
+            return Err(QueryError::Mismatch(format!(
+                "state has {} arrays, not {}",
+                arrays.len(),
+                types.len()
+            )));
+        }
+        let blobs = || -> Result<&BinaryArray, QueryError> {
+            Ok(without_nulls(expect(arrays, 0, &DataType::Binary)?)?.as_binary::<i32>())
+        };
+        Ok(States(match empty.0 {
+            Kinds::Count(_) => Kinds::Count(Counts::from_array(weight, arrays, 0)?),
+            Kinds::Sum { .. } => Kinds::Sum {
+                events: Counts::from_array(weight, arrays, 0)?,
+                sums: Sums::from_arrays(aggregate.argument_type()?, weight, arrays, 1)?,
+            },
+            Kinds::Extremes(empty) => Kinds::Extremes(Extremes::from_arrays(empty, arrays)?),
+            Kinds::Moments(_) => Kinds::Moments(Moments::from_arrays(arrays)?),
+            Kinds::Distinct(_) => Kinds::Distinct(Distinct::from_arrays(aggregate.argument_type()?, arrays)?),
+            Kinds::ApproxDistinct(mut empty) => {
+                empty.sketches =
+                    blobs()?.iter().flatten().map(HyperLogLog::from_bytes).collect::<Result<_, _>>()?;
+                Kinds::ApproxDistinct(empty)
+            }
+            Kinds::Quantiles(_) => {
+                Kinds::Quantiles(blobs()?.iter().flatten().map(Sketch::from_bytes).collect::<Result<_, _>>()?)
+            }
+            Kinds::Histogram(empty) => Kinds::Histogram(Histograms::from_arrays(empty, arrays)?),
+            Kinds::FirstLast(empty) => Kinds::FirstLast(FirstLast::from_arrays(empty, arrays)?),
+        }))
+    }
+
+    /// Bytes in use.
+    pub fn memory_bytes(&self) -> usize {
+        match &self.0 {
+            Kinds::Count(counts) => counts.memory_bytes(),
+            Kinds::Sum { sums, events } => sums.memory_bytes() + events.memory_bytes(),
+            Kinds::Extremes(extremes) => extremes.memory_bytes(),
+            Kinds::Moments(moments) => moments.memory_bytes(),
+            Kinds::Distinct(distinct) => distinct.memory_bytes(),
+            Kinds::ApproxDistinct(distinct) => {
+                distinct.sketches.iter().map(|sketch| 32 + sketch.memory_bytes()).sum()
+            }
+            Kinds::Quantiles(sketches) => sketches.iter().map(|sketch| 96 + sketch.memory_bytes()).sum(),
+            Kinds::Histogram(histograms) => histograms.memory_bytes(),
+            Kinds::FirstLast(values) => values.memory_bytes(),
+        }
+    }
+}
+
+impl Finish {
+    /// The Arrow type of the finished column, for an argument of this type.
+    pub fn data_type(&self, argument: &DataType) -> DataType {
+        match self {
+            Finish::Count | Finish::DistinctCount => DataType::Int64,
+            Finish::Sum if argument == &DataType::Int64 => DataType::Int64,
+            Finish::Sum
+            | Finish::Average
+            | Finish::Variance { .. }
+            | Finish::StandardDeviation { .. }
+            | Finish::Quantile(_) => DataType::Float64,
+            Finish::Value => argument.clone(),
+            Finish::Histogram => finished_type(),
+        }
+    }
+}
+
+/// Counts the rows whose argument is there.
+fn count_values(events: &mut Counts, groups: &[u32], input: &Input<'_>) {
+    let valid = |row: usize| input.validity.is_none_or(|validity| validity.is_valid(row));
+    match input.values {
+        Values::Codes(codes, distinct) => {
+            let there = |row: usize| {
+                let code = codes[row] as usize;
+                valid(row) && code < distinct.len() && distinct.is_valid(code)
+            };
+            events.update(groups, input.weights, Some(&there));
+        }
+        Values::Array(array) if array.logical_null_count() > 0 => {
+            let nulls = array.logical_nulls();
+            let there = |row: usize| valid(row) && nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
+            events.update(groups, input.weights, Some(&there));
+        }
+        _ if input.validity.is_some() => events.update(groups, input.weights, Some(&valid)),
+        _ => events.update(groups, input.weights, None),
+    }
+}

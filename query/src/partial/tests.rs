@@ -1,0 +1,258 @@
+//! Merging is associative, commutative and has an identity: rows split in any way over children, merged in any
+//! order and through the wire form, finish to the same answer as one pass over all of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, StringArray};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{DataType, Int64Type};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    Aggregate, AggregateFunction, Expr, Finish, HistogramBuckets, Input, Key, Output, Plan, QueryError,
+    TimeRange, Values, WeightKind, Weights,
+};
+
+#[derive(Debug, Clone)]
+struct Row {
+    key: Option<i8>,
+    int: Option<i64>,
+    float: Option<f64>,
+    text: Option<u8>,
+    weight: i64,
+}
+
+fn row() -> impl Strategy<Value = Row> {
+    (
+        proptest::option::weighted(0.9, -3i8..3),
+        proptest::option::weighted(0.8, prop_oneof![any::<i64>(), -50i64..50]),
+        proptest::option::weighted(0.8, -1e6f64..1e6),
+        proptest::option::weighted(0.8, any::<u8>()),
+        1i64..1000,
+    )
+        .prop_map(|(key, int, float, text, weight)| Row { key, int, float, text, weight })
+}
+
+fn aggregates() -> Vec<(Aggregate, Vec<Finish>)> {
+    let make = |function: AggregateFunction, argument: Option<DataType>| Aggregate {
+        function,
+        argument: argument.map(|data_type| (Expr::column("x"), data_type)),
+        filter: None,
+        weighted: true,
+    };
+    let int = || Some(DataType::Int64);
+    let float = || Some(DataType::Float64);
+    let text = || Some(DataType::Utf8);
+    vec![
+        (make(AggregateFunction::Count, None), vec![Finish::Count]),
+        (make(AggregateFunction::Sum, int()), vec![Finish::Average, Finish::Count]),
+        (make(AggregateFunction::Sum, float()), vec![Finish::Sum, Finish::Average]),
+        (make(AggregateFunction::Sum, text()), vec![Finish::Count]),
+        (make(AggregateFunction::Min, int()), vec![Finish::Value]),
+        (make(AggregateFunction::Max, float()), vec![Finish::Value]),
+        (make(AggregateFunction::Max, text()), vec![Finish::Value]),
+        (
+            make(AggregateFunction::Moments, float()),
+            vec![Finish::Variance { sample: true }, Finish::StandardDeviation { sample: false }],
+        ),
+        (make(AggregateFunction::Distinct, int()), vec![Finish::DistinctCount]),
+        (make(AggregateFunction::Distinct, text()), vec![Finish::DistinctCount]),
+        (make(AggregateFunction::ApproxDistinct, text()), vec![Finish::DistinctCount]),
+        (make(AggregateFunction::Quantiles, float()), vec![Finish::Quantile(0.5), Finish::Quantile(0.99)]),
+        (
+            make(AggregateFunction::Histogram(HistogramBuckets::Width(1000.0)), float()),
+            vec![Finish::Histogram],
+        ),
+        (make(AggregateFunction::First { ignore_nulls: false }, text()), vec![Finish::Value]),
+        (make(AggregateFunction::Last { ignore_nulls: true }, int()), vec![Finish::Value]),
+    ]
+}
+
+fn plan() -> Plan {
+    Plan {
+        table: "t".to_owned(),
+        columns: vec![],
+        time_range: TimeRange::ALL,
+        filter: None,
+        weight: WeightKind::Int,
+        output: Output::Groups {
+            keys: vec![
+                Key { expr: Expr::column("k"), data_type: DataType::Int64 },
+                Key { expr: Expr::column("t"), data_type: DataType::Utf8 },
+            ],
+            aggregates: aggregates().into_iter().map(|(aggregate, _)| aggregate).collect(),
+        },
+    }
+}
+
+/// The groups of some rows, computed by `update`; `first_time` makes the times of different parts differ.
+fn groups_of(rows: &[(usize, Row)]) -> Groups {
+    let mut numbers: BTreeMap<(Option<i8>, Option<u8>), u32> = BTreeMap::new();
+    let of = |row: &Row| (row.key, row.text.map(|text| text % 3));
+    for (_, row) in rows {
+        let next = numbers.len() as u32;
+        numbers.entry(of(row)).or_insert(next);
+    }
+    let groups: Vec<u32> = rows.iter().map(|(_, row)| numbers[&of(row)]).collect();
+    let ints: Vec<i64> = rows.iter().map(|(_, row)| row.int.unwrap_or(7)).collect();
+    let floats: Vec<f64> = rows.iter().map(|(_, row)| row.float.unwrap_or(7.0)).collect();
+    let texts: ArrayRef = Arc::new(
+        rows.iter().map(|(_, row)| row.text.map(|text| format!("t{text}"))).collect::<StringArray>(),
+    );
+    let times: Vec<i64> = rows.iter().map(|(index, _)| (*index / 4) as i64).collect();
+    let weights: Vec<i64> = rows.iter().map(|(_, row)| row.weight).collect();
+    let int_validity = NullBuffer::from_iter(rows.iter().map(|(_, row)| row.int.is_some()));
+    let float_validity = NullBuffer::from_iter(rows.iter().map(|(_, row)| row.float.is_some()));
+    let mut states = Vec::new();
+    for (aggregate, _) in aggregates() {
+        let (values, validity) = match aggregate.argument.as_ref().map(|(_, data_type)| data_type) {
+            None => (Values::None, None),
+            Some(DataType::Int64) => (Values::Int(&ints), Some(&int_validity)),
+            Some(DataType::Float64) => (Values::Float(&floats), Some(&float_validity)),
+            Some(_) => (Values::Array(&texts), None),
+        };
+        let mut state = States::new(&aggregate, WeightKind::Int).unwrap();
+        state.resize(numbers.len());
+        let input = Input { values, validity, weights: Weights::Int(&weights), times: &times };
+        state.update(&groups, &input).unwrap();
+        states.push(state);
+    }
+    let mut ordered: Vec<_> = numbers.into_iter().collect();
+    ordered.sort_by_key(|(_, number)| *number);
+    let ints: Int64Array = ordered.iter().map(|((key, _), _)| key.map(i64::from)).collect();
+    let texts: StringArray = ordered.iter().map(|((_, text), _)| text.map(|text| text.to_string())).collect();
+    Groups { keys: vec![Arc::new(ints), Arc::new(texts)], states, group_count: ordered.len() }
+}
+
+/// Through the wire form and back.
+fn travel(groups: Groups) -> Groups {
+    let states = groups.states.iter().zip(aggregates()).map(|(states, (aggregate, _))| {
+        let arrays = states.to_arrays().unwrap();
+        let types: Vec<DataType> = arrays.iter().map(|array| array.data_type().clone()).collect();
+        assert_eq!(types, States::array_types(&aggregate, WeightKind::Int).unwrap());
+        States::from_arrays(&aggregate, WeightKind::Int, &arrays).unwrap()
+    });
+    Groups { states: states.collect(), ..groups }
+}
+
+/// The finished answer: key → one text a column; floats to nine digits.
+fn finish(groups: &Groups) -> BTreeMap<String, Vec<String>> {
+    let mut answer: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut columns = Vec::new();
+    for (states, (aggregate, finishes)) in groups.states.iter().zip(aggregates()) {
+        let data_type = aggregate.argument.map_or(DataType::Null, |(_, data_type)| data_type);
+        for finish in finishes {
+            let column = states.finish(&finish, &data_type).unwrap();
+            assert_eq!(column.data_type(), &finish.data_type(&data_type));
+            columns.push(column);
+        }
+    }
+    let text = |array: &ArrayRef, index: usize| {
+        if let Some(floats) = array.as_any().downcast_ref::<Float64Array>() {
+            if floats.is_null(index) { "NULL".to_owned() } else { format!("{:.6e}", floats.value(index)) }
+        } else {
+            arrow::util::display::array_value_to_string(array, index).unwrap()
+        }
+    };
+    for group in 0..groups.group_count {
+        let null = |index: usize| groups.keys[index].is_null(group);
+        let key = format!(
+            "{}{} {}{}",
+            text(&groups.keys[0], group),
+            null(0),
+            text(&groups.keys[1], group),
+            null(1)
+        );
+        answer.insert(key, columns.iter().map(|column| text(column, group)).collect());
+    }
+    answer
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn rows_split_in_any_way_give_one_answer(
+        rows in proptest::collection::vec((row(), 0usize..4), 0..200),
+        rotate in 0usize..4,
+    ) {
+        let rows: Vec<(usize, (Row, usize))> = rows.into_iter().enumerate().collect();
+        let all: Vec<(usize, Row)> = rows.iter().map(|(index, (row, _))| (*index, row.clone())).collect();
+        let mut whole = Merger::new(&plan(), u64::MAX).unwrap();
+        whole.push(Body::Groups(groups_of(&all))).unwrap();
+        let mut parts = Merger::new(&plan(), u64::MAX).unwrap();
+        for part in 0..4 {
+            let part = (part + rotate) % 4;
+            let rows: Vec<(usize, Row)> = rows
+                .iter()
+                .filter(|(_, (_, of))| *of == part)
+                .map(|(index, (row, _))| (*index, row.clone()))
+                .collect();
+            parts.push(Body::Groups(travel(groups_of(&rows)))).unwrap();
+        }
+        let (Body::Groups(whole), Body::Groups(parts)) = (whole.finish().unwrap(), parts.finish().unwrap()) else {
+            unreachable!("groups were pushed")
+        };
+        prop_assert_eq!(finish(&whole), finish(&parts));
+    }
+}
+
+fn count_plan(keys: Vec<Key>) -> (Plan, Aggregate) {
+    let count =
+        Aggregate { function: AggregateFunction::Count, argument: None, filter: None, weighted: true };
+    let output = Output::Groups { keys, aggregates: vec![count.clone()] };
+    (Plan { weight: WeightKind::One, output, ..plan() }, count)
+}
+
+#[test]
+fn no_keys_is_one_group_even_of_nothing() {
+    let (plan, _) = count_plan(vec![]);
+    let Body::Groups(groups) = Merger::new(&plan, u64::MAX).unwrap().finish().unwrap() else {
+        panic!("groups")
+    };
+    assert_eq!(groups.group_count, 1);
+    let counts = groups.states[0].finish(&Finish::Count, &DataType::Null).unwrap();
+    assert_eq!(counts.as_primitive::<Int64Type>().value(0), 0);
+}
+
+#[test]
+fn a_body_that_does_not_fit_is_refused_and_memory_is_limited() {
+    let key = Key { expr: Expr::column("k"), data_type: DataType::Int64 };
+    let (plan, count) = count_plan(vec![key]);
+    let groups = |values: std::ops::Range<i64>| {
+        let mut states = States::new(&count, WeightKind::One).unwrap();
+        let keys: ArrayRef = Arc::new(Int64Array::from_iter_values(values));
+        states.resize(keys.len());
+        Groups { group_count: keys.len(), keys: vec![keys], states: vec![states] }
+    };
+    let mut merger = Merger::new(&plan, 10_000).unwrap();
+    let wrong = Groups { keys: vec![], ..groups(0..1) };
+    assert!(matches!(merger.push(Body::Groups(wrong)), Err(QueryError::Mismatch(_))));
+    merger.push(Body::Groups(groups(0..10))).unwrap();
+    merger.push(Body::Groups(groups(5..15))).unwrap();
+    let error = merger.push(Body::Groups(groups(0..1000))).unwrap_err();
+    assert_eq!(error, QueryError::Memory { groups: 1000, limit: 10_000 });
+}
+
+#[test]
+fn int_sums_are_exact_or_an_error() {
+    let sum = Aggregate {
+        function: AggregateFunction::Sum,
+        argument: Some((Expr::column("x"), DataType::Int64)),
+        filter: None,
+        weighted: true,
+    };
+    let finish = |values: &[i64], weights: &[i64]| {
+        let mut states = States::new(&sum, WeightKind::Int).unwrap();
+        states.resize(1);
+        let input =
+            Input { values: Values::Int(values), validity: None, weights: Weights::Int(weights), times: &[] };
+        states.update(&vec![0; values.len()], &input).unwrap();
+        states.finish(&Finish::Sum, &DataType::Int64)
+    };
+    let exact = finish(&[i64::MAX, i64::MAX, -i64::MAX], &[1, 1, 1]).unwrap();
+    assert_eq!(exact.as_primitive::<Int64Type>().value(0), i64::MAX);
+    assert_eq!(finish(&[i64::MAX, 1], &[1, 1]).unwrap_err(), QueryError::Overflow);
+    assert_eq!(finish(&[i64::MAX], &[1 << 53]).unwrap_err(), QueryError::Overflow);
+}
