@@ -1,0 +1,243 @@
+//! Segments as memory, read-only: the one home of mmap.
+//!
+//! A [`Mapping`] hands out [`Region`]s, each the only one over its range. A region hands out [`Bytes`] without
+//! copying, from which callers make their own views. A region that was told to expire gives its memory back
+//! to the system when the last of these is gone.
+//!
+//! There is no way to look at a whole mapping at once: a reference to bytes exists only inside a region that
+//! keeps them as they are.
+//!
+//! Why reading is sound, in four steps:
+//! 1. The map is made once, lives as long as its `Mapping`, and every region holds the mapping alive.
+//! 2. No other process is in: the segment belongs to our user with mode 0600, and other processes of the
+//!    same user leave it alone (the crate's head says so).
+//! 3. In this process, whoever opens a segment through this crate holds its exclusive flock, so no
+//!    writer and no second mapping exists beside this one.
+//! 4. The mapping itself changes bytes only by punching holes, and only in ranges that are marked as
+//!    released, which no region covers and none ever will.
+
+use std::fmt;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use memmap2::{Advice, MmapOptions, MmapRaw};
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
+use crate::claims::{Claims, Conflict, whole_pages};
+use crate::error::ShmError;
+use crate::name::SegmentName;
+use crate::segment::{self, Identity};
+
+/// A segment mapped read-only, and locked for as long as it or one of its regions lives.
+pub struct Mapping {
+    name: SegmentName,
+    /// The map, as a pointer: a reference to all of it would cover memory that is being given back.
+    memory: MmapRaw,
+    /// Holds the lock, and punches the holes.
+    file: OwnedFd,
+    identity: Identity,
+    claims: Mutex<Claims>,
+}
+
+impl Mapping {
+    /// Maps the segment `name`, which must be ours alone, in use by nobody, and of exactly `expected_bytes`.
+    /// Takes as long for a large segment as for a small one.
+    pub fn open(name: &SegmentName, expected_bytes: u64) -> Result<Arc<Mapping>, ShmError> {
+        let opened = segment::open_exclusive(name)?;
+        let size = match usize::try_from(opened.size_bytes) {
+            Ok(size) if size > 0 && opened.size_bytes == expected_bytes => size,
+            _ => {
+                return Err(ShmError::Size {
+                    name: name.clone(),
+                    found: opened.size_bytes,
+                    expected: expected_bytes,
+                });
+            }
+        };
+        // A map of a descriptor that cannot write can never be made writable, not even by mistake.
+        let read_only = segment::open_read_only(name, opened.identity)?;
+        let memory = MmapOptions::new()
+            .len(size)
+            .map_raw_read_only(&read_only)
+            .map_err(|source| ShmError::system("map segment", name, source))?;
+        // People's data does not belong into core dumps. A kernel that cannot do this is no reason to stop.
+        let _ = memory.advise(Advice::DontDump);
+        Ok(Arc::new(Mapping {
+            name: name.clone(),
+            memory,
+            file: opened.file,
+            identity: opened.identity,
+            claims: Mutex::default(),
+        }))
+    }
+
+    /// The name of the segment.
+    pub fn name(&self) -> &SegmentName {
+        &self.name
+    }
+
+    /// The size of the segment, which is never zero.
+    pub fn size_bytes(&self) -> usize {
+        self.memory.len()
+    }
+
+    /// How much memory the segment takes now; less than its size after regions expired.
+    pub fn resident_bytes(&self) -> Result<u64, ShmError> {
+        let stat = rustix::fs::fstat(&self.file)
+            .map_err(|errno| ShmError::system("read state of segment", &self.name, errno))?;
+        // The unit of st_blocks is always 512 bytes.
+        Ok(u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512))
+    }
+
+    /// The one region over `range`, as long as it or its bytes live. A range that is empty, outside the
+    /// segment, overlaps a region in use or was given back is an error.
+    pub fn region(self: &Arc<Self>, range: Range<usize>) -> Result<Region, ShmError> {
+        let (name, start, end) = (|| self.name.clone(), range.start as u64, range.end as u64);
+        if range.start >= range.end || range.end > self.size_bytes() {
+            return Err(ShmError::OutOfBounds { name: name(), start, end, size: self.size_bytes() as u64 });
+        }
+        match self.claims().claim(&range) {
+            Ok(()) => {}
+            Err(Conflict::InUse) => return Err(ShmError::Claimed { name: name(), start, end }),
+            Err(Conflict::Released) => return Err(ShmError::Released { name: name(), start, end }),
+        }
+        let claim = Claim { mapping: Arc::clone(self), range, expired: AtomicBool::new(false) };
+        Ok(Region { claim: Arc::new(claim) })
+    }
+
+    /// From now on the name of the segment goes when no region is in use and every region there was has
+    /// expired. Before the first region it stays.
+    pub fn unlink_when_empty(&self) {
+        if self.claims().unlink_when_empty() {
+            self.unlink();
+        }
+    }
+
+    fn claims(&self) -> MutexGuard<'_, Claims> {
+        // Every call on claims leaves them whole or does not return, so a poisoned lock means nothing here.
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn release(&self, range: &Range<usize>) {
+        // The order matters: after this line the range can never be claimed again, so nobody can come to
+        // look at it while the hole is punched.
+        let should_unlink = self.claims().release(range);
+        let pages = whole_pages(range, self.size_bytes(), rustix::param::page_size());
+        if !pages.is_empty() {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            let (start, bytes) = (pages.start as u64, pages.len() as u64);
+            // Other errors than a signal cost memory, not truth, and `resident_bytes` shows them.
+            while rustix::fs::fallocate(&self.file, flags, start, bytes) == Err(Errno::INTR) {}
+        }
+        if should_unlink {
+            self.unlink();
+        }
+    }
+
+    fn unlink(&self) {
+        // Nobody is left to tell. A name that stays behind is found by the next listing of names.
+        let _ = segment::unlink_same(&self.name, self.identity);
+    }
+}
+
+impl fmt::Debug for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mapping")
+            .field("name", &self.name)
+            .field("size_bytes", &self.size_bytes())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A range of a mapping that is in use. Clones are the same region.
+#[derive(Clone, Debug)]
+pub struct Region {
+    claim: Arc<Claim>,
+}
+
+impl Region {
+    /// The bytes of the region.
+    pub fn as_slice(&self) -> &[u8] {
+        self.claim.as_ref().as_ref()
+    }
+
+    /// The bytes of the region, without copying. They keep the region in use, and so do their clones, slices
+    /// and whatever is made of them.
+    pub fn bytes(&self) -> Bytes {
+        Bytes::from_owner(Claimed(Arc::clone(&self.claim)))
+    }
+
+    /// Where the region lies in its segment.
+    pub fn range(&self) -> Range<usize> {
+        self.claim.range.clone()
+    }
+
+    /// The segment it lies in.
+    pub fn mapping(&self) -> &Arc<Mapping> {
+        &self.claim.mapping
+    }
+
+    /// Gives the memory of the region back to the system once nobody reads it any more: when the last of
+    /// its clones and bytes is dropped. Only whole pages go back before the segment itself does, so whoever
+    /// wants all of it back starts regions on pages. There is no way to take this back.
+    pub fn expire(&self) {
+        self.claim.expired.store(true, Ordering::Release);
+    }
+}
+
+/// The use of a range; it ends when this is dropped.
+struct Claim {
+    mapping: Arc<Mapping>,
+    range: Range<usize>,
+    expired: AtomicBool,
+}
+
+impl AsRef<[u8]> for Claim {
+    fn as_ref(&self) -> &[u8] {
+        let start = self.mapping.memory.as_ptr().wrapping_add(self.range.start);
+        // SAFETY: bounds: `Mapping::region` makes the only claims and refused any range that does not lie inside
+        // the map, so `start` and the range's length stay within one live mapping, which is at most
+        // isize::MAX bytes and cannot be null. Alignment: u8 has none. Initialised: pages of a shared mapping
+        // always have contents. Lifetime: the slice borrows `self`, which holds the mapping alive. Nobody
+        // writes: the four steps in the head of this module; our range is marked as in use until `self` drops,
+        // so no hole is punched in it.
+        unsafe { std::slice::from_raw_parts(start, self.range.len()) }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // `drop` has the only access there is: no region and no bytes of this claim are left.
+        if *self.expired.get_mut() {
+            self.mapping.release(&self.range);
+        } else {
+            self.mapping.claims().keep(&self.range);
+        }
+    }
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claim")
+            .field("name", &self.mapping.name)
+            .field("range", &self.range)
+            .field("expired", &self.expired)
+            .finish()
+    }
+}
+
+/// A claim as the owner of [`Bytes`].
+struct Claimed(Arc<Claim>);
+
+impl AsRef<[u8]> for Claimed {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_ref().as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests;
