@@ -1,0 +1,120 @@
+//! Every setting and every limit of a leaf, with units in their names.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// A leaf's settings. `Default` is a sound leaf for a laptop; `gannet leaf --config FILE` reads this as TOML.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The leaf's id, which must not change over restarts.
+    pub id: String,
+    /// Where the manifest and the lock live.
+    pub data_dir: PathBuf,
+    /// Where gRPC listens: `host:port` or `unix:PATH`.
+    pub listen: String,
+    /// Bytes that rows may take, in row blocks and open rows.
+    pub memory_limit_bytes: u64,
+    /// Threads that scan; 0 means one for each core.
+    pub scan_threads: usize,
+    /// Open rows are sealed when their oldest has waited this long.
+    pub seal_age_seconds: u64,
+    /// Rows older than this expire; 0 keeps them.
+    pub retention_seconds: u64,
+    /// Bytes that one table may take; beyond it its oldest row blocks expire. 0 means no limit but the leaf's memory.
+    pub table_bytes_max: u64,
+    /// Settings of single tables that differ from the two above.
+    pub tables: BTreeMap<String, TableConfig>,
+    /// Tables a leaf may hold.
+    pub tables_max: usize,
+    /// Columns a table may have.
+    pub columns_per_table_max: usize,
+    /// Rows in one batch.
+    pub batch_rows_max: usize,
+    /// Bytes in one batch.
+    pub batch_bytes_max: usize,
+    /// Bytes that the groups of one query may take.
+    pub query_memory_bytes_max: u64,
+    /// Bytes that the rows one query returns may take.
+    pub query_rows_bytes_max: u64,
+    /// Queries that run at once; more of them wait.
+    pub queries_running_max: usize,
+    /// A hand-over that takes longer leaves the rest of the rows behind.
+    pub hand_over_seconds_max: u64,
+}
+
+/// Retention of one table.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TableConfig {
+    /// Rows older than this expire; 0 keeps them.
+    pub retention_seconds: Option<u64>,
+    /// Bytes the table may take; 0 means no limit but the leaf's memory.
+    pub table_bytes_max: Option<u64>,
+}
+
+const GIB: u64 = 1 << 30;
+const MIB: u64 = 1 << 20;
+const DAY_SECONDS: u64 = 24 * 3600;
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            id: "leaf-0".to_owned(),
+            data_dir: PathBuf::from("gannet-data/leaf-0"),
+            listen: "127.0.0.1:7710".to_owned(),
+            memory_limit_bytes: 4 * GIB,
+            scan_threads: 0,
+            seal_age_seconds: 300,
+            retention_seconds: 30 * DAY_SECONDS,
+            table_bytes_max: 0,
+            tables: BTreeMap::new(),
+            tables_max: 10_000,
+            columns_per_table_max: 10_000,
+            batch_rows_max: 1_000_000,
+            batch_bytes_max: (64 * MIB) as usize,
+            query_memory_bytes_max: 2 * GIB,
+            query_rows_bytes_max: 512 * MIB,
+            queries_running_max: 8,
+            hand_over_seconds_max: 60,
+        }
+    }
+}
+
+impl Config {
+    /// Rows of this table older than this expire; 0 keeps them.
+    pub fn retention_seconds_of(&self, table: &str) -> u64 {
+        self.tables.get(table).and_then(|table| table.retention_seconds).unwrap_or(self.retention_seconds)
+    }
+
+    /// Bytes this table may take; 0 means no limit of its own.
+    pub fn table_bytes_max_of(&self, table: &str) -> u64 {
+        self.tables.get(table).and_then(|table| table.table_bytes_max).unwrap_or(self.table_bytes_max)
+    }
+
+    /// Checks what serde cannot.
+    ///
+    /// # Errors
+    /// Names the setting, its value and what it must be.
+    pub fn check(&self) -> Result<(), crate::LeafError> {
+        let wrong = |setting: &str, value: String, must: &str| {
+            Err(crate::LeafError::Config(format!("setting {setting} is {value}, must be {must}")))
+        };
+        if self.id.is_empty() || self.id.len() > 64 || !self.id.bytes().all(|b| b.is_ascii_graphic()) {
+            return wrong("id", format!("{:?}", self.id), "1 to 64 visible ASCII characters");
+        }
+        if self.memory_limit_bytes < MIB {
+            return wrong("memory_limit_bytes", self.memory_limit_bytes.to_string(), "at least 1048576");
+        }
+        if self.batch_rows_max == 0 || self.batch_bytes_max == 0 || self.queries_running_max == 0 {
+            return wrong(
+                "batch_rows_max, batch_bytes_max or queries_running_max",
+                "0".to_owned(),
+                "above 0",
+            );
+        }
+        Ok(())
+    }
+}

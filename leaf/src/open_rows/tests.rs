@@ -1,0 +1,178 @@
+//! Open rows: what was appended is there, in order, and old lists stay as they were.
+
+use super::*;
+use arrow::array::{AsArray, BooleanArray, Float64Array, Int64Array, StringArray, TimestampNanosecondArray};
+use arrow::datatypes::{Int64Type, TimestampNanosecondType};
+use gannet_query::ColumnType;
+
+use crate::cast::cast_column;
+
+fn batch(times: std::ops::Range<i64>, columns: &[(&str, ArrayRef)]) -> RecordBatch {
+    let time = TimestampNanosecondArray::from(times.collect::<Vec<_>>()).with_timezone("+00:00");
+    let mut all: Vec<(&str, ArrayRef, bool)> = vec![(TIME_COLUMN, Arc::new(time), false)];
+    all.extend(columns.iter().map(|(name, array)| (*name, Arc::clone(array), true)));
+    RecordBatch::try_from_iter_with_nullable(all).expect("columns of one length")
+}
+
+fn ints(values: std::ops::Range<i64>) -> ArrayRef {
+    Arc::new(Int64Array::from(values.collect::<Vec<_>>()))
+}
+
+/// The times of all rows, in order.
+fn times(open: &OpenRows) -> Vec<i64> {
+    let batches = open.batches();
+    let times = batches.iter().map(|batch| batch.column_by_name(TIME_COLUMN).expect("time"));
+    times.flat_map(|array| array.as_primitive::<TimestampNanosecondType>().values().to_vec()).collect()
+}
+
+fn check_whole(open: &OpenRows) {
+    assert_eq!(open.rows(), open.chunks().iter().map(|chunk| chunk.rows()).sum::<usize>());
+    assert_eq!(open.bytes(), open.chunks().iter().map(|chunk| chunk.bytes()).sum::<usize>());
+    for chunk in open.chunks() {
+        assert!(chunk.rows() > 0);
+        assert_eq!(Some(chunk.time_range()), time_range(chunk.batch().column_by_name("time").expect("time")));
+        for (name, types) in chunk.columns() {
+            let Some(Column::Plain(array)) = chunk.column(name) else { panic!("column {name}") };
+            assert_eq!(ColumnType::from_arrow(array.data_type()), types.resolve());
+            assert_eq!(chunk.column_type(name), Some(types));
+        }
+    }
+}
+
+#[test]
+fn single_rows_end_in_few_chunks() {
+    let mut open = OpenRows::default();
+    assert_eq!((open.rows(), open.bytes(), open.time_range()), (0, 0, None));
+    for row in 0..1000 {
+        let before = open.clone();
+        open = open.append(batch(row..row + 1, &[("a", ints(row..row + 1))])).expect("one row");
+        assert_eq!(before.rows(), row as usize);
+        assert!(open.chunks().len() <= 10, "{} chunks at row {row}", open.chunks().len());
+    }
+    check_whole(&open);
+    assert_eq!(times(&open), (0..1000).collect::<Vec<_>>());
+    assert_eq!(open.time_range(), Some((0, 999)));
+    let sizes: Vec<usize> = open.chunks().iter().map(|chunk| chunk.rows()).collect();
+    assert!(sizes.windows(2).all(|pair| pair[0] > pair[1]), "{sizes:?}");
+}
+
+#[test]
+fn large_chunks_are_not_merged_beyond_a_block() {
+    let mut open = OpenRows::default();
+    for part in 0..3 {
+        open = open.append(batch(part * 40_000..(part + 1) * 40_000, &[])).expect("rows");
+    }
+    assert_eq!(open.chunks().len(), 3);
+    assert_eq!(times(&open), (0..120_000).collect::<Vec<_>>());
+}
+
+#[test]
+fn merged_chunks_take_the_least_type() {
+    let open = OpenRows::default();
+    let open = open.append(batch(0..1, &[("a", Arc::new(BooleanArray::from(vec![true])))])).expect("a bool");
+    let open = open.append(batch(1..2, &[("a", ints(7..8)), ("b", ints(1..2))])).expect("an int");
+    let column = |open: &OpenRows, name: &str| match open.chunks()[0].column(name) {
+        Some(Column::Plain(array)) => array,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(open.chunks().len(), 1);
+    assert_eq!(column(&open, "a").as_primitive::<Int64Type>().values().to_vec(), vec![1, 7]);
+    assert_eq!(&column(&open, "b"), &(Arc::new(Int64Array::from(vec![None, Some(1)])) as ArrayRef));
+    assert!(open.chunks()[0].column("c").is_none() && open.chunks()[0].column_type("c").is_none());
+
+    let wide = (1_i64 << 53) + 1;
+    let rows = batch(2..4, &[("a", Arc::new(Float64Array::from(vec![0.5, 2.0])))]);
+    let floats = open.append(rows).expect("a float");
+    assert_eq!(floats.types()["a"].resolve(), Some(ColumnType::Float));
+    let strings = open.append(batch(2..4, &[("a", ints(wide..wide + 2))])).expect("wide ints");
+    assert!(strings.types()["a"].is_wide());
+    let rows = batch(4..8, &[("a", Arc::new(Float64Array::from(vec![0.5; 4])))]);
+    let strings = strings.append(rows).expect("a float");
+    let expect: Vec<&str> =
+        vec!["1", "7", "9007199254740993", "9007199254740994", "0.5", "0.5", "0.5", "0.5"];
+    assert_eq!(&column(&strings, "a"), &(Arc::new(StringArray::from(expect)) as ArrayRef));
+    check_whole(&strings);
+}
+
+#[test]
+fn rows_are_split_where_asked() {
+    let mut open = OpenRows::default();
+    for (first, end) in [(0, 100), (100, 150), (150, 160)] {
+        open = open.append(batch(first..end, &[("a", ints(first..end))])).expect("rows");
+    }
+    for rows in [0, 1, 99, 100, 101, 150, 155, 160, 1000] {
+        let (first, rest) = open.split(rows).expect("rows that were taken");
+        check_whole(&first);
+        check_whole(&rest);
+        assert_eq!(first.rows(), rows.min(160));
+        assert_eq!([times(&first), times(&rest)].concat(), (0..160).collect::<Vec<_>>());
+    }
+    let large = OpenRows::default().append(batch(0..200_000, &[])).expect("rows");
+    let (first, rest) = large.split(ROWS_PER_BLOCK_MAX).expect("rows that were taken");
+    assert_eq!((first.rows(), rest.rows()), (65_536, 134_464));
+    assert_eq!(rest.time_range(), Some((65_536, 199_999)));
+}
+
+#[test]
+fn full_rows_are_taken_by_rows_or_bytes() {
+    let open = OpenRows::default().append(batch(0..65_535, &[])).expect("rows");
+    assert!(open.take_full(SEAL_BYTES_MAX).expect("rows that were taken").is_none());
+    let open = open.append(batch(65_535..65_540, &[])).expect("rows");
+    let (full, rest) = open.take_full(SEAL_BYTES_MAX).expect("rows that were taken").expect("enough rows");
+    assert_eq!((full.rows(), rest.rows()), (65_536, 4));
+
+    let mut open = OpenRows::default();
+    for (first, end) in [(0, 100), (100, 150), (150, 160)] {
+        open = open.append(batch(first..end, &[])).expect("rows");
+    }
+    let taken = |bytes_max: usize| {
+        let parts = open.take_full(bytes_max).expect("rows that were taken");
+        parts.map(|(full, rest)| (full.rows(), rest.rows()))
+    };
+    let bytes: Vec<usize> = open.chunks().iter().map(|chunk| chunk.bytes()).collect();
+    assert_eq!(taken(open.bytes()), None);
+    assert_eq!(taken(open.bytes() - 1), Some((150, 10)));
+    assert_eq!(taken(bytes[0] + bytes[1] - 1), Some((100, 60)));
+    assert_eq!(taken(0), Some((100, 60)));
+}
+
+#[test]
+fn values_are_counted() {
+    let some: ArrayRef = Arc::new(StringArray::from(vec![Some("abc"), None]));
+    let open = OpenRows::default().append(batch(0..2, &[("a", some)])).expect("rows");
+    let open = open.append(batch(2..3, &[("b", ints(0..1))])).expect("rows");
+    let counts: Vec<(String, u64)> = open.value_counts().into_iter().map(|(name, n, _)| (name, n)).collect();
+    assert_eq!(counts, [("a".to_owned(), 1), ("b".to_owned(), 1), ("time".to_owned(), 3)]);
+    assert_eq!(open.value_counts().iter().map(|(_, _, bytes)| bytes).sum::<u64>(), open.bytes() as u64);
+    assert_eq!(open.chunks().len(), 2);
+}
+
+#[test]
+fn empty_batches_add_nothing_and_odd_ones_are_refused() {
+    let open = OpenRows::default().append(batch(0..1, &[])).expect("a row");
+    assert_eq!(open.append(batch(0..0, &[])).expect("no rows").rows(), 1);
+    let without_time = RecordBatch::try_from_iter([("a", ints(0..1))]).expect("one column");
+    assert_eq!(open.append(without_time).expect_err("no time"), RowsError::Time("is absent".to_owned()));
+}
+
+#[test]
+fn open_rows_and_their_block_hold_the_same_values() {
+    let mut open = OpenRows::default();
+    for row in 0..50_i64 {
+        let value: ArrayRef = match row % 3 {
+            0 => ints(row..row + 1),
+            1 => Arc::new(Float64Array::from(vec![row as f64 / 4.0])),
+            _ => Arc::new(Float64Array::from(vec![None])),
+        };
+        open = open.append(batch(row..row + 1, &[("a", value)])).expect("a row");
+    }
+    let block = crate::row_block::RowBlock::seal(1, &open.batches()).expect("rows to seal");
+    let sealed = block.column("a").expect("sound").expect("a column").to_array(50);
+    let mut row = 0;
+    for chunk in open.chunks() {
+        let Some(Column::Plain(array)) = chunk.column("a") else { panic!("no column") };
+        let array = cast_column(&array, ColumnType::Float).expect("a cast up the ladder");
+        assert_eq!(&array, &sealed.slice(row, chunk.rows()));
+        row += chunk.rows();
+    }
+}

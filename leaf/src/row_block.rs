@@ -1,0 +1,254 @@
+//! A row block: up to 65,536 sealed rows, encoded column by column in one image.
+//!
+//! Sealing ([`RowBlock::seal`]) turns row batches into an image; opening ([`RowBlock::open`]) turns an image, whoever
+//! owns its bytes, back into a row block without copying or reading its buffers. A column is checked when it is first
+//! touched ([`RowBlock::column`]) and costs nothing from then on. The bytes of an image are described in
+//! `row_block/layout.rs` and nowhere else.
+//!
+//! Invariants: a row block never changes, and is dropped whole; every column has a value or NULL for every row;
+//! `time` is one of the columns and never NULL; time min ≤ every row's time ≤ time max; no bytes of any image make it
+//! panic.
+
+mod cursor;
+mod decode;
+mod encode;
+mod gather;
+mod layout;
+mod shape;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arrow::array::RecordBatch;
+use arrow::buffer::Buffer;
+use gannet_query::{ColumnType, TIME_COLUMN};
+
+use crate::column::Column;
+pub use gather::RowsError;
+pub(crate) use gather::{Gathered, time_range, types_of};
+use layout::Header;
+pub use layout::{ALIGNMENT, COLUMNS_MAX, ColumnMeta, LAYOUT_VERSION, NAME_BYTES_MAX, ValueRange};
+
+/// A row block holds at most this many rows.
+pub const ROWS_PER_BLOCK_MAX: usize = 65_536;
+
+/// Why a row block cannot be made or read. Whoever holds the image decides where to get the rows from instead.
+#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
+pub enum BlockError {
+    /// The image as a whole is not what it must be.
+    #[error("row block {block}: {what}")]
+    Corrupt {
+        /// Which block was expected.
+        block: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// The image was written by a build with another layout.
+    #[error("row block {block}: layout version {found}, this build reads {LAYOUT_VERSION}")]
+    Version {
+        /// Which block was expected.
+        block: u64,
+        /// Its layout version.
+        found: u32,
+    },
+    /// The image is of another block.
+    #[error("row block {found} is in the place of row block {expected}")]
+    WrongBlock {
+        /// Which block was expected.
+        expected: u64,
+        /// Which block it says it is.
+        found: u64,
+    },
+    /// One column is not what it must be; others may be fine.
+    #[error("row block {block}: column {column} {what}")]
+    Column {
+        /// Which block.
+        block: u64,
+        /// Which column.
+        column: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The rows cannot be sealed.
+    #[error("cannot seal row block {block}: {source}")]
+    Seal {
+        /// Which block.
+        block: u64,
+        /// What is wrong with the rows.
+        source: RowsError,
+    },
+}
+
+/// A row block. See the module.
+pub struct RowBlock {
+    image: Buffer,
+    header: Header,
+    /// In order of name.
+    columns: Vec<ColumnMeta>,
+    /// What is known of each column's buffers.
+    touched: Vec<Touched>,
+}
+
+/// What was learnt when a column was touched.
+#[derive(Default)]
+struct Touched {
+    /// The checksums of its buffers were right, or were made by this process.
+    verified: AtomicBool,
+    /// The column, when keeping it costs no memory.
+    column: OnceLock<Column>,
+}
+
+impl RowBlock {
+    /// Encodes rows. Columns with different types among the batches get the least type that holds all; a column
+    /// that a batch lacks is NULL there. Rows stay in their order.
+    ///
+    /// # Errors
+    /// [`BlockError::Seal`] when there are no rows or too many, `time` is not what it must be, or a column is of no
+    /// known type or too large.
+    pub fn seal(id: u64, rows: &[RecordBatch]) -> Result<RowBlock, BlockError> {
+        RowBlock::encode(id, rows).map_err(|source| BlockError::Seal { block: id, source })
+    }
+
+    fn encode(id: u64, rows: &[RecordBatch]) -> Result<RowBlock, RowsError> {
+        let gathered = Gathered::of(rows)?;
+        let row_count = gathered.row_count();
+        if !(1..=ROWS_PER_BLOCK_MAX).contains(&row_count) {
+            return Err(RowsError::Rows { rows: row_count, limit: ROWS_PER_BLOCK_MAX });
+        }
+        let mut encoded = Vec::with_capacity(gathered.columns().len());
+        // One column at a time, so that the decoded form of only one is alive.
+        for (name, column_type) in gathered.columns() {
+            let array = gathered.column(name, column_type)?;
+            encoded.push(encode::encode(name, column_type, &array));
+        }
+        let time = encoded.iter().find(|(column, _)| column.name == TIME_COLUMN);
+        let (time_first, time_last) = time
+            .and_then(|(column, _)| column.int_range())
+            .ok_or_else(|| RowsError::Time("is absent".to_owned()))?;
+        let header = Header { block_id: id, row_count, time_first, time_last };
+        let image = layout::write(&header, &mut encoded);
+        let columns: Vec<ColumnMeta> = encoded.into_iter().map(|(column, _)| column).collect();
+        let verified = || Touched { verified: AtomicBool::new(true), column: OnceLock::new() };
+        let touched = columns.iter().map(|_| verified()).collect();
+        Ok(RowBlock { image, header, columns, touched })
+    }
+
+    /// Opens an image that must be of the block `expected_id`. Checks header and directory, and reads no buffer.
+    ///
+    /// # Errors
+    /// When anything about header or directory is not what [`RowBlock::seal`] writes.
+    pub fn open(image: Buffer, expected_id: u64) -> Result<RowBlock, BlockError> {
+        let (header, columns) = layout::read(&image, expected_id)?;
+        let time = columns.iter().find(|column| column.name == TIME_COLUMN);
+        let times = Some((header.time_first, header.time_last));
+        if !time.is_some_and(|column| {
+            column.column_type == ColumnType::Time && column.null_count == 0 && column.int_range() == times
+        }) {
+            let what = "column time does not have the time range of the header".to_owned();
+            return Err(BlockError::Corrupt { block: expected_id, what });
+        }
+        let touched = columns.iter().map(|_| Touched::default()).collect();
+        Ok(RowBlock { image, header, columns, touched })
+    }
+
+    /// Its id.
+    pub fn id(&self) -> u64 {
+        self.header.block_id
+    }
+
+    /// Its rows, at least one.
+    pub fn rows(&self) -> usize {
+        self.header.row_count
+    }
+
+    /// The times of its oldest and its newest row.
+    pub fn time_range(&self) -> (i64, i64) {
+        (self.header.time_first, self.header.time_last)
+    }
+
+    /// Its bytes.
+    pub fn image(&self) -> &Buffer {
+        &self.image
+    }
+
+    /// Its columns in order of name.
+    pub fn columns(&self) -> &[ColumnMeta] {
+        &self.columns
+    }
+
+    /// What is known of one column without touching it.
+    pub fn column_meta(&self, name: &str) -> Option<&ColumnMeta> {
+        self.index_of(name).map(|index| &self.columns[index])
+    }
+
+    /// A column, checked; `None` when the block lacks it, which reads as NULL.
+    ///
+    /// # Errors
+    /// When its bytes are not those that were written.
+    pub fn column(&self, name: &str) -> Result<Option<Column>, BlockError> {
+        let Some(index) = self.index_of(name) else { return Ok(None) };
+        let (meta, touched) = (&self.columns[index], &self.touched[index]);
+        if let Some(column) = touched.column.get() {
+            return Ok(Some(column.clone()));
+        }
+        if !touched.verified.load(Ordering::Acquire) {
+            self.check_buffers(meta)?;
+        }
+        let column = self.decode(meta)?;
+        touched.verified.store(true, Ordering::Release);
+        if decode::is_view(meta) {
+            // Two threads may both come here; what they found is the same.
+            return Ok(Some(touched.column.get_or_init(|| column).clone()));
+        }
+        Ok(Some(column))
+    }
+
+    /// Checks every byte that [`RowBlock::column`] would ever believe, also those that were checked before.
+    ///
+    /// # Errors
+    /// The first column whose bytes are not those that were written.
+    pub fn verify(&self) -> Result<(), BlockError> {
+        for (meta, touched) in self.columns.iter().zip(&self.touched) {
+            self.check_buffers(meta)?;
+            self.decode(meta)?;
+            touched.verified.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn index_of(&self, name: &str) -> Option<usize> {
+        self.columns.binary_search_by(|column| column.name.as_str().cmp(name)).ok()
+    }
+
+    fn check_buffers(&self, meta: &ColumnMeta) -> Result<(), BlockError> {
+        for (index, place) in meta.stored.buffers.iter().enumerate() {
+            let bytes = &self.image[place.offset as usize..(place.offset + place.len) as usize];
+            if layout::checksum(self.header.block_id, bytes) != place.checksum {
+                return Err(self.refuse(meta, format!("has a buffer {index} whose checksum does not match")));
+            }
+        }
+        Ok(())
+    }
+
+    fn decode(&self, meta: &ColumnMeta) -> Result<Column, BlockError> {
+        decode::decode(&self.image, meta, self.header.row_count).map_err(|what| self.refuse(meta, what))
+    }
+
+    fn refuse(&self, meta: &ColumnMeta, what: String) -> BlockError {
+        BlockError::Column { block: self.header.block_id, column: meta.name.clone(), what }
+    }
+}
+
+impl fmt::Debug for RowBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RowBlock")
+            .field("id", &self.id())
+            .field("rows", &self.rows())
+            .field("columns", &self.columns.len())
+            .field("bytes", &self.image.len())
+            .finish()
+    }
+}

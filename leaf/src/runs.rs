@@ -1,0 +1,70 @@
+//! Row blocks and chunks of open rows as the scan sees them.
+
+use std::sync::Arc;
+
+use gannet_query::TypeSet;
+
+use crate::column::Column;
+use crate::open_rows::OpenChunk;
+use crate::scan::{RowRun, RunError};
+use crate::table::{HeldBlock, TableState};
+
+/// Every run of a snapshot: blocks, rows being sealed, open rows.
+pub fn runs_of(state: &TableState) -> Vec<Arc<dyn RowRun>> {
+    let blocks = state.blocks.iter().map(|held| Arc::clone(held) as Arc<dyn RowRun>);
+    let open =
+        state.open_runs().flat_map(|open| open.chunks()).map(|chunk| Arc::clone(chunk) as Arc<dyn RowRun>);
+    blocks.chain(open).collect()
+}
+
+impl RowRun for HeldBlock {
+    fn rows(&self) -> usize {
+        self.block.rows()
+    }
+
+    fn time_range(&self) -> (i64, i64) {
+        self.block.time_range()
+    }
+
+    fn column(&self, name: &str) -> Result<Option<Column>, RunError> {
+        self.block.column(name).map_err(|error| RunError(error.to_string()))
+    }
+
+    fn column_type(&self, name: &str) -> Option<TypeSet> {
+        self.block.column_meta(name).map(|column| column.types)
+    }
+
+    fn int_range(&self, name: &str) -> Option<(i64, i64)> {
+        self.block.column_meta(name).and_then(|column| column.int_range())
+    }
+
+    fn is_block(&self) -> bool {
+        true
+    }
+}
+
+impl RowRun for OpenChunk {
+    fn rows(&self) -> usize {
+        self.rows()
+    }
+
+    fn time_range(&self) -> (i64, i64) {
+        self.time_range()
+    }
+
+    fn column(&self, name: &str) -> Result<Option<Column>, RunError> {
+        Ok(self.column(name))
+    }
+
+    fn column_type(&self, name: &str) -> Option<TypeSet> {
+        self.column_type(name)
+    }
+
+    fn int_range(&self, _name: &str) -> Option<(i64, i64)> {
+        None
+    }
+
+    fn is_block(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,323 @@
+//! The columns of one run as one scan sees them: loaded once, in the plan's types, with the encoding still visible.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, UInt32Array, new_null_array,
+};
+use arrow::buffer::{NullBuffer, ScalarBuffer};
+use arrow::compute::{filter, take};
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Int64Type, TimestampNanosecondType};
+use gannet_query::{ColumnType, TypeSet};
+
+use super::compile::Compiled;
+use super::prepare::ColumnSpec;
+use super::selection::Selection;
+use super::{Cancel, RowRun, ScanError, Stop};
+use crate::cast::cast_column;
+use crate::column::{Codes, Column};
+
+/// Rows that are evaluated between two looks at the deadline.
+const ROWS_PER_LOOK: usize = 8_192;
+
+/// A column of one run under the plan's type.
+#[derive(Debug)]
+pub(super) struct Slot {
+    column: Column,
+    /// The run's own type.
+    held: ColumnType,
+    /// The plan's type, when it is another one.
+    cast_to: Option<ColumnType>,
+}
+
+/// How a column's values can be worked on without decoding them.
+#[derive(Debug)]
+pub(super) enum Shape<'a> {
+    /// One value for all rows.
+    Constant(&'a ArrayRef),
+    /// Ints or times as codes.
+    Packed { base: i64, gcd: i64, codes: &'a Codes, validity: Option<&'a NullBuffer> },
+    /// Strings as codes.
+    Dictionary { values: &'a ArrayRef, codes: &'a Codes, has_nulls: bool },
+    /// Ints or times as they are.
+    Ints { values: &'a [i64], validity: Option<&'a NullBuffer> },
+    /// Only arrays will do.
+    Other,
+}
+
+impl Slot {
+    fn missing(column_type: ColumnType) -> Slot {
+        let column = Column::Constant(new_null_array(&column_type.arrow(), 1));
+        Slot { column, held: column_type, cast_to: None }
+    }
+
+    pub(super) fn shape(&self) -> Shape<'_> {
+        match &self.column {
+            Column::Constant(value) => Shape::Constant(value),
+            _ if self.cast_to.is_some() => Shape::Other,
+            Column::Packed { base, gcd, codes, validity } => {
+                Shape::Packed { base: *base, gcd: *gcd, codes, validity: validity.as_ref() }
+            }
+            Column::Dictionary { values, codes, has_nulls } => {
+                Shape::Dictionary { values, codes, has_nulls: *has_nulls }
+            }
+            Column::Plain(array) => match int_values(array) {
+                Some(values) => Shape::Ints { values, validity: array.nulls() },
+                None => Shape::Other,
+            },
+        }
+    }
+
+    /// The values at the selected rows, decoded and cast.
+    pub(super) fn array(&self, selection: &Selection, row_count: usize) -> Result<ArrayRef, Stop> {
+        let array = match (&self.column, selection) {
+            // Casting one value is cheaper than casting its copies, but it was cast when it was loaded.
+            (Column::Constant(value), selection) => repeat(value, selection.len())?,
+            (Column::Plain(array), Selection::All(_)) => Arc::clone(array),
+            (Column::Plain(array), Selection::Bits { bits, .. }) => {
+                filter(array, &BooleanArray::new(bits.clone(), None))?
+            }
+            (Column::Plain(array), Selection::Rows(rows)) => {
+                take(array, &UInt32Array::new(rows.clone().into(), None), None)?
+            }
+            (column, Selection::All(_)) => column.to_array(row_count),
+            (column, selection) => column.take(&selection.positions()),
+        };
+        let array = with_type(array, self.held);
+        match self.cast_to {
+            Some(to) => cast(&array, to),
+            None => Ok(array),
+        }
+    }
+
+    /// The values of an int or time column at the selected rows, and which of them are there.
+    pub(super) fn ints(
+        &self,
+        selection: &Selection,
+        row_count: usize,
+    ) -> Result<(ScalarBuffer<i64>, Option<NullBuffer>), Stop> {
+        if let Shape::Packed { base, gcd, codes, validity } = self.shape() {
+            let values = match codes {
+                Codes::U8(codes) => unpack(selection, codes, base, gcd, i64::from),
+                Codes::U16(codes) => unpack(selection, codes, base, gcd, i64::from),
+                Codes::U32(codes) => unpack(selection, codes, base, gcd, i64::from),
+                // Distances of more than i64::MAX wrap around twice and come out right.
+                Codes::U64(codes) => unpack(selection, codes, base, gcd, |code| code as i64),
+            };
+            return Ok((values.into(), validity.and_then(|validity| nulls_at(validity, selection))));
+        }
+        let array = self.array(selection, row_count)?;
+        let (values, nulls) = int_parts(&array)
+            .ok_or_else(|| ScanError::Evaluate(format!("a column of {} as integers", array.data_type())))?;
+        Ok((values, nulls))
+    }
+}
+
+fn unpack<T: Copy>(
+    selection: &Selection,
+    codes: &[T],
+    base: i64,
+    gcd: i64,
+    wide: impl Fn(T) -> i64,
+) -> Vec<i64> {
+    if gcd == 1 {
+        return selection.gather(codes, |code| base.wrapping_add(wide(code)));
+    }
+    selection.gather(codes, |code| base.wrapping_add(gcd.wrapping_mul(wide(code))))
+}
+
+/// The validity at the selected rows; `None` when all are there.
+pub(super) fn nulls_at(validity: &NullBuffer, selection: &Selection) -> Option<NullBuffer> {
+    let nulls = match selection {
+        Selection::All(_) => validity.clone(),
+        other => {
+            let mut bits = BooleanBufferBuilder::new(other.len());
+            other.positions().iter().for_each(|row| bits.append(validity.is_valid(*row as usize)));
+            NullBuffer::new(bits.finish())
+        }
+    };
+    (nulls.null_count() > 0).then_some(nulls)
+}
+
+/// Values and NULLs of an array of ints or nanosecond times.
+pub(super) fn int_parts(array: &ArrayRef) -> Option<(ScalarBuffer<i64>, Option<NullBuffer>)> {
+    let nulls = || array.nulls().filter(|nulls| nulls.null_count() > 0).cloned();
+    if let Some(ints) = array.as_primitive_opt::<Int64Type>() {
+        return Some((ints.values().clone(), nulls()));
+    }
+    let times = array.as_primitive_opt::<TimestampNanosecondType>()?;
+    Some((times.values().clone(), nulls()))
+}
+
+fn int_values(array: &ArrayRef) -> Option<&[i64]> {
+    if let Some(ints) = array.as_primitive_opt::<Int64Type>() {
+        return Some(ints.values());
+    }
+    Some(array.as_primitive_opt::<TimestampNanosecondType>()?.values())
+}
+
+/// Ints as an array of a column's type.
+pub(super) fn int_array(values: Vec<i64>, nulls: Option<NullBuffer>, column_type: ColumnType) -> ArrayRef {
+    with_type(Arc::new(Int64Array::new(values.into(), nulls)), column_type)
+}
+
+/// Packed columns do not know whether they are times; the run does.
+fn with_type(array: ArrayRef, column_type: ColumnType) -> ArrayRef {
+    match (column_type, array.data_type()) {
+        (ColumnType::Time, DataType::Int64) => {
+            let times = array.as_primitive::<Int64Type>().reinterpret_cast::<TimestampNanosecondType>();
+            Arc::new(times.with_data_type(ColumnType::Time.arrow()))
+        }
+        _ => array,
+    }
+}
+
+fn cast(array: &ArrayRef, to: ColumnType) -> Result<ArrayRef, Stop> {
+    cast_column(array, to).map_err(|error| Stop::Failed(ScanError::Evaluate(error.to_string())))
+}
+
+/// An array of one value, this many times.
+pub(super) fn repeat(value: &ArrayRef, count: usize) -> Result<ArrayRef, ScanError> {
+    if value.is_null(0) {
+        return Ok(new_null_array(value.data_type(), count));
+    }
+    Ok(take(value, &UInt32Array::new(vec![0; count].into(), None), None)?)
+}
+
+/// An array's primitive values with NULL replaced.
+pub(super) fn filled<T: ArrowPrimitiveType>(
+    array: &arrow::array::PrimitiveArray<T>,
+    default: T::Native,
+) -> Vec<T::Native> {
+    match array.nulls() {
+        Some(_) => array.iter().map(|value| value.unwrap_or(default)).collect(),
+        None => array.values().to_vec(),
+    }
+}
+
+/// One run in one scan.
+pub(super) struct Run<'a> {
+    run: &'a dyn RowRun,
+    pub(super) row_count: usize,
+    pub(super) cancel: &'a Cancel,
+    specs: &'a [ColumnSpec],
+    slots: Vec<OnceCell<Slot>>,
+}
+
+impl<'a> Run<'a> {
+    /// Checks that the run's types fit under the plan's.
+    pub(super) fn open(
+        run: &'a dyn RowRun,
+        specs: &'a [ColumnSpec],
+        cancel: &'a Cancel,
+    ) -> Result<Self, Stop> {
+        let row_count = run.rows();
+        if u32::try_from(row_count).is_err() {
+            return Err(Stop::Unreadable(format!("it has {row_count} rows, more than {}", u32::MAX)));
+        }
+        for spec in specs {
+            let Some(types) = run.column_type(&spec.name) else { continue };
+            let held = types.union(TypeSet::of(spec.column_type, false)).resolve();
+            if let Some(held) = held.filter(|held| *held != spec.column_type) {
+                let column = spec.name.clone();
+                return Err(Stop::Failed(ScanError::StalePlan { column, plan: spec.column_type, held }));
+            }
+        }
+        let slots = specs.iter().map(|_| OnceCell::new()).collect();
+        Ok(Run { run, row_count, cancel, specs, slots })
+    }
+
+    pub(super) fn time_range(&self) -> (i64, i64) {
+        self.run.time_range()
+    }
+
+    /// True when the run lacks the column; then it reads as NULL.
+    pub(super) fn is_missing(&self, column: usize) -> bool {
+        self.run.column_type(&self.specs[column].name).and_then(TypeSet::resolve).is_none()
+    }
+
+    /// The range of a column's values, when the run holds it in the plan's type and knows.
+    pub(super) fn int_range(&self, column: usize) -> Option<(i64, i64)> {
+        let spec = &self.specs[column];
+        let held = self.run.column_type(&spec.name)?.resolve()?;
+        if held == spec.column_type { self.run.int_range(&spec.name) } else { None }
+    }
+
+    pub(super) fn spec(&self, column: usize) -> &ColumnSpec {
+        &self.specs[column]
+    }
+
+    /// A column, loaded when it is first asked for.
+    pub(super) fn slot(&self, column: usize) -> Result<&Slot, Stop> {
+        let cell = &self.slots[column];
+        if let Some(slot) = cell.get() {
+            return Ok(slot);
+        }
+        let slot = self.load(&self.specs[column])?;
+        Ok(cell.get_or_init(|| slot))
+    }
+
+    fn load(&self, spec: &ColumnSpec) -> Result<Slot, Stop> {
+        let unreadable = |error: String| Stop::Unreadable(format!("column `{}`: {error}", spec.name));
+        let held = self.run.column_type(&spec.name).and_then(TypeSet::resolve);
+        let column = self.run.column(&spec.name).map_err(|error| unreadable(error.to_string()))?;
+        let (Some(held), Some(column)) = (held, column) else {
+            return Ok(Slot::missing(spec.column_type));
+        };
+        let row_count = self.row_count;
+        let found = match &column {
+            Column::Constant(value) if value.len() == 1 => row_count,
+            Column::Constant(value) => {
+                return Err(unreadable(format!("a constant of {} values", value.len())));
+            }
+            Column::Packed { codes, .. } | Column::Dictionary { codes, .. } => codes.len(),
+            Column::Plain(array) => array.len(),
+        };
+        if found != row_count {
+            return Err(unreadable(format!("it has {found} values in {row_count} rows")));
+        }
+        let cast_to = (held != spec.column_type).then_some(spec.column_type);
+        match (column, cast_to) {
+            (Column::Constant(value), Some(to)) => Ok(Slot {
+                column: Column::Constant(cast(&with_type(value, held), to)?),
+                held: to,
+                cast_to: None,
+            }),
+            (Column::Constant(value), None) => {
+                Ok(Slot { column: Column::Constant(with_type(value, held)), held, cast_to: None })
+            }
+            (column, cast_to) => Ok(Slot { column, held, cast_to }),
+        }
+    }
+
+    /// A column's values at the selected rows.
+    pub(super) fn array(&self, column: usize, selection: &Selection) -> Result<ArrayRef, Stop> {
+        self.slot(column)?.array(selection, self.row_count)
+    }
+
+    /// An expression's values at the selected rows, row by row.
+    pub(super) fn evaluate(&self, compiled: &Compiled, selection: &Selection) -> Result<ArrayRef, Stop> {
+        let row_count = selection.len();
+        let arrays: Vec<ArrayRef> =
+            compiled.columns.iter().map(|column| self.array(*column, selection)).collect::<Result<_, _>>()?;
+        if row_count <= ROWS_PER_LOOK {
+            self.look()?;
+            return Ok(compiled.evaluate(arrays, row_count)?);
+        }
+        let mut parts = Vec::with_capacity(row_count.div_ceil(ROWS_PER_LOOK));
+        for start in (0..row_count).step_by(ROWS_PER_LOOK) {
+            self.look()?;
+            let count = ROWS_PER_LOOK.min(row_count - start);
+            let arrays = arrays.iter().map(|array| array.slice(start, count)).collect();
+            parts.push(compiled.evaluate(arrays, count)?);
+        }
+        let parts: Vec<&dyn Array> = parts.iter().map(|part| &**part).collect();
+        Ok(arrow::compute::concat(&parts)?)
+    }
+
+    /// Stops when the deadline has come.
+    pub(super) fn look(&self) -> Result<(), Stop> {
+        if self.cancel.is_cancelled() { Err(Stop::Cancelled) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,140 @@
+//! Narrowing a selection, conjunct by conjunct.
+//!
+//! Each conjunct takes the cheapest way it can: over packed codes, once per distinct value, over all rows at once, or
+//! over the rows that are left. One that fails is set aside until the others have had their say, because the value it
+//! fails on may be one that they exclude; only what then still fails is an error. So neither the order of the conjuncts
+//! nor the encoding of a column decides whether a query fails.
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::buffer::BooleanBuffer;
+
+use super::columns::{Run, Shape, int_parts};
+use super::domain::domain;
+use super::ints::{self, IntTest};
+use super::prepare::Conjunct;
+use super::selection::Selection;
+use super::{ScanError, Stop};
+
+/// The rows of a selection for which every conjunct is true.
+pub(super) fn narrow(run: &Run<'_>, conjuncts: &[Conjunct], selection: Selection) -> Result<Selection, Stop> {
+    let mut selection = selection;
+    let mut late: Vec<&Conjunct> = Vec::new();
+    for conjunct in conjuncts {
+        if selection.is_empty() {
+            return Ok(selection);
+        }
+        match apply(run, conjunct, selection.clone()) {
+            Ok(left) => selection = left,
+            Err(Stop::Failed(ScanError::Evaluate(_))) => late.push(conjunct),
+            Err(stop) => return Err(stop),
+        }
+    }
+    while !late.is_empty() && !selection.is_empty() {
+        let before = late.len();
+        let mut first_error = None;
+        let mut still_late = Vec::new();
+        for conjunct in late {
+            match by_row(run, conjunct, selection.clone()) {
+                Ok(left) => selection = left,
+                Err(Stop::Failed(ScanError::Evaluate(text))) => {
+                    first_error.get_or_insert(ScanError::Evaluate(text));
+                    still_late.push(conjunct);
+                }
+                Err(stop) => return Err(stop),
+            }
+        }
+        late = still_late;
+        if let Some(error) = first_error.filter(|_| late.len() == before) {
+            return Err(Stop::Failed(error));
+        }
+    }
+    Ok(selection)
+}
+
+/// Keeps the rows whose time is in the range, both ends included.
+pub(super) fn narrow_time(
+    run: &Run<'_>,
+    column: usize,
+    range: (i64, i64),
+    selection: Selection,
+) -> Result<Selection, Stop> {
+    let test = IntTest::Within(range.0, range.1);
+    match narrow_ints(run, column, &test, selection)? {
+        Ok(left) => Ok(left),
+        Err(selection) => {
+            let (times, nulls) = run.slot(column)?.ints(&selection, run.row_count)?;
+            let keep = |row: usize| {
+                test.passes(times[row]) && nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row))
+            };
+            Ok(selection.keep(&BooleanBuffer::collect_bool(times.len(), keep)))
+        }
+    }
+}
+
+fn apply(run: &Run<'_>, conjunct: &Conjunct, selection: Selection) -> Result<Selection, Stop> {
+    let mut selection = selection;
+    if let Some((column, test)) = &conjunct.int_test {
+        match narrow_ints(run, *column, test, selection)? {
+            Ok(left) => return Ok(left),
+            Err(back) => selection = back,
+        }
+    }
+    if let Some(domain) = domain(run, &conjunct.compiled, &selection)? {
+        match domain.evaluate(run, &conjunct.compiled) {
+            Ok(values) => {
+                let table: Vec<bool> = truth(&values)?.iter().collect();
+                return Ok(domain.narrow(selection, &table));
+            }
+            // A value that no selected row has may be the one that failed.
+            Err(Stop::Failed(ScanError::Evaluate(_))) => {}
+            Err(stop) => return Err(stop),
+        }
+    } else if matches!(selection, Selection::Bits { count, .. } if count * 2 >= run.row_count)
+        && !conjunct.compiled.volatile
+    {
+        // Most rows are in: evaluating all of them costs less than gathering those.
+        if let Ok(values) = run.evaluate(&conjunct.compiled, &Selection::All(run.row_count)) {
+            let bits = truth(&values)?;
+            return Ok(selection.narrow(|| bits.clone(), |row| bits.value(row)));
+        }
+    }
+    by_row(run, conjunct, selection)
+}
+
+/// Evaluates a conjunct on the rows that are in and on no others.
+fn by_row(run: &Run<'_>, conjunct: &Conjunct, selection: Selection) -> Result<Selection, Stop> {
+    let values = run.evaluate(&conjunct.compiled, &selection)?;
+    Ok(selection.keep(&truth(&values)?))
+}
+
+/// One bit a value: set where it is true, not where it is false or NULL.
+pub(super) fn truth(values: &ArrayRef) -> Result<BooleanBuffer, ScanError> {
+    let values = values.as_boolean_opt().ok_or_else(|| {
+        ScanError::Compile(format!("a filter of type {}, not {}", values.data_type(), "Boolean"))
+    })?;
+    Ok(match values.nulls() {
+        Some(nulls) => values.values() & nulls.inner(),
+        None => values.values().clone(),
+    })
+}
+
+/// Runs an int test without decoding; gives the selection back when the column's shape does not allow it.
+fn narrow_ints(
+    run: &Run<'_>,
+    column: usize,
+    test: &IntTest,
+    selection: Selection,
+) -> Result<Result<Selection, Selection>, Stop> {
+    Ok(match run.slot(column)?.shape() {
+        Shape::Constant(value) => match int_parts(value) {
+            Some((values, None)) if values.first().is_some_and(|value| test.passes(*value)) => Ok(selection),
+            Some(_) => Ok(Selection::none()),
+            None => Err(selection),
+        },
+        Shape::Packed { base, gcd, codes, validity } => {
+            Ok(ints::narrow(selection, codes, &test.over_codes(base, gcd), validity))
+        }
+        Shape::Ints { values, validity } => Ok(ints::narrow_values(selection, values, test, validity)),
+        Shape::Dictionary { .. } | Shape::Other => Err(selection),
+    })
+}

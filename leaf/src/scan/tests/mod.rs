@@ -1,0 +1,5 @@
+//! The scan against a reference that goes row by row, over the same rows in every encoding.
+
+mod answers;
+mod behaviour;
+mod fixture;

@@ -1,0 +1,264 @@
+//! The gRPC door of a leaf: wire → domain, call, error → status. It is the only file of the leaf that knows the wire.
+//!
+//! Work never runs on the runtime's threads: plans and batches go to blocking threads, scans from there to the leaf's
+//! pool. A caller that goes away cancels its scan.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::Stream;
+use gannet_proto::address::{ChildAddress, Listener};
+use gannet_proto::wire::admin_server::{Admin, AdminServer};
+use gannet_proto::wire::ingest_server::{Ingest, IngestServer};
+use gannet_proto::wire::query_server::{Query, QueryServer};
+use gannet_proto::{MESSAGE_BYTES_MAX, PLAN_BYTES_MAX, decode_batches, encode_body, wire};
+use gannet_query::{Partial, Plan};
+use tokio::sync::{Notify, Semaphore};
+use tonic::{Request, Response, Status};
+
+use crate::scan::Cancel;
+use crate::{Config, Leaf, LeafError};
+
+/// What an acknowledged row survives now: a clean stop, as long as there is no WAL.
+const DURABILITY: &str = "memory";
+/// How often sealing by age, retention and the manifest are looked after.
+const MAINTENANCE: Duration = Duration::from_secs(1);
+/// How long to wait before a hand-over without room is tried again, and how often it is logged.
+const NO_ROOM_PAUSE: Duration = Duration::from_secs(1);
+const NO_ROOM_LOG_EVERY: u64 = 30;
+
+/// Runs a leaf until `shutdown` resolves or somebody calls Admin.Stop, then hands over.
+///
+/// # Errors
+/// When it cannot start, listen, or hand over.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), LeafError> {
+    let listen = config.listen.clone();
+    let leaf = blocking(move || Leaf::start(config)).await?;
+    let wrong =
+        |error: &dyn std::fmt::Display| LeafError::Config(format!("setting listen is {listen}: {error}"));
+    let address: ChildAddress = listen.parse().map_err(|error| wrong(&error))?;
+    let listener = Listener::bind(&address).await.map_err(|error| wrong(&error))?;
+    serve(leaf, listener, shutdown).await
+}
+
+/// Serves a started leaf on a listener until `shutdown` resolves or somebody calls Admin.Stop, then hands over.
+///
+/// # Errors
+/// When the server fails. A hand-over that finds no room is logged, and the leaf serves on until it is asked again.
+pub async fn serve(
+    leaf: Arc<Leaf>,
+    listener: Listener,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), LeafError> {
+    let stop = Arc::new(Notify::new());
+    let door = Door {
+        queries: Arc::new(Semaphore::new(leaf.config().queries_running_max)),
+        leaf: Arc::clone(&leaf),
+        stop: Arc::clone(&stop),
+    };
+    let maintenance = tokio::spawn(maintain(Arc::clone(&leaf)));
+    let (close, closed) = tokio::sync::oneshot::channel::<()>();
+    let server = tonic::transport::Server::builder()
+        .add_service(
+            QueryServer::new(door.clone())
+                .max_decoding_message_size(PLAN_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(IngestServer::new(door.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(AdminServer::new(door))
+        .serve_with_incoming_shutdown(listener.incoming(), async {
+            let _ = closed.await;
+        });
+    let server = tokio::spawn(server);
+    let mut shutdown = std::pin::pin!(shutdown);
+    tokio::select! {
+        () = &mut shutdown => {}
+        () = stop.notified() => {}
+    }
+    // The server goes on while the leaf hands over: it tells the state, and refuses the rest with "come back".
+    let outcome = hand_over(&leaf).await;
+    maintenance.abort();
+    let _ = close.send(());
+    // Connections that stay open must not keep the process.
+    match tokio::time::timeout(Duration::from_secs(1), server).await {
+        Ok(Ok(Err(error))) => tracing::warn!(%error, "the server ended with an error"),
+        Ok(Err(error)) => tracing::warn!(%error, "the server's task failed"),
+        Ok(Ok(Ok(()))) | Err(_) => {}
+    }
+    outcome
+}
+
+/// Hands over; while there is no room for it the leaf serves on, says so, and tries again. Nothing but shared memory
+/// would hold the rows, so stopping without room would lose them.
+async fn hand_over(leaf: &Arc<Leaf>) -> Result<(), LeafError> {
+    for attempt in 0u64.. {
+        let handing = Arc::clone(leaf);
+        match blocking(move || handing.hand_over()).await {
+            Err(error @ LeafError::NoRoom { .. }) => {
+                if attempt % NO_ROOM_LOG_EVERY == 0 {
+                    tracing::error!(leaf = leaf.id(), %error, "still serving: make room in /dev/shm, or kill the process and lose its rows");
+                }
+                tokio::time::sleep(NO_ROOM_PAUSE).await;
+            }
+            outcome => return outcome,
+        }
+    }
+    Ok(())
+}
+
+async fn maintain(leaf: Arc<Leaf>) {
+    let mut ticks = tokio::time::interval(MAINTENANCE);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let leaf = Arc::clone(&leaf);
+        if tokio::task::spawn_blocking(move || leaf.maintain()).await.is_err() {
+            tracing::error!("maintenance failed; it goes on at its next turn");
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LeafError> + Send + 'static,
+) -> Result<T, LeafError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(LeafError::Internal(format!("a thread ended early: {error}"))),
+    }
+}
+
+/// The three services over one leaf.
+#[derive(Debug, Clone)]
+struct Door {
+    leaf: Arc<Leaf>,
+    queries: Arc<Semaphore>,
+    stop: Arc<Notify>,
+}
+
+/// One exhaustive match from error to status.
+fn status(error: LeafError) -> Status {
+    let text = error.to_string();
+    match error {
+        LeafError::NotServing { .. } | LeafError::NoRoom { .. } => Status::unavailable(text),
+        LeafError::Full { .. } | LeafError::Limit(_) => Status::resource_exhausted(text),
+        LeafError::StalePlan { .. } => Status::failed_precondition(text),
+        LeafError::Batch { .. } | LeafError::Plan(_) => Status::invalid_argument(text),
+        LeafError::Config(_) | LeafError::Manifest { .. } | LeafError::Shm(_) | LeafError::Internal(_) => {
+            tracing::error!(error = text, "request failed");
+            Status::internal(text)
+        }
+    }
+}
+
+fn wrong(what: impl std::fmt::Display) -> Status {
+    Status::invalid_argument(what.to_string())
+}
+
+/// Cancels a scan when the request's future is dropped, that is, when the caller went away.
+struct CancelOnDrop(Arc<Cancel>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+type Replies = Pin<Box<dyn Stream<Item = Result<wire::RunReply, Status>> + Send>>;
+
+/// A partial as the replies that carry it.
+fn replies(partial: &Partial) -> Result<Vec<Result<wire::RunReply, Status>>, Status> {
+    let pieces = encode_body(&partial.body).map_err(|error| Status::resource_exhausted(error.to_string()))?;
+    let piece = |body| wire::RunReply { body, completeness: None, stats: None };
+    let mut replies: Vec<_> = pieces.into_iter().map(|body| Ok(piece(body))).collect();
+    replies.push(Ok(wire::RunReply {
+        body: Default::default(),
+        completeness: Some((&partial.completeness).into()),
+        stats: Some((&partial.stats).into()),
+    }));
+    Ok(replies)
+}
+
+#[tonic::async_trait]
+impl Query for Door {
+    type RunStream = Replies;
+
+    async fn run(&self, request: Request<wire::RunRequest>) -> Result<Response<Replies>, Status> {
+        let request = request.into_inner();
+        let deadline = Instant::now() + Duration::from_millis(u64::from(request.deadline_ms));
+        let plan =
+            Plan::try_from(request.plan.ok_or_else(|| wrong("a request without a plan"))?).map_err(wrong)?;
+        let permit = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.queries).acquire_owned());
+        let permit = match permit.await {
+            Ok(Ok(permit)) => permit,
+            Ok(Err(_)) | Err(_) => {
+                return Err(Status::resource_exhausted("too many queries run on this leaf"));
+            }
+        };
+        let cancel = Arc::new(Cancel::new(Some(deadline)));
+        let _guard = CancelOnDrop(Arc::clone(&cancel));
+        let leaf = Arc::clone(&self.leaf);
+        let replies = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let partial = leaf.query(&plan, &cancel).map_err(status)?;
+            replies(&partial)
+        })
+        .await
+        .map_err(|error| Status::internal(format!("the scan ended early: {error}")))??;
+        Ok(Response::new(Box::pin(futures::stream::iter(replies))))
+    }
+
+    async fn describe(
+        &self,
+        _: Request<wire::DescribeRequest>,
+    ) -> Result<Response<wire::DescribeReply>, Status> {
+        let leaf = Arc::clone(&self.leaf);
+        let holdings = blocking(move || Ok(leaf.describe())).await.map_err(status)?;
+        Ok(Response::new(wire::DescribeReply { leaves: vec![(&holdings).into()], unreachable: vec![] }))
+    }
+}
+
+#[tonic::async_trait]
+impl Ingest for Door {
+    async fn append(
+        &self,
+        request: Request<wire::AppendRequest>,
+    ) -> Result<Response<wire::AppendReply>, Status> {
+        let request = request.into_inner();
+        let leaf = Arc::clone(&self.leaf);
+        let append = move || {
+            let batches = decode_batches(&request.rows).map_err(|error| LeafError::Batch {
+                table: request.table.clone(),
+                what: error.to_string(),
+            })?;
+            let accepted = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+            let holding = leaf.append(&request.table, &batches)?;
+            Ok((accepted, leaf.describe_table(holding)))
+        };
+        let (accepted, holdings) = blocking(append).await.map_err(status)?;
+        let durability = DURABILITY.to_owned();
+        Ok(Response::new(wire::AppendReply { accepted, durability, holdings: Some((&holdings).into()) }))
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for Door {
+    async fn stop(&self, _: Request<wire::StopRequest>) -> Result<Response<wire::StopReply>, Status> {
+        self.stop.notify_one();
+        Ok(Response::new(wire::StopReply {}))
+    }
+
+    async fn accept_loss(
+        &self,
+        request: Request<wire::AcceptLossRequest>,
+    ) -> Result<Response<wire::AcceptLossReply>, Status> {
+        let named = request.into_inner().leaf;
+        if named != self.leaf.id() {
+            return Err(Status::not_found(format!("this is leaf {}, not {named}", self.leaf.id())));
+        }
+        let leaf = Arc::clone(&self.leaf);
+        let rows = blocking(move || leaf.accept_loss()).await.map_err(status)?;
+        Ok(Response::new(wire::AcceptLossReply { rows }))
+    }
+}
