@@ -1,0 +1,531 @@
+//! The aggregator itself, without its doors: it knows its children, answers SQL and places row batches.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use gannet_proto::encode_batches;
+use gannet_proto::address::AddressError;
+use gannet_query::{LeafState, Partial, Plan};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task::JoinSet;
+
+use crate::catalogue::Catalogue;
+use crate::children::{Child, ChildError};
+use crate::config::{Config, ConfigError};
+use crate::error::{ErrorCode, Failure};
+use crate::fan_out::{Asking, FanOut, GatherError};
+use crate::metrics::{Metrics, code_name};
+use crate::placement::{Candidate, choose};
+use crate::roster::{Noted, Roster};
+use crate::roster_file::{RosterFile, RosterFileError};
+use crate::sql::{SqlAnswer, SqlConfig, SqlEngine};
+
+/// A statement is planned at most this often when the columns it reads change under it.
+const PLANNED_MAX: usize = 3;
+/// Row batches larger than this are sent in halves, bytes; 48 MiB, well below the largest message.
+const BATCH_BYTES_MAX: usize = 48 << 20;
+
+/// An aggregator. See the module.
+#[derive(Debug)]
+pub struct Aggregator {
+    config: Arc<Config>,
+    children: Vec<Arc<Child>>,
+    roster: Arc<Mutex<Roster>>,
+    file: Arc<Mutex<RosterFile>>,
+    fan_out: Arc<FanOut>,
+    engine: SqlEngine,
+    /// The catalogue of a version of the roster.
+    catalogue: Mutex<Option<(u64, Arc<Catalogue>)>>,
+    queries: Semaphore,
+    queries_waiting: AtomicUsize,
+    queries_begun: AtomicU64,
+    bodies: Semaphore,
+    metrics: Metrics,
+    started: Instant,
+    /// Probes of children and the keeper of the roster's file; they end with the aggregator.
+    _background: JoinSet<()>,
+}
+
+/// Why an aggregator cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A child's address cannot be used.
+    #[error(transparent)]
+    Child(#[from] AddressError),
+    /// The roster cannot be used.
+    #[error(transparent)]
+    Roster(#[from] RosterFileError),
+    /// SQL cannot be set up.
+    #[error("cannot set up SQL: {0}")]
+    Sql(Failure),
+}
+
+/// What a query asks for beside its text.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct QueryOptions {
+    /// Its time; the configured one when absent.
+    pub timeout: Option<Duration>,
+    /// The least completeness, 0 to 1, for which an answer is wanted.
+    pub min_completeness: Option<f64>,
+}
+
+/// What became of a row batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// Rows accepted.
+    pub rows: u64,
+    /// What they survive.
+    pub durability: String,
+}
+
+impl Aggregator {
+    /// Reads the roster, connects to the children and asks each what it holds. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When a setting or the roster cannot be used. A child that cannot be reached is no error.
+    pub async fn start(config: Config) -> Result<Arc<Aggregator>, StartError> {
+        let addresses = config.checked()?;
+        let config = Arc::new(config);
+        let (file, mut roster) = RosterFile::open(&config.data_dir)?;
+        roster.configure(addresses.iter().map(ToString::to_string));
+        let (roster, file) = (Arc::new(Mutex::new(roster)), Arc::new(Mutex::new(file)));
+        let children: Vec<Arc<Child>> =
+            addresses.iter().map(|address| Child::new(address).map(Arc::new)).collect::<Result<_, _>>()?;
+        let fan_out = Arc::new(FanOut::new(children.clone(), Arc::clone(&roster), Arc::clone(&config)));
+        let engine = SqlEngine::new(SqlConfig {
+            pulled_bytes_max: config.pulled_bytes_max,
+            memory_bytes_max: config.finish_bytes_max,
+            planning_threads: config.planning_threads,
+            ..SqlConfig::default()
+        })
+        .map_err(StartError::Sql)?;
+        fan_out.refresh_all().await;
+        let mut background = JoinSet::new();
+        for child in &children {
+            background.spawn(probe(Arc::clone(child), Arc::clone(&fan_out), Arc::clone(&config)));
+        }
+        let every = Duration::from_millis(config.roster_save_ms.max(10));
+        background.spawn(keep(Arc::clone(&roster), Arc::clone(&file), every));
+        Ok(Arc::new(Aggregator {
+            queries: Semaphore::new(config.queries_running_max),
+            queries_waiting: AtomicUsize::new(0),
+            queries_begun: AtomicU64::new(0),
+            bodies: Semaphore::new(config.events_running_max),
+            metrics: Metrics::default(),
+            started: Instant::now(),
+            catalogue: Mutex::new(None),
+            _background: background,
+            config,
+            children,
+            roster,
+            file,
+            fan_out,
+            engine,
+        }))
+    }
+
+    /// Its settings.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Its children.
+    pub fn children(&self) -> &[Arc<Child>] {
+        &self.children
+    }
+
+    /// Its roster.
+    pub fn roster(&self) -> &Mutex<Roster> {
+        &self.roster
+    }
+
+    /// How it asks its children.
+    pub fn fan_out(&self) -> &FanOut {
+        &self.fan_out
+    }
+
+    /// What it counts of its work.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// How long it has been running.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Every table and column that the leaves hold.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        let mut cached = self.catalogue.lock();
+        let roster = self.roster.lock();
+        match &*cached {
+            Some((version, catalogue)) if *version == roster.version() => Arc::clone(catalogue),
+            _ => {
+                let catalogue = Arc::new(roster.catalogue());
+                *cached = Some((roster.version(), Arc::clone(&catalogue)));
+                catalogue
+            }
+        }
+    }
+
+    /// Asks every child what it holds, now.
+    pub async fn refresh(&self) {
+        self.fan_out.refresh_all().await;
+    }
+
+    /// Answers SQL.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the statement; when no leaf answered; when the answer is thinner than asked for.
+    pub async fn query(&self, sql: &str, options: QueryOptions) -> Result<SqlAnswer, Failure> {
+        let begun = Instant::now();
+        let outcome = self.try_query(sql, options, begun).await;
+        match &outcome {
+            Ok(answer) => self.metrics.answered(begun.elapsed(), answer.completeness.ratio()),
+            Err(failure) => self.metrics.failed(begun.elapsed(), code_name(failure.code)),
+        }
+        outcome
+    }
+
+    async fn try_query(&self, sql: &str, options: QueryOptions, begun: Instant) -> Result<SqlAnswer, Failure> {
+        let default = Duration::from_millis(self.config.query_timeout_ms);
+        let longest = Duration::from_millis(self.config.query_timeout_ms_max);
+        let timeout = options.timeout.unwrap_or(default);
+        if timeout > longest || timeout.is_zero() {
+            let message = format!(
+                "timeout of {} ms is not between 1 and {} ms",
+                timeout.as_millis(),
+                longest.as_millis()
+            );
+            return Err(Failure::new(ErrorCode::BadRequest, message));
+        }
+        if let Some(least) = options.min_completeness.filter(|least| !(0.0..=1.0).contains(least)) {
+            let message = format!("min_completeness is {least}, it must be between 0 and 1");
+            return Err(Failure::new(ErrorCode::BadRequest, message));
+        }
+        let deadline = begun + timeout;
+        let _turn = self.turn(deadline).await?;
+        let answer = self.planned_anew(sql, deadline).await?;
+        enough(&answer, options.min_completeness)?;
+        Ok(answer)
+    }
+
+    /// Runs a statement, and again when the columns it reads changed, or were not known yet.
+    async fn planned_anew(&self, sql: &str, deadline: Instant) -> Result<SqlAnswer, Failure> {
+        let number = self.queries_begun.fetch_add(1, Ordering::Relaxed);
+        let query_id = format!("{}-{number}", std::process::id());
+        let mut planned = 1;
+        let mut refreshed = false;
+        loop {
+            let catalogue = self.catalogue();
+            let asking = Arc::new(Asking::new(Arc::clone(&self.fan_out), query_id.clone()));
+            let run = self.engine.run(Arc::clone(&catalogue), Arc::clone(&asking) as _, sql, deadline);
+            let failure = match run.await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            if asking.was_stale() && planned < PLANNED_MAX {
+                self.refresh().await;
+            } else if failure.code == ErrorCode::NotFound && !refreshed {
+                // The name may be of rows that came through another aggregator a moment ago.
+                refreshed = true;
+                self.refresh().await;
+                if self.catalogue() == catalogue {
+                    return Err(self.unless_alone(failure));
+                }
+            } else {
+                return Err(failure);
+            }
+            planned += 1;
+            tracing::debug!(query_id, planned, "the catalogue changed; planning again");
+        }
+    }
+
+    /// A name that is not found while no child can be reached says nothing about the name.
+    fn unless_alone(&self, failure: Failure) -> Failure {
+        let down: Vec<String> = self
+            .children
+            .iter()
+            .filter_map(|child| child.down().map(|why| format!("{}: {why}", child.address())))
+            .collect();
+        if down.len() < self.children.len() || !self.catalogue().tables.is_empty() {
+            return failure;
+        }
+        let detail = if down.is_empty() { "No children are configured".to_owned() } else { down.join("; ") };
+        Failure::new(ErrorCode::Unavailable, "no leaf answered").detail(format!("{detail}.")).retry_after(1)
+    }
+
+    /// Waits for a turn to run a query.
+    async fn turn(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, Failure> {
+        if let Ok(turn) = self.queries.try_acquire() {
+            return Ok(turn);
+        }
+        struct Waiting<'a>(&'a AtomicUsize);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+        let before = self.queries_waiting.fetch_add(1, Ordering::AcqRel);
+        let _waiting = Waiting(&self.queries_waiting);
+        let overloaded = |what: String| Failure::new(ErrorCode::Overloaded, what).retry_after(1);
+        if before >= self.config.queries_waiting_max {
+            let (running, waiting) = (self.config.queries_running_max, self.config.queries_waiting_max);
+            return Err(overloaded(format!("{running} queries are running and {waiting} waiting, the limits")));
+        }
+        match tokio::time::timeout_at(deadline.into(), self.queries.acquire()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            Ok(Err(_)) | Err(_) => Err(overloaded("the query's time passed while it waited for its turn".to_owned())),
+        }
+    }
+
+    /// Answers a plan for a parent: what there is by the deadline, even from no leaf at all.
+    ///
+    /// # Errors
+    /// When the plan is stale, wrong, or needs more than the query may take.
+    pub async fn gather(&self, plan: &Plan, deadline: Instant, query_id: &str) -> Result<Partial, GatherError> {
+        let _turn = self.turn(deadline).await.map_err(GatherError::Failed)?;
+        let outcome = self.fan_out.gather(plan, deadline, query_id).await;
+        if let Err(GatherError::Stale(_)) = &outcome {
+            // The parent will ask what there is; it should hear of what made its plan stale.
+            self.refresh().await;
+        }
+        outcome
+    }
+
+    /// A turn to read a body of events.
+    ///
+    /// # Errors
+    /// When too many are read already.
+    pub fn turn_to_read(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        self.bodies.try_acquire().map_err(|_| {
+            let message = format!("{} bodies of events are being read, the limit", self.config.events_running_max);
+            Failure::new(ErrorCode::Overloaded, message).retry_after(1)
+        })
+    }
+
+    /// Hands a row batch to a leaf. A leaf that refuses is passed over for another; when a leaf's outcome is not known,
+    /// that is an error that says so, because sending the rows to another leaf might count them twice.
+    ///
+    /// # Errors
+    /// When no leaf takes the rows, or it is not known whether one did.
+    pub async fn append(&self, table: &str, batch: &RecordBatch) -> Result<Appended, Failure> {
+        let mut appended = Appended { rows: 0, durability: String::new() };
+        let mut open = vec![batch.clone()];
+        while let Some(batch) = open.pop() {
+            let rows = batch.num_rows();
+            let bytes = encode_batches(&batch.schema(), std::slice::from_ref(&batch))
+                .map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))?;
+            if bytes.len() > BATCH_BYTES_MAX && rows > 1 {
+                open.push(batch.slice(rows / 2, rows - rows / 2));
+                open.push(batch.slice(0, rows / 2));
+                continue;
+            }
+            if bytes.len() > BATCH_BYTES_MAX {
+                let message = format!("a row of {} bytes exceeds the limit of {BATCH_BYTES_MAX}", bytes.len());
+                return Err(Failure::new(ErrorCode::TooLarge, message));
+            }
+            let outcome = self.place(table, bytes).await;
+            match &outcome {
+                Ok(taken) => self.metrics.batch_taken(taken.rows),
+                Err(_) => self.metrics.batch_failed(),
+            }
+            let taken = outcome?;
+            appended.rows += taken.rows;
+            appended.durability = taken.durability;
+        }
+        Ok(appended)
+    }
+
+    async fn place(&self, table: &str, rows: bytes::Bytes) -> Result<Appended, Failure> {
+        let timeout = Duration::from_millis(self.config.append_timeout_ms);
+        let mut tried = BTreeSet::new();
+        let mut refusals: Vec<(usize, ChildError)> = Vec::new();
+        while refusals.len() < self.config.append_attempts_max {
+            let Some(index) = choose(&self.candidates(&tried), &mut rand::rng()) else { break };
+            tried.insert(index);
+            let child = &self.children[index];
+            match child.append(table, rows.clone(), timeout).await {
+                Ok(taken) => {
+                    let noted = self.roster.lock().appended(child.address(), &taken.holdings);
+                    if noted == Noted::DescribeFirst && !self.fan_out.refresh(child).await {
+                        tracing::warn!(child = child.address(), "took rows and then did not say what it holds");
+                    }
+                    return Ok(Appended { rows: taken.accepted, durability: taken.durability });
+                }
+                Err(ChildError::Refused(text)) => return Err(Failure::new(ErrorCode::BadRequest, text)),
+                Err(ChildError::TooLarge(text)) => return Err(Failure::new(ErrorCode::TooLarge, text)),
+                Err(error) if error.may_have_happened() => {
+                    let message = format!(
+                        "rows of table `{table}` may or may not have been taken: leaf at {} did not confirm them",
+                        child.address()
+                    );
+                    return Err(Failure::new(ErrorCode::Unavailable, message).detail(format!("{error}.")));
+                }
+                Err(error) => refusals.push((index, error)),
+            }
+        }
+        Err(self.not_placed(table, &refusals))
+    }
+
+    /// The leaves that may take rows now.
+    fn candidates(&self, tried: &BTreeSet<usize>) -> Vec<Candidate> {
+        let roster = self.roster.lock();
+        let there = self.children.iter().enumerate().filter(|(index, child)| {
+            !tried.contains(index) && !child.takes_no_rows() && child.down().is_none()
+        });
+        let serving = there.filter_map(|(child, at)| {
+            let said = roster.only_leaf(at.address())?;
+            let free_bytes = said.memory_limit_bytes.saturating_sub(said.memory_used_bytes);
+            (said.state == LeafState::Serving).then_some(Candidate { child, free_bytes })
+        });
+        serving.collect()
+    }
+
+    fn not_placed(&self, table: &str, refusals: &[(usize, ChildError)]) -> Failure {
+        let full = |(_, error): &(usize, ChildError)| matches!(error, ChildError::Overloaded(_));
+        let code = if !refusals.is_empty() && refusals.iter().all(full) {
+            ErrorCode::Overloaded
+        } else {
+            ErrorCode::Unavailable
+        };
+        let mut reasons: Vec<String> = refusals
+            .iter()
+            .map(|(index, error)| format!("{}: {error}", self.children[*index].address()))
+            .collect();
+        let down = self.children.iter().filter_map(|child| Some((child, child.down()?)));
+        for (child, why) in down.take(10) {
+            if !refusals.iter().any(|(index, _)| Arc::ptr_eq(&self.children[*index], child)) {
+                reasons.push(format!("{}: {why}", child.address()));
+            }
+        }
+        let detail = match reasons.as_slice() {
+            [] => "No child is a leaf that is serving.".to_owned(),
+            reasons => format!("{}.", reasons.join("; ")),
+        };
+        let message = format!("no leaf takes rows of table `{table}` now");
+        Failure::new(code, message).detail(detail).retry_after(1)
+    }
+
+    /// Forgets rows of a leaf that were held once and are gone, here and on the leaf itself, or the whole leaf when it
+    /// cannot be reached. Gives back how many rows are no longer expected.
+    ///
+    /// # Errors
+    /// When the leaf was never heard of, or can be reached but did not do its part.
+    pub async fn accept_loss(&self, leaf: &str) -> Result<u64, Failure> {
+        let below = {
+            let roster = self.roster.lock();
+            let at = roster.child_of(leaf).map(|(child, reachable)| (child.to_owned(), reachable));
+            at.and_then(|(at, reachable)| {
+                let child = self.children.iter().find(|child| child.address() == at)?;
+                child.down().is_none().then(|| (Arc::clone(child), reachable))
+            })
+        };
+        let mut rows = 0;
+        if let Some((child, _)) = &below {
+            let timeout = Duration::from_millis(self.config.describe_timeout_ms);
+            rows += child.accept_loss(leaf, timeout).await.map_err(|error| {
+                let message = format!("leaf `{leaf}` did not forget its lost rows: {error}");
+                Failure::new(ErrorCode::Unavailable, message).retry_after(1)
+            })?;
+        }
+        let here = {
+            let mut roster = self.roster.lock();
+            match &below {
+                Some((_, true)) => roster.accept_loss(leaf),
+                Some((_, false)) | None => roster.forget(leaf),
+            }
+        };
+        rows += here.ok_or_else(|| Failure::new(ErrorCode::NotFound, format!("no leaf `{leaf}` is known")))?;
+        if let Some((child, _)) = &below {
+            self.fan_out.refresh(child).await;
+        }
+        tracing::warn!(leaf, rows, "the loss of rows was accepted");
+        Ok(rows)
+    }
+
+    /// Writes the roster.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn save(&self) -> Result<(), RosterFileError> {
+        let (roster, file) = (Arc::clone(&self.roster), Arc::clone(&self.file));
+        let save = move || {
+            let text = roster.lock().to_text();
+            file.lock().save(text)
+        };
+        tokio::task::spawn_blocking(save).await.unwrap_or(Ok(()))
+    }
+}
+
+/// An answer that is as complete as was asked for.
+fn enough(answer: &SqlAnswer, least: Option<f64>) -> Result<(), Failure> {
+    let Some(least) = least else { return Ok(()) };
+    let ratio = answer.completeness.ratio();
+    if ratio.is_some_and(|ratio| ratio >= least) || least == 0.0 {
+        return Ok(());
+    }
+    let is = ratio.map_or_else(|| "unknown".to_owned(), |ratio| ratio.to_string());
+    let missing: Vec<String> = answer
+        .completeness
+        .missing
+        .iter()
+        .take(10)
+        .map(|missing| {
+            let rows = missing.rows.map_or_else(|| "an unknown number of".to_owned(), |rows| rows.to_string());
+            format!("{}: {} ({rows} rows)", missing.leaf, missing.reason.name())
+        })
+        .collect();
+    let message = format!("completeness is {is}, less than the {least} asked for");
+    Err(Failure::new(ErrorCode::Incomplete, message)
+        .detail(format!("Missing: {}.", missing.join("; ")))
+        .hint("Ask again when the leaves are back, or lower min_completeness.")
+        .retry_after(1))
+}
+
+/// Asks a child what it holds, again and again.
+async fn probe(child: Arc<Child>, fan_out: Arc<FanOut>, config: Arc<Config>) {
+    let up = Duration::from_millis(config.describe_interval_ms);
+    let down = Duration::from_millis(config.probe_interval_ms);
+    loop {
+        child.probe_due(up, down).await;
+        fan_out.refresh(&child).await;
+    }
+}
+
+/// Writes the roster when it has changed.
+async fn keep(roster: Arc<Mutex<Roster>>, file: Arc<Mutex<RosterFile>>, every: Duration) {
+    let mut kept = None;
+    let mut failing = false;
+    loop {
+        tokio::time::sleep(every).await;
+        let version = roster.lock().version();
+        if kept == Some(version) {
+            continue;
+        }
+        let (roster, file) = (Arc::clone(&roster), Arc::clone(&file));
+        let save = move || {
+            let text = roster.lock().to_text();
+            file.lock().save(text)
+        };
+        match tokio::task::spawn_blocking(save).await {
+            Ok(Ok(())) => {
+                kept = Some(version);
+                failing = false;
+            }
+            Ok(Err(error)) if !failing => {
+                failing = true;
+                let source = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::error!(%error, source, "the roster is not saved; trying again");
+            }
+            Ok(Err(_)) | Err(_) => {}
+        }
+    }
+}

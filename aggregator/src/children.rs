@@ -1,0 +1,385 @@
+//! The children: connections, health, and what they are asked.
+//!
+//! A child whose connection fails counts as down at once, and then costs no query any waiting: only the background
+//! probe tries it, and the first description it gives makes it count as up again. A child that is reached but does not
+//! describe itself several times in a row counts as down as well.
+//!
+//! This module and the gRPC door are the only ones that know the wire.
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use gannet_proto::address::{AddressError, ChildAddress, connect};
+use gannet_proto::wire::admin_client::AdminClient;
+use gannet_proto::wire::ingest_client::IngestClient;
+use gannet_proto::wire::query_client::QueryClient;
+use gannet_proto::{ConvertError, MESSAGE_BYTES_MAX, wire};
+use gannet_query::{Completeness, Holdings, MissingReason, Plan, ScanStats};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::timeout_at;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+/// A server as its parent sees it.
+#[derive(Debug)]
+pub struct Child {
+    address: String,
+    query: QueryClient<Channel>,
+    ingest: IngestClient<Channel>,
+    admin: AdminClient<Channel>,
+    health: Mutex<Health>,
+    /// Asks the background probe to describe the child now.
+    probe: Notify,
+    /// Held while the child is asked what it holds: its answers are noted in the order they were given.
+    describing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Health {
+    /// Why it counts as down.
+    down: Option<String>,
+    /// Descriptions in a row that did not come in time.
+    silent: u32,
+    /// It said that it does not take rows: it is an aggregator.
+    takes_no_rows: bool,
+}
+
+/// Why a child did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChildError {
+    /// It could not be connected to; it was not asked.
+    Down(String),
+    /// The connection was lost after it was asked.
+    Lost(String),
+    /// It did not answer in time.
+    Timeout,
+    /// It is starting or stopping, and did nothing.
+    Restarting(String),
+    /// It has no room, and did nothing.
+    Overloaded(String),
+    /// The plan's types no longer fit what it holds.
+    Stale(String),
+    /// What it was asked is wrong.
+    Refused(String),
+    /// What it was asked is larger than it may be.
+    TooLarge(String),
+    /// It does not serve this call.
+    NotServed,
+    /// Anything else.
+    Failed(String),
+}
+
+/// What a child returned for a plan: pieces of one body, still encoded, and the record beside it.
+#[derive(Debug)]
+pub struct ChildAnswer {
+    /// The pieces.
+    pub pieces: Vec<Bytes>,
+    /// How complete it is.
+    pub completeness: Completeness,
+    /// What the scans did.
+    pub stats: ScanStats,
+}
+
+/// What a child says of itself and what is below it.
+#[derive(Debug)]
+pub struct Description {
+    /// Every leaf at or below it.
+    pub leaves: Vec<Holdings>,
+    /// Leaves that it must have and cannot reach, with why.
+    pub unreachable: Vec<(String, String)>,
+}
+
+/// What a leaf says when it took a row batch.
+#[derive(Debug)]
+pub struct Acknowledgement {
+    /// Rows taken.
+    pub accepted: u64,
+    /// What they survive.
+    pub durability: String,
+    /// What the leaf holds now of the table.
+    pub holdings: Holdings,
+}
+
+impl Child {
+    /// A child at an address; nothing is connected yet. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the address cannot be connected to by its form.
+    pub fn new(address: &ChildAddress) -> Result<Child, AddressError> {
+        let channel = connect(address)?;
+        Ok(Child {
+            address: address.to_string(),
+            query: QueryClient::new(channel.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+            ingest: IngestClient::new(channel.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+            admin: AdminClient::new(channel)
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+            health: Mutex::default(),
+            probe: Notify::new(),
+            describing: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Its address, which names it.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Why it counts as down, if it does.
+    pub fn down(&self) -> Option<String> {
+        self.health.lock().down.clone()
+    }
+
+    /// It said that it does not take rows.
+    pub fn takes_no_rows(&self) -> bool {
+        self.health.lock().takes_no_rows
+    }
+
+    /// Asks the background probe to describe it now.
+    pub fn probe_soon(&self) {
+        self.probe.notify_one();
+    }
+
+    /// Waits until it is time to describe the child: after its interval, or when somebody asked.
+    pub async fn probe_due(&self, up: Duration, down: Duration) {
+        let interval = if self.down().is_some() { down } else { up };
+        // Asked or not: it is time.
+        let _ = tokio::time::timeout(interval, self.probe.notified()).await;
+    }
+
+    /// The turn to ask it what it holds; to be kept until the answer is noted, so that no older one overtakes it.
+    pub async fn turn_to_describe(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.describing.lock().await
+    }
+
+    /// Asks for a plan. The child gets `for_child` of time; the answer must be here by `until`.
+    ///
+    /// # Errors
+    /// When it does not answer, or with something that is no answer.
+    pub async fn run(
+        &self,
+        plan: wire::Plan,
+        query_id: &str,
+        for_child: Duration,
+        until: Instant,
+        bytes_max: u64,
+    ) -> Result<ChildAnswer, ChildError> {
+        let request = wire::RunRequest {
+            plan: Some(plan),
+            deadline_ms: u32::try_from(for_child.as_millis()).unwrap_or(u32::MAX),
+            query_id: query_id.to_owned(),
+        };
+        let mut client = self.query.clone();
+        let answer = async {
+            let mut replies = client.run(request).await.map_err(classify)?.into_inner();
+            let (mut pieces, mut bytes) = (Vec::new(), 0u64);
+            while let Some(reply) = replies.message().await.map_err(classify)? {
+                bytes += reply.body.len() as u64;
+                if bytes > bytes_max {
+                    return Err(ChildError::TooLarge(format!("an answer exceeds {bytes_max} bytes")));
+                }
+                if !reply.body.is_empty() {
+                    pieces.push(reply.body);
+                }
+                if let Some(completeness) = reply.completeness {
+                    let completeness = Completeness::try_from(completeness).map_err(malformed)?;
+                    let stats = reply.stats.map(ScanStats::try_from).transpose().map_err(malformed)?;
+                    return Ok(ChildAnswer { pieces, completeness, stats: stats.unwrap_or_default() });
+                }
+            }
+            Err(ChildError::Failed("the answer ended without its completeness".to_owned()))
+        };
+        let outcome = timeout_at(until.into(), answer).await.unwrap_or(Err(ChildError::Timeout));
+        self.note(outcome)
+    }
+
+    /// Asks what it holds, and notes whether it is up.
+    ///
+    /// # Errors
+    /// When it does not say, in time.
+    pub async fn describe(
+        &self,
+        timeout: Duration,
+        silent_max: u32,
+    ) -> Result<Description, ChildError> {
+        let mut client = self.query.clone();
+        let describe = async {
+            let reply = client.describe(wire::DescribeRequest {}).await.map_err(classify)?.into_inner();
+            let leaves = reply.leaves.into_iter().map(Holdings::try_from).collect::<Result<_, _>>();
+            let unreachable = reply.unreachable.into_iter().map(|leaf| (leaf.leaf, leaf.detail)).collect();
+            Ok(Description { leaves: leaves.map_err(malformed)?, unreachable })
+        };
+        let outcome = tokio::time::timeout(timeout, describe).await.unwrap_or(Err(ChildError::Timeout));
+        let mut health = self.health.lock();
+        match &outcome {
+            Ok(_) => {
+                if let Some(why) = health.down.take() {
+                    tracing::info!(child = self.address, was = why, "child is up");
+                }
+                health.silent = 0;
+            }
+            Err(ChildError::Timeout) => {
+                health.silent = health.silent.saturating_add(1);
+                if health.silent >= silent_max && health.down.is_none() {
+                    let why = format!("it does not say what it holds within {} ms", timeout.as_millis());
+                    tracing::warn!(child = self.address, why, "child counts as down");
+                    health.down = Some(why);
+                }
+            }
+            Err(_) => {}
+        }
+        drop(health);
+        self.note(outcome)
+    }
+
+    /// Hands it a row batch, encoded.
+    ///
+    /// # Errors
+    /// When it did not take it; [`ChildError::may_have_happened`] tells whether it may have, after all.
+    pub async fn append(
+        &self,
+        table: &str,
+        rows: Bytes,
+        timeout: Duration,
+    ) -> Result<Acknowledgement, ChildError> {
+        let request = wire::AppendRequest { table: table.to_owned(), rows, ..Default::default() };
+        let mut client = self.ingest.clone();
+        let append = async {
+            let reply = client.append(request).await.map_err(classify)?.into_inner();
+            let holdings = reply.holdings.ok_or(ConvertError::Missing("holdings")).map_err(malformed)?;
+            Ok(Acknowledgement {
+                accepted: reply.accepted,
+                durability: reply.durability,
+                holdings: holdings.try_into().map_err(malformed)?,
+            })
+        };
+        let outcome = tokio::time::timeout(timeout, append).await.unwrap_or(Err(ChildError::Timeout));
+        if outcome.as_ref().is_err_and(|error| *error == ChildError::NotServed) {
+            self.health.lock().takes_no_rows = true;
+        }
+        self.note(outcome)
+    }
+
+    /// Tells it that the loss of a leaf's rows is accepted; gives back how many it no longer misses.
+    ///
+    /// # Errors
+    /// When it did not do so.
+    pub async fn accept_loss(&self, leaf: &str, timeout: Duration) -> Result<u64, ChildError> {
+        let mut client = self.admin.clone();
+        let request = wire::AcceptLossRequest { leaf: leaf.to_owned() };
+        let accept = async { Ok(client.accept_loss(request).await.map_err(classify)?.into_inner().rows) };
+        let outcome = tokio::time::timeout(timeout, accept).await.unwrap_or(Err(ChildError::Timeout));
+        self.note(outcome)
+    }
+
+    /// Notes a failed connection.
+    fn note<T>(&self, outcome: Result<T, ChildError>) -> Result<T, ChildError> {
+        if let Err(ChildError::Down(why) | ChildError::Lost(why)) = &outcome {
+            let mut health = self.health.lock();
+            if health.down.is_none() {
+                tracing::warn!(child = self.address, why, "child is down");
+                health.down = Some(why.clone());
+                self.probe.notify_one();
+            }
+        }
+        outcome
+    }
+}
+
+impl ChildError {
+    /// As what the child's leaves are missing from an answer.
+    pub fn reason(&self) -> MissingReason {
+        match self {
+            ChildError::Down(_) | ChildError::Lost(_) => MissingReason::Down,
+            ChildError::Timeout => MissingReason::Timeout,
+            ChildError::Restarting(_) => MissingReason::Restarting,
+            ChildError::Overloaded(_) => MissingReason::Overloaded,
+            ChildError::Stale(_)
+            | ChildError::Refused(_)
+            | ChildError::TooLarge(_)
+            | ChildError::NotServed
+            | ChildError::Failed(_) => MissingReason::Error,
+        }
+    }
+
+    /// Whether what was asked may have been done although the child did not say so.
+    pub fn may_have_happened(&self) -> bool {
+        match self {
+            ChildError::Lost(_) | ChildError::Timeout | ChildError::Failed(_) => true,
+            ChildError::Down(_)
+            | ChildError::Restarting(_)
+            | ChildError::Overloaded(_)
+            | ChildError::Stale(_)
+            | ChildError::Refused(_)
+            | ChildError::TooLarge(_)
+            | ChildError::NotServed => false,
+        }
+    }
+}
+
+impl std::fmt::Display for ChildError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            ChildError::Timeout => "no answer in time",
+            ChildError::NotServed => "the call is not served here",
+            ChildError::Down(text)
+            | ChildError::Lost(text)
+            | ChildError::Restarting(text)
+            | ChildError::Overloaded(text)
+            | ChildError::Stale(text)
+            | ChildError::Refused(text)
+            | ChildError::TooLarge(text)
+            | ChildError::Failed(text) => text,
+        })
+    }
+}
+
+fn malformed(error: ConvertError) -> ChildError {
+    ChildError::Failed(format!("the answer is malformed: {error}"))
+}
+
+/// What a status means. A status with a source was made on this side, from a connection that failed; one without was
+/// sent by the child.
+fn classify(status: Status) -> ChildError {
+    let text = status.message().to_owned();
+    if let Some(source) = status.source() {
+        let mut causes = std::iter::successors(Some(source), |error| (*error).source());
+        let unconnected = causes.any(|error| error.is::<tonic::ConnectError>());
+        let root = std::iter::successors(Some(source), |error| (*error).source()).last();
+        let why = root.map_or(text, ToString::to_string);
+        return if unconnected {
+            ChildError::Down(format!("cannot connect: {why}"))
+        } else {
+            ChildError::Lost(format!("connection lost: {why}"))
+        };
+    }
+    match status.code() {
+        Code::Unavailable => ChildError::Restarting(text),
+        Code::ResourceExhausted => ChildError::Overloaded(text),
+        Code::FailedPrecondition => ChildError::Stale(text),
+        Code::InvalidArgument | Code::NotFound => ChildError::Refused(text),
+        Code::OutOfRange => ChildError::TooLarge(text),
+        Code::DeadlineExceeded => ChildError::Timeout,
+        Code::Unimplemented => ChildError::NotServed,
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::Aborted
+        | Code::Internal
+        | Code::DataLoss
+        | Code::Unauthenticated => ChildError::Failed(text),
+    }
+}
+
+/// A plan as the wire has it; made once for all children.
+pub fn wire_plan(plan: &Plan) -> wire::Plan {
+    plan.into()
+}

@@ -1,0 +1,216 @@
+//! Every setting and limit of an aggregator, in one place, with units in the names.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use gannet_proto::address::{AddressError, ChildAddress};
+use serde::Deserialize;
+
+/// Settings and limits of an aggregator.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the roster is kept.
+    pub data_dir: PathBuf,
+    /// The addresses of the children: `host:port` or `unix:PATH`.
+    pub children: Vec<String>,
+    /// Where HTTP is served.
+    pub http: String,
+    /// Where gRPC is served, for an aggregator that is the child of another.
+    pub grpc: Option<String>,
+    /// Most children; beyond it aggregators form a tree.
+    pub children_max: usize,
+    /// How often a child is asked what it holds.
+    pub describe_interval_ms: u64,
+    /// How often a child that is down is tried.
+    pub probe_interval_ms: u64,
+    /// How long a child may take to say what it holds.
+    pub describe_timeout_ms: u64,
+    /// After this many of these in a row without an answer, a child counts as down.
+    pub describe_failures_max: u32,
+    /// The deadline of a query that does not name one.
+    pub query_timeout_ms: u64,
+    /// The longest deadline that a query may name.
+    pub query_timeout_ms_max: u64,
+    /// Of a query's time, at least this much is kept for merging and the way back.
+    pub margin_ms_min: u64,
+    /// Of a query's time, this share is kept for merging and the way back.
+    pub margin_percent: u64,
+    /// Queries that run at once.
+    pub queries_running_max: usize,
+    /// Queries that wait for their turn.
+    pub queries_waiting_max: usize,
+    /// Memory for the groups or rows of one query while they merge.
+    pub merge_bytes_max: u64,
+    /// What one child may send for one query.
+    pub child_answer_bytes_max: u64,
+    /// Raw rows that one query may pull when a part of it cannot run on the leaves.
+    pub pulled_bytes_max: usize,
+    /// Memory for sorting, joining and grouping answers, all queries together.
+    pub finish_bytes_max: usize,
+    /// Threads that plan queries.
+    pub planning_threads: usize,
+    /// The largest body of a query.
+    pub query_body_bytes_max: usize,
+    /// Bodies of events that are read at once.
+    pub events_running_max: usize,
+    /// A body of events of which nothing arrives for this long is given up.
+    pub events_idle_ms: u64,
+    /// Row batches of one body on their way to leaves at once.
+    pub appends_in_flight_max: usize,
+    /// How long a leaf may take to take a row batch.
+    pub append_timeout_ms: u64,
+    /// Leaves that are tried for a row batch that is refused.
+    pub append_attempts_max: usize,
+    /// Rejected rows of one body that are listed.
+    pub rejections_listed_max: usize,
+    /// How long a change of the roster waits for others before it is written.
+    pub roster_save_ms: u64,
+    /// How long a stop waits for requests to finish.
+    pub stop_grace_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            data_dir: PathBuf::from("gannet-data/aggregator"),
+            children: Vec::new(),
+            http: "127.0.0.1:7700".to_owned(),
+            grpc: None,
+            children_max: 64,
+            describe_interval_ms: 1_000,
+            probe_interval_ms: 500,
+            describe_timeout_ms: 2_000,
+            describe_failures_max: 3,
+            query_timeout_ms: 10_000,
+            query_timeout_ms_max: 600_000,
+            margin_ms_min: 20,
+            margin_percent: 5,
+            queries_running_max: 64,
+            queries_waiting_max: 256,
+            merge_bytes_max: 1 << 30,
+            child_answer_bytes_max: 1 << 30,
+            pulled_bytes_max: 256 << 20,
+            finish_bytes_max: 1 << 30,
+            planning_threads: 2,
+            query_body_bytes_max: 1 << 20,
+            events_running_max: 64,
+            events_idle_ms: 300_000,
+            appends_in_flight_max: 4,
+            append_timeout_ms: 30_000,
+            append_attempts_max: 4,
+            rejections_listed_max: 100,
+            roster_save_ms: 1_000,
+            stop_grace_ms: 5_000,
+        }
+    }
+}
+
+/// Why settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A child's address is not one.
+    #[error("child: {0}")]
+    Child(#[from] AddressError),
+    /// A child is named twice.
+    #[error("child `{0}` is named twice")]
+    Twice(ChildAddress),
+    /// A number is out of its range.
+    #[error("setting `{name}` is {value}, {limit}")]
+    Number {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        value: u64,
+        /// What it must be.
+        limit: String,
+    },
+}
+
+impl Config {
+    /// The children's addresses, after all settings were checked.
+    ///
+    /// # Errors
+    /// The first setting that cannot be used.
+    pub fn checked(&self) -> Result<Vec<ChildAddress>, ConfigError> {
+        let mut addresses: Vec<ChildAddress> = Vec::with_capacity(self.children.len());
+        for text in &self.children {
+            let address = text.parse()?;
+            if addresses.contains(&address) {
+                return Err(ConfigError::Twice(address));
+            }
+            addresses.push(address);
+        }
+        if addresses.len() > self.children_max {
+            return Err(ConfigError::Number {
+                name: "children",
+                value: addresses.len() as u64,
+                limit: format!("at most {} (children_max); let aggregators form a tree", self.children_max),
+            });
+        }
+        let at_least_one = [
+            ("describe_interval_ms", self.describe_interval_ms),
+            ("probe_interval_ms", self.probe_interval_ms),
+            ("describe_timeout_ms", self.describe_timeout_ms),
+            ("query_timeout_ms", self.query_timeout_ms),
+            ("query_timeout_ms_max", self.query_timeout_ms_max),
+            ("queries_running_max", self.queries_running_max as u64),
+            ("events_running_max", self.events_running_max as u64),
+            ("events_idle_ms", self.events_idle_ms),
+            ("appends_in_flight_max", self.appends_in_flight_max as u64),
+            ("append_timeout_ms", self.append_timeout_ms),
+            ("append_attempts_max", self.append_attempts_max as u64),
+            ("planning_threads", self.planning_threads as u64),
+        ];
+        for (name, value) in at_least_one {
+            if value == 0 {
+                return Err(ConfigError::Number { name, value, limit: "it must be at least 1".to_owned() });
+            }
+        }
+        if self.margin_percent > 50 {
+            let limit = "it must be at most 50".to_owned();
+            return Err(ConfigError::Number { name: "margin_percent", value: self.margin_percent, limit });
+        }
+        Ok(addresses)
+    }
+
+    /// What of a query's remaining time is kept for merging and the way back.
+    pub fn margin(&self, remaining: Duration) -> Duration {
+        let share = remaining.mul_f64(self.margin_percent as f64 / 100.0);
+        share.max(Duration::from_millis(self.margin_ms_min)).min(remaining / 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(change: impl FnOnce(&mut Config), expect: &str) {
+        let mut config = Config::default();
+        change(&mut config);
+        assert_eq!(config.checked().unwrap_err().to_string(), expect);
+    }
+
+    #[test]
+    fn settings_are_checked() {
+        assert!(Config::default().checked().is_ok());
+        check(
+            |c| c.children = vec!["host".into()],
+            "child: address `host` is not host:port, http://host:port or unix:PATH: \
+             the port is missing or above 65535",
+        );
+        check(|c| c.children = vec!["a:1".into(), "http://a:1".into()], "child `a:1` is named twice");
+        check(
+            |c| c.children = (1..=65).map(|port| format!("a:{port}")).collect(),
+            "setting `children` is 65, at most 64 (children_max); let aggregators form a tree",
+        );
+        check(|c| c.append_attempts_max = 0, "setting `append_attempts_max` is 0, it must be at least 1");
+        check(|c| c.margin_percent = 51, "setting `margin_percent` is 51, it must be at most 50");
+    }
+
+    #[test]
+    fn the_margin_leaves_at_least_half() {
+        let margin = |ms| Config::default().margin(Duration::from_millis(ms)).as_millis();
+        assert_eq!([margin(10_000), margin(200), margin(30), margin(0)], [500, 20, 15, 0]);
+    }
+}

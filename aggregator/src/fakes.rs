@@ -1,0 +1,289 @@
+//! Children for tests: gRPC servers on unix sockets that hold one number of rows and do what they are told.
+
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::Stream;
+use gannet_proto::address::{ChildAddress, Listener};
+use gannet_proto::wire::admin_server::{Admin, AdminServer};
+use gannet_proto::wire::ingest_server::{Ingest, IngestServer};
+use gannet_proto::wire::query_server::{Query, QueryServer};
+use gannet_proto::{decode_batches, encode_body, wire};
+use gannet_query::{
+    Body, ColumnHolding, ColumnType, Completeness, Groups, Holdings, Input, LeafEpoch, LeafState, Output,
+    Plan, ScanStats, Span, States, TableHolding, TypeSet, Values, Weights,
+};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tonic::{Code, Request, Response, Status};
+
+use crate::aggregator::Aggregator;
+use crate::config::Config;
+
+/// What a fake does when it is asked for a plan, or handed rows.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Does {
+    /// What a leaf does.
+    Work,
+    /// Fails with this status.
+    Fail(Code, &'static str),
+    /// Fails with this status so many times, then works.
+    FailTimes(u32, Code),
+    /// Never replies.
+    Hang,
+    /// Sends its body and then nothing more.
+    HangAfterBody,
+    /// Ends its answer without completeness.
+    EndEarly,
+    /// Sends bytes that are no body.
+    Garbage,
+}
+
+/// A leaf that is not one.
+#[derive(Debug)]
+pub(crate) struct Fake {
+    pub(crate) id: String,
+    pub(crate) epoch: AtomicU64,
+    pub(crate) rows: AtomicU64,
+    pub(crate) runs: Mutex<Does>,
+    pub(crate) appends: Mutex<Does>,
+    pub(crate) runs_asked: AtomicU64,
+    pub(crate) appends_asked: AtomicU64,
+    pub(crate) deadline_ms: AtomicU64,
+    ingested: AtomicU64,
+}
+
+/// A fake that is being served.
+pub(crate) struct Served {
+    pub(crate) fake: Arc<Fake>,
+    pub(crate) address: String,
+    stop: Option<oneshot::Sender<()>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Served {
+    /// Serves a fake leaf of this many rows in a folder.
+    pub(crate) async fn start(folder: &Path, id: &str, rows: u64) -> Served {
+        Served::start_at(folder.join(format!("{id}.sock")), id, 1, rows).await
+    }
+
+    pub(crate) async fn start_at(path: PathBuf, id: &str, epoch: u64, rows: u64) -> Served {
+        let fake = Arc::new(Fake {
+            id: id.to_owned(),
+            epoch: AtomicU64::new(epoch),
+            rows: AtomicU64::new(rows),
+            runs: Mutex::new(Does::Work),
+            appends: Mutex::new(Does::Work),
+            runs_asked: AtomicU64::new(0),
+            appends_asked: AtomicU64::new(0),
+            deadline_ms: AtomicU64::new(0),
+            ingested: AtomicU64::new(0),
+        });
+        let address = ChildAddress::Unix(path);
+        let listener = Listener::bind(&address).await.unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let door = Door(Arc::clone(&fake));
+        let server = tonic::transport::Server::builder()
+            .add_service(QueryServer::new(door.clone()))
+            .add_service(IngestServer::new(door.clone()))
+            .add_service(AdminServer::new(door))
+            .serve_with_incoming_shutdown(listener.incoming(), async {
+                let _ = stopped.await;
+            });
+        let task = tokio::spawn(async move { server.await.unwrap() });
+        Served { fake, address: address.to_string(), stop: Some(stop), task }
+    }
+
+    /// Stops serving; connections are closed when this returns.
+    pub(crate) async fn stop(mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+        self.task.await.unwrap();
+    }
+
+    pub(crate) fn does(&self, does: Does) {
+        *self.fake.runs.lock() = does;
+    }
+
+    pub(crate) fn does_with_rows(&self, does: Does) {
+        *self.fake.appends.lock() = does;
+    }
+}
+
+/// Settings for tests: these children, and no background work that a test does not wait for.
+pub(crate) fn config(folder: &Path, children: &[&Served]) -> Config {
+    Config {
+        data_dir: folder.join("aggregator"),
+        children: children.iter().map(|served| served.address.clone()).collect(),
+        describe_interval_ms: 3_600_000,
+        probe_interval_ms: 3_600_000,
+        planning_threads: 1,
+        ..Config::default()
+    }
+}
+
+/// An aggregator over fakes.
+pub(crate) async fn over(folder: &Path, children: &[&Served]) -> Arc<Aggregator> {
+    Aggregator::start(config(folder, children)).await.unwrap()
+}
+
+impl Fake {
+    fn holdings(&self) -> Holdings {
+        let rows = self.rows.load(Ordering::SeqCst);
+        let column = |name: &str, column_type| ColumnHolding {
+            name: name.into(),
+            types: TypeSet::of(column_type, false),
+            value_count: rows,
+            distinct_estimate: 1,
+            bytes: 8 * rows,
+        };
+        let table = TableHolding {
+            name: "t".into(),
+            rows,
+            bytes: 16 * rows,
+            spans: vec![Span::of(0, 0, rows)],
+            time_range: Some((0, 0)),
+            columns: vec![column("time", ColumnType::Time), column("x", ColumnType::Int)],
+            schema_version: 1,
+            ..Default::default()
+        };
+        let ingested = self.ingested.load(Ordering::SeqCst);
+        Holdings {
+            leaf: self.id.clone(),
+            epoch: self.epoch.load(Ordering::SeqCst),
+            version: "0.1.0".into(),
+            state: LeafState::Serving,
+            source: "nothing".into(),
+            source_detail: String::new(),
+            memory_used_bytes: 16 * rows,
+            memory_limit_bytes: 1 << 30,
+            phases: vec![],
+            tables: if rows == 0 { vec![] } else { vec![table] },
+            rows_ingested: ingested,
+            rows_restored: rows - ingested.min(rows),
+            process: "test:1".into(),
+        }
+    }
+
+    /// The body for a plan that only counts.
+    fn body(&self, plan: &Plan) -> Body {
+        let Output::Groups { keys, aggregates } = &plan.output else { panic!("fakes only count") };
+        assert!(keys.is_empty(), "fakes do not group");
+        let groups = vec![0; self.rows.load(Ordering::SeqCst) as usize];
+        let input = Input { values: Values::None, validity: None, weights: Weights::One, times: &[] };
+        let states = aggregates.iter().map(|aggregate| {
+            let mut states = States::new(aggregate, plan.weight).unwrap();
+            states.resize(1);
+            states.update(&groups, &input).unwrap();
+            states
+        });
+        Body::Groups(Groups { keys: vec![], states: states.collect(), group_count: 1 })
+    }
+}
+
+/// What to do now; counts down what is done a number of times.
+fn next(does: &Mutex<Does>) -> Does {
+    let mut does = does.lock();
+    match &mut *does {
+        Does::FailTimes(0, _) => Does::Work,
+        Does::FailTimes(left, code) => {
+            *left -= 1;
+            Does::Fail(*code, "for now")
+        }
+        other => other.clone(),
+    }
+}
+
+#[derive(Clone)]
+struct Door(Arc<Fake>);
+
+type Replies = Pin<Box<dyn Stream<Item = Result<wire::RunReply, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Query for Door {
+    type RunStream = Replies;
+
+    async fn run(&self, request: Request<wire::RunRequest>) -> Result<Response<Replies>, Status> {
+        let request = request.into_inner();
+        self.0.runs_asked.fetch_add(1, Ordering::SeqCst);
+        self.0.deadline_ms.store(u64::from(request.deadline_ms), Ordering::SeqCst);
+        let plan = Plan::try_from(request.plan.unwrap()).unwrap();
+        let does = next(&self.0.runs);
+        match &does {
+            Does::Fail(code, text) => return Err(Status::new(*code, *text)),
+            Does::Hang => std::future::pending().await,
+            _ => {}
+        }
+        let pieces = encode_body(&self.0.body(&plan)).unwrap();
+        let piece = |body| Ok(wire::RunReply { body, completeness: None, stats: None });
+        let mut replies: Vec<_> = pieces.into_iter().map(piece).collect();
+        let rows = self.0.rows.load(Ordering::SeqCst);
+        let leaf = LeafEpoch { leaf: self.0.id.clone(), epoch: self.0.epoch.load(Ordering::SeqCst) };
+        let completeness = Completeness { answered: vec![leaf], rows_covered: rows, ..Default::default() };
+        let stats = ScanStats { rows_scanned: rows, stored_rows: rows, ..Default::default() };
+        let last = Ok(wire::RunReply {
+            body: Default::default(),
+            completeness: Some((&completeness).into()),
+            stats: Some((&stats).into()),
+        });
+        match does {
+            Does::HangAfterBody => {
+                let hanging = futures::stream::pending();
+                return Ok(Response::new(Box::pin(futures::StreamExt::chain(
+                    futures::stream::iter(replies),
+                    hanging,
+                ))));
+            }
+            Does::EndEarly => {}
+            Does::Garbage => {
+                replies = vec![piece("no body".into()), last];
+            }
+            _ => replies.push(last),
+        }
+        Ok(Response::new(Box::pin(futures::stream::iter(replies))))
+    }
+
+    async fn describe(
+        &self,
+        _: Request<wire::DescribeRequest>,
+    ) -> Result<Response<wire::DescribeReply>, Status> {
+        let leaves = vec![(&self.0.holdings()).into()];
+        Ok(Response::new(wire::DescribeReply { leaves, unreachable: vec![] }))
+    }
+}
+
+#[tonic::async_trait]
+impl Ingest for Door {
+    async fn append(
+        &self,
+        request: Request<wire::AppendRequest>,
+    ) -> Result<Response<wire::AppendReply>, Status> {
+        self.0.appends_asked.fetch_add(1, Ordering::SeqCst);
+        match next(&self.0.appends) {
+            Does::Fail(code, text) => return Err(Status::new(code, text)),
+            Does::Hang => std::future::pending().await,
+            _ => {}
+        }
+        let batches = decode_batches(&request.into_inner().rows).unwrap();
+        let rows: u64 = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+        self.0.rows.fetch_add(rows, Ordering::SeqCst);
+        self.0.ingested.fetch_add(rows, Ordering::SeqCst);
+        let holdings = Some((&self.0.holdings()).into());
+        Ok(Response::new(wire::AppendReply { accepted: rows, durability: "memory".into(), holdings }))
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for Door {
+    async fn stop(&self, _: Request<wire::StopRequest>) -> Result<Response<wire::StopReply>, Status> {
+        Ok(Response::new(wire::StopReply {}))
+    }
+
+    async fn accept_loss(
+        &self,
+        _: Request<wire::AcceptLossRequest>,
+    ) -> Result<Response<wire::AcceptLossReply>, Status> {
+        Ok(Response::new(wire::AcceptLossReply { rows: 0 }))
+    }
+}

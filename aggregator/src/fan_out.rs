@@ -1,0 +1,421 @@
+//! Asking every child and merging what comes back.
+//!
+//! All children are asked at once, under one deadline; each gets what is left of it less a margin for the way back.
+//! A child known to be down is not waited for, a child that is late is left out. What a child sends counts only when
+//! its completeness has come with it, so the answer always equals the aggregate over the rows that the record says
+//! are covered.
+//!
+//! Invariants: a leaf counts once, by its id; every leaf of the roster is in the record, as answered or as missing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use gannet_proto::decode_body;
+use gannet_query::{
+    Body, Completeness, LeafEpoch, Merger, Missing, MissingReason, Partial, Plan, QueryError, ScanStats};
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+
+use crate::children::{Child, ChildAnswer, ChildError, Description, wire_plan};
+use crate::config::Config;
+use crate::error::{ErrorCode, Failure};
+use crate::roster::Roster;
+
+/// Bodies smaller than this are decoded and merged where they arrive; larger ones on a blocking thread.
+const MERGED_IN_PLACE_BYTES_MAX: usize = 32 << 10;
+
+/// Whatever can answer a plan: the fan-out over children in a server, something simpler in tests of the planner.
+#[async_trait]
+pub trait Answerer: Send + Sync + std::fmt::Debug {
+    /// The merged partial of every leaf, by the deadline.
+    async fn answer(&self, plan: &Plan, deadline: Instant) -> Result<Partial, Failure>;
+}
+
+/// Asks all children.
+#[derive(Debug)]
+pub struct FanOut {
+    children: Vec<Arc<Child>>,
+    roster: Arc<Mutex<Roster>>,
+    config: Arc<Config>,
+}
+
+/// Why there is no partial at all.
+#[derive(Debug)]
+pub enum GatherError {
+    /// The plan's types no longer fit what a leaf holds: describe the children and plan again.
+    Stale(String),
+    /// The query fails.
+    Failed(Failure),
+}
+
+/// The fan-outs of one statement: remembers whether one of them failed because the plan was stale.
+#[derive(Debug)]
+pub struct Asking {
+    fan_out: Arc<FanOut>,
+    query_id: String,
+    stale: AtomicBool,
+}
+
+impl Asking {
+    /// For one run of a statement.
+    pub fn new(fan_out: Arc<FanOut>, query_id: String) -> Asking {
+        Asking { fan_out, query_id, stale: AtomicBool::new(false) }
+    }
+
+    /// A plan was stale: describe the children and plan again.
+    pub fn was_stale(&self) -> bool {
+        self.stale.load(Ordering::Acquire)
+    }
+}
+
+#[async_trait]
+impl Answerer for Asking {
+    async fn answer(&self, plan: &Plan, deadline: Instant) -> Result<Partial, Failure> {
+        match self.fan_out.gather(plan, deadline, &self.query_id).await {
+            Ok(partial) => answered(partial),
+            Err(GatherError::Failed(failure)) => Err(failure),
+            Err(GatherError::Stale(text)) => {
+                self.stale.store(true, Ordering::Release);
+                let message = format!("the columns of table `{}` changed while the query ran", plan.table);
+                Err(Failure::new(ErrorCode::Unavailable, message).detail(text).retry_after(1))
+            }
+        }
+    }
+}
+
+/// A partial that at least one leaf answered; anything else is an error, not an empty success.
+fn answered(partial: Partial) -> Result<Partial, Failure> {
+    let completeness = &partial.completeness;
+    if !completeness.answered.is_empty() {
+        return Ok(partial);
+    }
+    let only = |reason| {
+        !completeness.missing.is_empty() && completeness.missing.iter().all(|missing| missing.reason == reason)
+    };
+    let code = if only(MissingReason::Timeout) {
+        ErrorCode::Timeout
+    } else if only(MissingReason::Overloaded) {
+        ErrorCode::Overloaded
+    } else {
+        ErrorCode::Unavailable
+    };
+    let mut reasons: Vec<String> = completeness
+        .missing
+        .iter()
+        .take(10)
+        .map(|missing| format!("{}: {} ({})", missing.leaf, missing.reason.name(), missing.detail))
+        .collect();
+    if completeness.missing.len() > 10 {
+        reasons.push(format!("and {} more", completeness.missing.len() - 10));
+    }
+    let detail = match reasons.as_slice() {
+        [] => "No children are configured.".to_owned(),
+        reasons => format!("{}.", reasons.join("; ")),
+    };
+    Err(Failure::new(code, "no leaf answered").detail(detail).retry_after(1))
+}
+
+/// What one child returned, decoded.
+struct Decoded {
+    child: Arc<Child>,
+    bodies: Vec<Body>,
+    bytes: usize,
+    completeness: Completeness,
+    stats: ScanStats,
+}
+
+impl FanOut {
+    /// Over these children.
+    pub fn new(children: Vec<Arc<Child>>, roster: Arc<Mutex<Roster>>, config: Arc<Config>) -> FanOut {
+        FanOut { children, roster, config }
+    }
+
+    /// The merged partial of every leaf that answered by the deadline, which may be none.
+    ///
+    /// # Errors
+    /// When the plan is stale, wrong, or needs more than the query may take.
+    pub async fn gather(&self, plan: &Plan, deadline: Instant, query_id: &str) -> Result<Partial, GatherError> {
+        let merger = Merger::new(plan, self.config.merge_bytes_max).map_err(|error| failed(&error))?;
+        let mut gathering = Gathering::new(self, plan, merger);
+        let mut asked = self.ask(plan, deadline, query_id, &mut gathering);
+        let mut held = Vec::new();
+        while let Some(outcome) = asked.join_next().await {
+            let (child, outcome) = outcome.map_err(|error| {
+                let message = format!("asking a child ended early: {error}");
+                GatherError::Failed(Failure::new(ErrorCode::Internal, message))
+            })?;
+            match outcome {
+                Ok(decoded) if gathering.is_contested(&decoded) => held.push(decoded),
+                Ok(decoded) => gathering.add(decoded).await?,
+                Err(ChildError::Stale(text)) => return Err(GatherError::Stale(text)),
+                Err(ChildError::Refused(text)) => {
+                    return Err(GatherError::Failed(Failure::new(ErrorCode::BadRequest, text)));
+                }
+                Err(ChildError::TooLarge(text)) => {
+                    return Err(GatherError::Failed(Failure::new(ErrorCode::TooLarge, text)));
+                }
+                Err(error) => gathering.missed(&child, &error),
+            }
+        }
+        // Of two processes with one id the newest epoch counts.
+        let newest = |decoded: &Decoded| decoded.completeness.answered.iter().map(|leaf| leaf.epoch).max();
+        held.sort_by_key(|decoded| std::cmp::Reverse(newest(decoded)));
+        for decoded in held {
+            gathering.add(decoded).await?;
+        }
+        gathering.finish().await
+    }
+
+    /// Sends the plan to every child that is not known to be down.
+    fn ask(
+        &self,
+        plan: &Plan,
+        deadline: Instant,
+        query_id: &str,
+        gathering: &mut Gathering<'_>,
+    ) -> JoinSet<(Arc<Child>, Result<Decoded, ChildError>)> {
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let margin = self.config.margin(remaining);
+        let for_child = remaining.saturating_sub(margin);
+        // Half of the margin is for the way back from the child, the other half for merging.
+        let until = deadline.checked_sub(margin / 2).unwrap_or(deadline);
+        let message = wire_plan(plan);
+        let shared = Arc::new(plan.clone());
+        let mut asked = JoinSet::new();
+        for child in &self.children {
+            if let Some(why) = child.down() {
+                gathering.missed(child, &ChildError::Down(why));
+                continue;
+            }
+            let (child, plan, message) = (Arc::clone(child), Arc::clone(&shared), message.clone());
+            let (query_id, bytes_max) = (query_id.to_owned(), self.config.child_answer_bytes_max);
+            asked.spawn(async move {
+                let answer = child.run(message, &query_id, for_child, until, bytes_max).await;
+                let decoded = match answer {
+                    Ok(answer) => decode(Arc::clone(&child), plan, answer).await,
+                    Err(error) => Err(error),
+                };
+                (child, decoded)
+            });
+        }
+        asked
+    }
+
+    /// Asks a child what it holds and notes it in the roster. False when the child did not say.
+    pub async fn refresh(&self, child: &Child) -> bool {
+        let _turn = child.turn_to_describe().await;
+        let timeout = Duration::from_millis(self.config.describe_timeout_ms);
+        let Ok(description) = child.describe(timeout, self.config.describe_failures_max).await else {
+            return false;
+        };
+        let Description { leaves, unreachable } = description;
+        let lost = self.roster.lock().described(child.address(), leaves, unreachable, now());
+        for (leaf, rows) in lost {
+            tracing::warn!(leaf, rows, "a leaf came back without rows that it held");
+        }
+        true
+    }
+
+    /// Asks every child that is not down what it holds.
+    pub async fn refresh_all(&self) {
+        let up = self.children.iter().filter(|child| child.down().is_none());
+        futures::future::join_all(up.map(|child| self.refresh(child))).await;
+    }
+
+    /// Describes the children of leaves whose answers are of an epoch that the roster has not seen: until then it does
+    /// not know what they came back without.
+    async fn meet_new_epochs(&self, epochs: &[LeafEpoch], counted: &BTreeMap<String, String>) {
+        let unseen: BTreeSet<&String> = {
+            let roster = self.roster.lock();
+            let unseen = epochs.iter().filter(|answered| {
+                roster.epoch(&answered.leaf).is_some_and(|known| known != answered.epoch)
+            });
+            unseen.filter_map(|answered| counted.get(&answered.leaf)).collect()
+        };
+        let children = self.children.iter().filter(|child| unseen.iter().any(|at| *at == child.address()));
+        futures::future::join_all(children.map(|child| self.refresh(child))).await;
+    }
+}
+
+/// Nanoseconds UTC.
+fn now() -> i64 {
+    chrono::Utc::now().timestamp_nanos_opt().unwrap_or(i64::MAX)
+}
+
+/// Decodes a child's pieces, on a blocking thread when they are large.
+async fn decode(child: Arc<Child>, plan: Arc<Plan>, answer: ChildAnswer) -> Result<Decoded, ChildError> {
+    let bytes = answer.pieces.iter().map(|piece| piece.len()).sum();
+    let pieces = answer.pieces;
+    let decode = move || pieces.iter().map(|piece| decode_body(&plan, piece)).collect::<Result<Vec<_>, _>>();
+    let bodies = on_thread(bytes, decode).await.map_err(ChildError::Failed)?;
+    let bodies = bodies.map_err(|error| ChildError::Failed(format!("the answer is malformed: {error}")))?;
+    Ok(Decoded { child, bodies, bytes, completeness: answer.completeness, stats: answer.stats })
+}
+
+/// Runs work over this many bytes: here when they are few, else on a blocking thread.
+async fn on_thread<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    if bytes <= MERGED_IN_PLACE_BYTES_MAX {
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work).await.map_err(|error| format!("a thread ended early: {error}"))
+}
+
+/// The state of one fan-out while answers come in.
+struct Gathering<'a> {
+    fan_out: &'a FanOut,
+    plan: &'a Plan,
+    /// Taken while a blocking thread merges.
+    merger: Option<Merger>,
+    /// Bytes merged so far: what finishing will have to work on.
+    bytes: usize,
+    completeness: Completeness,
+    stats: ScanStats,
+    /// Leaves that more than one child says it has.
+    contested: BTreeSet<String>,
+    /// The leaves that count already, with the child they came through.
+    counted: BTreeMap<String, String>,
+}
+
+impl<'a> Gathering<'a> {
+    fn new(fan_out: &'a FanOut, plan: &'a Plan, merger: Merger) -> Gathering<'a> {
+        Gathering {
+            plan,
+            merger: Some(merger),
+            bytes: 0,
+            completeness: Completeness::default(),
+            stats: ScanStats::default(),
+            contested: fan_out.roster.lock().contested(),
+            counted: BTreeMap::new(),
+            fan_out,
+        }
+    }
+
+    fn is_contested(&self, decoded: &Decoded) -> bool {
+        decoded.completeness.answered.iter().any(|leaf| self.contested.contains(&leaf.leaf))
+    }
+
+    /// A child did not answer: everything it stands for is missing.
+    fn missed(&mut self, child: &Child, error: &ChildError) {
+        let (reason, detail) = (error.reason(), error.to_string());
+        let roster = self.fan_out.roster.lock();
+        let missing = roster.missing_of(child.address(), reason, &detail, &self.plan.table, &self.plan.time_range);
+        self.completeness.missing.extend(missing);
+    }
+
+    /// A child answered. When one of its leaves counts already, its answer cannot be taken apart and is left out.
+    async fn add(&mut self, decoded: Decoded) -> Result<(), GatherError> {
+        let answered = &decoded.completeness.answered;
+        if answered.iter().any(|leaf| self.counted.contains_key(&leaf.leaf)) {
+            self.leave_out(decoded);
+            return Ok(());
+        }
+        for leaf in answered {
+            self.counted.insert(leaf.leaf.clone(), decoded.child.address().to_owned());
+        }
+        self.bytes += decoded.bytes;
+        let Some(mut merger) = self.merger.take() else {
+            return Err(GatherError::Failed(Failure::new(ErrorCode::Internal, "merging ended early")));
+        };
+        let bodies = decoded.bodies;
+        let merge = move || {
+            let outcome = bodies.into_iter().try_for_each(|body| merger.push(body));
+            (merger, outcome)
+        };
+        let merged = on_thread(decoded.bytes, merge).await;
+        let (merger, outcome) = merged
+            .map_err(|text| GatherError::Failed(Failure::new(ErrorCode::Internal, text)))?;
+        outcome.map_err(|error| failed(&error))?;
+        self.merger = Some(merger);
+        self.completeness.merge(decoded.completeness);
+        self.stats.merge(&decoded.stats);
+        Ok(())
+    }
+
+    fn leave_out(&mut self, decoded: Decoded) {
+        let roster = self.fan_out.roster.lock();
+        for leaf in &decoded.completeness.answered {
+            let through = self.counted.get(&leaf.leaf);
+            tracing::warn!(leaf = leaf.leaf, child = decoded.child.address(), "a leaf answered twice");
+            let detail = match through {
+                Some(first) => {
+                    format!("answered through {first} and again through {}; counted once", decoded.child.address())
+                }
+                None => format!("its child {} sent rows of a leaf that counts already", decoded.child.address()),
+            };
+            let rows = match through {
+                Some(_) => 0,
+                None => roster.rows_expected(&leaf.leaf, &self.plan.table, &self.plan.time_range),
+            };
+            self.completeness.missing.push(Missing {
+                leaf: leaf.leaf.clone(),
+                reason: MissingReason::Error,
+                rows: Some(rows),
+                answered: through.is_some(),
+                detail,
+            });
+        }
+        let unanswered = decoded.completeness.missing.into_iter().filter(|missing| !missing.answered);
+        self.completeness.missing.extend(unanswered);
+    }
+
+    /// Accounts for every leaf of the roster, once, and closes the body.
+    async fn finish(mut self) -> Result<Partial, GatherError> {
+        self.fan_out.meet_new_epochs(&self.completeness.answered, &self.counted).await;
+        self.account();
+        let Some(merger) = self.merger.take() else {
+            return Err(GatherError::Failed(Failure::new(ErrorCode::Internal, "merging ended early")));
+        };
+        let body = on_thread(self.bytes, move || merger.finish()).await;
+        let body = body.map_err(|text| GatherError::Failed(Failure::new(ErrorCode::Internal, text)))?;
+        let body = body.map_err(|error| failed(&error))?;
+        Ok(Partial { body, completeness: self.completeness, stats: self.stats })
+    }
+
+    fn account(&mut self) {
+        let (table, range) = (&self.plan.table, &self.plan.time_range);
+        let completeness = &mut self.completeness;
+        // A leaf may be missing through one child and have answered through another.
+        let mut unanswered = BTreeSet::new();
+        completeness.missing.retain(|missing| {
+            missing.answered
+                || (!self.counted.contains_key(&missing.leaf) && unanswered.insert(missing.leaf.clone()))
+        });
+        let roster = self.fan_out.roster.lock();
+        let named = |leaf: &str| self.counted.contains_key(leaf) || unanswered.contains(leaf);
+        completeness.missing.extend(roster.missing_besides(named, table, range));
+        for leaf in self.counted.keys() {
+            let rows = roster.rows_lost(leaf, table, range);
+            if rows > 0 {
+                completeness.missing.push(Missing {
+                    leaf: leaf.clone(),
+                    reason: MissingReason::Lost,
+                    rows: Some(rows),
+                    answered: true,
+                    detail: "the leaf held these rows once and came back without them".to_owned(),
+                });
+            }
+        }
+        completeness.missing.sort_by(|a, b| (&a.leaf, a.reason).cmp(&(&b.leaf, b.reason)));
+        completeness.answered.sort();
+    }
+}
+
+/// What an error of merging means for the query.
+fn failed(error: &QueryError) -> GatherError {
+    let code = match error {
+        QueryError::Memory { .. } => ErrorCode::TooLarge,
+        QueryError::UnsupportedType { .. } => ErrorCode::Unsupported,
+        QueryError::Overflow => ErrorCode::BadRequest,
+        QueryError::Mismatch(_) => ErrorCode::Internal,
+    };
+    GatherError::Failed(Failure::new(code, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! What an answer says when children are slow, gone, refusing, lying or there twice.
+
+use std::path::Path;
+
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use gannet_proto::address::Listener;
+use tonic::Code;
+
+use super::*;
+use crate::aggregator::{Aggregator, QueryOptions};
+use crate::fakes::{Does, Served, config, over};
+use crate::sql::SqlAnswer;
+
+const COUNT: &str = "SELECT count(*) FROM t";
+
+fn soon() -> QueryOptions {
+    QueryOptions { timeout: Some(Duration::from_millis(300)), min_completeness: None }
+}
+
+/// The count, the ratio, and what is missing, in words.
+fn shown(answer: &SqlAnswer) -> String {
+    let count = answer.batches[0].column(0).as_primitive::<Int64Type>().value(0);
+    let ratio = answer.completeness.ratio().map_or("unknown".to_owned(), |ratio| ratio.to_string());
+    let missing = answer.completeness.missing.iter().map(|missing| {
+        let rows = missing.rows.map_or("?".to_owned(), |rows| rows.to_string());
+        format!(" {}:{}:{rows}", missing.leaf, missing.reason.name())
+    });
+    format!("{count} {ratio}{}", missing.collect::<String>())
+}
+
+async fn ask(aggregator: &Aggregator) -> String {
+    match aggregator.query(COUNT, soon()).await {
+        Ok(answer) => shown(&answer),
+        Err(failure) => format!("{:?} {}", failure.code, failure.message),
+    }
+}
+
+/// Two leaves of 30 and 10 rows, of which the second does as told.
+async fn check(does: Does, expect: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (Served::start(folder.path(), "a", 30).await, Served::start(folder.path(), "b", 10).await);
+    let aggregator = over(folder.path(), &[&a, &b]).await;
+    b.does(does);
+    assert_eq!(ask(&aggregator).await, expect);
+}
+
+#[tokio::test]
+async fn every_way_not_to_answer_has_its_reason() {
+    check(Does::Work, "40 1").await;
+    check(Does::Hang, "30 0.75 b:timeout:10").await;
+    check(Does::HangAfterBody, "30 0.75 b:timeout:10").await;
+    check(Does::EndEarly, "30 0.75 b:error:10").await;
+    check(Does::Garbage, "30 0.75 b:error:10").await;
+    check(Does::Fail(Code::Unavailable, "starting"), "30 0.75 b:restarting:10").await;
+    check(Does::Fail(Code::ResourceExhausted, "full"), "30 0.75 b:overloaded:10").await;
+    check(Does::Fail(Code::Internal, "broken"), "30 0.75 b:error:10").await;
+    check(Does::Fail(Code::DeadlineExceeded, "late"), "30 0.75 b:timeout:10").await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_on_a_leaf_fails_the_query() {
+    check(Does::Fail(Code::InvalidArgument, "division by zero"), "BadRequest division by zero").await;
+    check(Does::Fail(Code::OutOfRange, "too many groups"), "TooLarge too many groups").await;
+}
+
+#[tokio::test]
+async fn a_stale_plan_is_made_again_three_times_at_most() {
+    check(Does::FailTimes(2, Code::FailedPrecondition), "40 1").await;
+    let changed = "Unavailable the columns of table `t` changed while the query ran";
+    check(Does::Fail(Code::FailedPrecondition, "x is a string now"), changed).await;
+}
+
+#[tokio::test]
+async fn children_get_less_time_than_the_query() {
+    let folder = tempfile::tempdir().unwrap();
+    let a = Served::start(folder.path(), "a", 1).await;
+    let aggregator = over(folder.path(), &[&a]).await;
+    let options = QueryOptions { timeout: Some(Duration::from_secs(100)), min_completeness: None };
+    aggregator.query(COUNT, options).await.unwrap();
+    let given = a.fake.deadline_ms.load(Ordering::SeqCst);
+    assert!((90_000..=95_000).contains(&given), "{given}");
+}
+
+#[tokio::test]
+async fn a_child_that_went_down_is_missed_and_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (Served::start(folder.path(), "a", 30).await, Served::start(folder.path(), "b", 10).await);
+    let aggregator = over(folder.path(), &[&a, &b]).await;
+    b.stop().await;
+    assert_eq!(ask(&aggregator).await, "30 0.75 b:down:10");
+    assert!(aggregator.children()[1].down().is_some_and(|why| why.starts_with("cannot connect: ")));
+    // It is back: nobody asks it until it was described again.
+    let b = Served::start(folder.path(), "b", 10).await;
+    assert_eq!(ask(&aggregator).await, "30 0.75 b:down:10");
+    assert_eq!(b.fake.runs_asked.load(Ordering::SeqCst), 0);
+    assert!(aggregator.fan_out().refresh(&aggregator.children()[1]).await);
+    assert_eq!(ask(&aggregator).await, "40 1");
+}
+
+#[tokio::test]
+async fn the_roster_outlives_the_aggregator() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (Served::start(folder.path(), "a", 30).await, Served::start(folder.path(), "b", 10).await);
+    let first = over(folder.path(), &[&a, &b]).await;
+    first.save().await.unwrap();
+    drop(first);
+    let settings = config(folder.path(), &[&a, &b]);
+    b.stop().await;
+    let second = Aggregator::start(settings).await.unwrap();
+    assert_eq!(ask(&second).await, "30 0.75 b:down:10");
+    // A child that is not configured any more is still missed, until somebody accepts that.
+    let third = over(folder.path(), &[&a]).await;
+    assert_eq!(ask(&third).await, "30 0.75 b:down:10");
+    assert_eq!(third.accept_loss("b").await, Ok(10));
+    assert_eq!(ask(&third).await, "30 1");
+}
+
+#[tokio::test]
+async fn a_child_never_heard_of_makes_the_ratio_unknown() {
+    let folder = tempfile::tempdir().unwrap();
+    let a = Served::start(folder.path(), "a", 30).await;
+    let nobody = format!("unix:{}", folder.path().join("nobody.sock").display());
+    let mut settings = config(folder.path(), &[&a]);
+    settings.children.push(nobody.clone());
+    let aggregator = Aggregator::start(settings).await.unwrap();
+    assert_eq!(ask(&aggregator).await, format!("30 unknown {nobody}:down:?"));
+    let least = QueryOptions { min_completeness: Some(0.1), ..soon() };
+    let failure = aggregator.query(COUNT, least).await.unwrap_err();
+    assert_eq!(failure.message, "completeness is unknown, less than the 0.1 asked for");
+}
+
+#[tokio::test]
+async fn no_answer_at_all_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let a = Served::start(folder.path(), "a", 30).await;
+    let aggregator = over(folder.path(), &[&a]).await;
+    a.does(Does::Hang);
+    assert_eq!(ask(&aggregator).await, "Timeout no leaf answered");
+    a.does(Does::Fail(Code::ResourceExhausted, "full"));
+    assert_eq!(ask(&aggregator).await, "Overloaded no leaf answered");
+    a.does(Does::Fail(Code::Unavailable, "starting"));
+    let failure = aggregator.query(COUNT, soon()).await.unwrap_err();
+    assert_eq!((failure.code, failure.message.as_str()), (ErrorCode::Unavailable, "no leaf answered"));
+    assert_eq!(failure.detail.as_deref(), Some("a: restarting (starting)."));
+    let empty = Config { data_dir: folder.path().join("other"), planning_threads: 1, ..Config::default() };
+    let alone = Aggregator::start(empty).await.unwrap();
+    assert_eq!(ask(&alone).await, "Unavailable no leaf answered");
+    assert!(alone.query("SELECT 1", soon()).await.is_ok(), "what needs no leaf is answered");
+}
+
+#[tokio::test]
+async fn a_leaf_that_is_there_twice_counts_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = Served::start_at(folder.path().join("old.sock"), "a", 1, 10).await;
+    let new = Served::start_at(folder.path().join("new.sock"), "a", 2, 30).await;
+    let b = Served::start(folder.path(), "b", 5).await;
+    for children in [[&old, &new, &b], [&b, &new, &old]] {
+        let aggregator = over(&folder.path().join(children[0].fake.id.as_str()), &children).await;
+        let answer = aggregator.query(COUNT, soon()).await.unwrap();
+        assert_eq!(shown(&answer), "35 1 a:error:0");
+        let detail = format!("answered through {} and again through {}; counted once", new.address, old.address);
+        assert_eq!(answer.completeness.missing[0].detail, detail);
+        assert_eq!((answer.completeness.leaves_asked(), answer.completeness.leaves_answered()), (2, 2));
+    }
+}
+
+#[tokio::test]
+async fn a_leaf_that_came_back_without_its_rows_is_found_out_by_the_first_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let a = Served::start(folder.path(), "a", 30).await;
+    let b = Served::start(folder.path(), "b", 30).await;
+    let aggregator = over(folder.path(), &[&a, &b]).await;
+    a.fake.rows.store(10, Ordering::SeqCst);
+    a.fake.epoch.store(2, Ordering::SeqCst);
+    assert_eq!(ask(&aggregator).await, "40 0.666666 a:lost:20");
+    assert_eq!(aggregator.accept_loss("a").await, Ok(20));
+    assert_eq!(ask(&aggregator).await, "40 1");
+}
+
+/// Serves an aggregator's gRPC door on a unix socket.
+async fn serve(folder: &Path, aggregator: Arc<Aggregator>) -> String {
+    let address = format!("unix:{}", folder.join("middle.sock").display());
+    let listener = Listener::bind(&address.parse().unwrap()).await.unwrap();
+    let router = crate::service::router(aggregator, Arc::default());
+    tokio::spawn(router.serve_with_incoming(listener.incoming()));
+    address
+}
+
+#[tokio::test]
+async fn an_aggregator_is_a_child_like_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (Served::start(folder.path(), "a", 30).await, Served::start(folder.path(), "b", 10).await);
+    let c = Served::start(folder.path(), "c", 20).await;
+    let middle = over(&folder.path().join("middle"), &[&a, &b]).await;
+    let address = serve(folder.path(), Arc::clone(&middle)).await;
+    let mut settings = config(&folder.path().join("root"), &[&c]);
+    settings.children.push(address);
+    let root = Aggregator::start(settings).await.unwrap();
+    assert_eq!(ask(&root).await, "60 1");
+    // The root learns what is missing two levels down, and why.
+    b.does(Does::Fail(Code::Unavailable, "starting"));
+    assert_eq!(ask(&root).await, "50 0.833333 b:restarting:10");
+    // Of a middle without any leaf, everything.
+    a.does(Does::Fail(Code::Internal, "broken"));
+    assert_eq!(ask(&root).await, "20 0.333333 a:error:30 b:restarting:10");
+    a.does(Does::Work);
+    b.does(Does::FailTimes(1, Code::FailedPrecondition));
+    assert_eq!(ask(&root).await, "60 1", "a plan that is stale below is made again at the root");
+    // What was lost is known in the middle and, with the next description, at the root.
+    a.fake.rows.store(12, Ordering::SeqCst);
+    a.fake.epoch.store(2, Ordering::SeqCst);
+    assert_eq!(ask(&root).await, "42 0.7 a:lost:18");
+    root.refresh().await;
+    assert_eq!(ask(&root).await, "42 0.7 a:lost:18");
+    assert_eq!(root.accept_loss("a").await, Ok(18));
+    assert_eq!(ask(&root).await, "42 1");
+}

@@ -1,0 +1,290 @@
+//! `POST /v1/events/{table}`: a body of any length becomes row batches on leaves.
+//!
+//! The body is decoded on a blocking thread while it arrives. Pieces wait in a short queue before that thread and
+//! batches in a short queue behind it, so whoever is slowest, client, decoder or leaves, slows the others down, and
+//! memory does not grow with the body.
+
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use super::{About, Shared, refused, refused_with};
+use crate::aggregator::{Aggregator, Appended};
+use crate::error::{ErrorCode, Failure};
+use crate::ingest::{
+    BodyEncoding, BodyFormat, CsvHeader, Decoder, IngestLimits, IngestOptions, Rejection, check_table_name,
+};
+
+/// Pieces of a body that wait for the decoder.
+const PIECES_WAITING_MAX: usize = 8;
+/// Row batches that wait for a leaf, beside those on their way.
+const BATCHES_WAITING_MAX: usize = 1;
+/// Headers for counting a retry once.
+const RETRY_HEADERS: [&str; 3] = ["gannet-producer", "gannet-sequence", "idempotency-key"];
+
+pub(super) async fn events(
+    State(aggregator): Shared,
+    Path(table): Path<String>,
+    headers: HeaderMap,
+    RawQuery(parameters): RawQuery,
+    body: Body,
+) -> Response {
+    let decoder = match decoder(&aggregator, &table, &headers, parameters.as_deref().unwrap_or("")) {
+        Ok(decoder) => decoder,
+        Err(failure) => return refused(failure, About::Body),
+    };
+    let turn = match aggregator.turn_to_read() {
+        Ok(turn) => turn,
+        Err(failure) => return refused(failure, About::Body),
+    };
+    let mut taken = take(&aggregator, &table, decoder, body).await;
+    drop(turn);
+    aggregator.metrics().body_read(taken.bytes, taken.decoded.rejected_count);
+    if RETRY_HEADERS.iter().any(|name| headers.contains_key(*name)) {
+        let note = "Retries are not recognised yet: rows that are sent twice are counted twice.";
+        taken.decoded.notes.push(note.to_owned());
+    }
+    taken.into_response()
+}
+
+/// A decoder for what the request says about its body.
+fn decoder(
+    aggregator: &Aggregator,
+    table: &str,
+    headers: &HeaderMap,
+    parameters: &str,
+) -> Result<Decoder, Failure> {
+    check_table_name(table)?;
+    let text = |name: header::HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let format = BodyFormat::from_content_type(text(header::CONTENT_TYPE))?;
+    let encoding = BodyEncoding::from_content_encoding(text(header::CONTENT_ENCODING))?;
+    let options = options(parameters)?;
+    let kept = aggregator.config().rejections_listed_max;
+    let limits = IngestLimits { rejections_kept_max: kept, ..IngestLimits::default() };
+    let arrival_ns = chrono::Utc::now().timestamp_nanos_opt().unwrap_or(i64::MAX);
+    Decoder::new(format, encoding, options, limits, arrival_ns)
+}
+
+fn options(parameters: &str) -> Result<IngestOptions, Failure> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Parameters {
+        time_field: Option<String>,
+        csv_header: Option<Header>,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Header {
+        First,
+        None,
+    }
+    let uri = format!("/?{parameters}").parse::<axum::http::Uri>();
+    let parsed = uri.map_err(|error| error.to_string()).and_then(|uri| {
+        axum::extract::Query::<Parameters>::try_from_uri(&uri).map_err(|error| error.body_text())
+    });
+    let parsed = parsed.map_err(|why| {
+        Failure::new(ErrorCode::BadRequest, format!("parameters are not those of events: {why}"))
+            .hint("Parameters are time_field=NAME and csv_header=first or none.")
+    })?;
+    let mut options = IngestOptions::default();
+    if let Some(time_field) = parsed.0.time_field {
+        options.time_field = time_field;
+    }
+    if let Some(Header::None) = parsed.0.csv_header {
+        options.csv_header = CsvHeader::None;
+    }
+    Ok(options)
+}
+
+/// What the decoder has to say when it is done.
+#[derive(Debug, Default)]
+struct Decoded {
+    outcome: Option<Failure>,
+    rejected: Vec<Rejection>,
+    rejected_count: u64,
+    notes: Vec<String>,
+}
+
+/// What became of a body.
+#[derive(Debug)]
+struct Taken {
+    accepted: u64,
+    durability: String,
+    bytes: u64,
+    decoded: Decoded,
+    /// Why it was not taken to its end.
+    failure: Option<Failure>,
+}
+
+#[derive(Serialize)]
+struct TakenText {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Failure>,
+    accepted: u64,
+    rejected: Vec<Rejection>,
+    rejected_count: u64,
+    durability: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
+}
+
+impl Taken {
+    fn into_response(self) -> Response {
+        let Taken { accepted, durability, decoded, .. } = self;
+        let Decoded { outcome, rejected, rejected_count, notes } = decoded;
+        let mut failure = self.failure.or(outcome);
+        if failure.is_none() && accepted == 0 && rejected_count > 0 {
+            let message = match rejected_count {
+                1 => "the only row was rejected".to_owned(),
+                count => format!("all {count} rows were rejected"),
+            };
+            let first = rejected.first().map(|first| format!("Row {}: {}.", first.row, first.error));
+            let all = Failure::new(ErrorCode::BadRequest, message);
+            failure = Some(match first {
+                Some(first) => all.detail(first),
+                None => all,
+            });
+        }
+        let text = |error| TakenText { error, accepted, rejected, rejected_count, durability, notes };
+        match failure {
+            None => Json(text(None)).into_response(),
+            Some(failure) => refused_with(failure, About::Body, |failure| text(Some(failure))),
+        }
+    }
+}
+
+/// A piece of a body, or word that the rest will not come.
+enum Piece {
+    Bytes(Bytes),
+    Broken,
+}
+
+/// Reads, decodes and places a body.
+async fn take(aggregator: &Aggregator, table: &str, decoder: Decoder, body: Body) -> Taken {
+    let (pieces, waiting_pieces) = mpsc::channel(PIECES_WAITING_MAX);
+    let (batches, waiting_batches) = mpsc::channel(BATCHES_WAITING_MAX);
+    let decoding = tokio::task::spawn_blocking(move || decode(decoder, waiting_pieces, batches));
+    let idle = Duration::from_millis(aggregator.config().events_idle_ms);
+    let ((bytes, broken), placed) =
+        tokio::join!(read(body, pieces, idle), place(aggregator, table, waiting_batches));
+    let decoded = decoding.await.unwrap_or_else(|error| Decoded {
+        outcome: Some(Failure::new(ErrorCode::Internal, format!("decoding ended early: {error}"))),
+        ..Decoded::default()
+    });
+    let failure = placed.failure.or(broken);
+    Taken { accepted: placed.accepted, durability: placed.durability, bytes, decoded, failure }
+}
+
+/// Passes a body on to the decoder; gives back how long it was, and what went wrong.
+async fn read(body: Body, pieces: mpsc::Sender<Piece>, idle: Duration) -> (u64, Option<Failure>) {
+    let mut body = body.into_data_stream();
+    let mut bytes = 0;
+    let broken = loop {
+        let what = match tokio::time::timeout(idle, body.next()).await {
+            Ok(Some(Ok(piece))) => {
+                bytes += piece.len() as u64;
+                if pieces.send(Piece::Bytes(piece)).await.is_err() {
+                    // The decoder has ended, and says why.
+                    return (bytes, None);
+                }
+                continue;
+            }
+            Ok(None) => return (bytes, None),
+            Ok(Some(Err(error))) => Failure::new(ErrorCode::BadRequest, format!("the body broke off: {error}")),
+            Err(_) => {
+                let message = format!("nothing of the body arrived for {} ms", idle.as_millis());
+                Failure::new(ErrorCode::Timeout, message)
+            }
+        };
+        break what;
+    };
+    // An error means that the decoder has ended already.
+    let _ = pieces.send(Piece::Broken).await;
+    (bytes, Some(broken))
+}
+
+/// Decodes pieces into batches; on a blocking thread.
+fn decode(
+    mut decoder: Decoder,
+    mut pieces: mpsc::Receiver<Piece>,
+    batches: mpsc::Sender<RecordBatch>,
+) -> Decoded {
+    let mut sink = |batch: RecordBatch| {
+        // Nobody takes batches any more when placing one has failed; that failure is the one the client sees.
+        let stopped = |_| Failure::new(ErrorCode::Unavailable, "placing rows has ended");
+        batches.blocking_send(batch).map_err(stopped)
+    };
+    let mut decode = || {
+        while let Some(piece) = pieces.blocking_recv() {
+            match piece {
+                Piece::Bytes(bytes) => decoder.push(&bytes, &mut sink)?,
+                Piece::Broken => return Ok(()),
+            }
+        }
+        decoder.finish(&mut sink)
+    };
+    let outcome: Result<(), Failure> = decode();
+    Decoded {
+        outcome: outcome.err(),
+        rejected: decoder.rejections().to_vec(),
+        rejected_count: decoder.rejected_count(),
+        notes: decoder.notes(),
+    }
+}
+
+#[derive(Debug, Default)]
+struct Placed {
+    accepted: u64,
+    durability: String,
+    failure: Option<Failure>,
+}
+
+impl Placed {
+    fn note(&mut self, number: u64, outcome: Result<Appended, Failure>) {
+        match outcome {
+            Ok(appended) => {
+                self.accepted += appended.rows;
+                self.durability = appended.durability;
+            }
+            Err(failure) => {
+                // The first failure is told; its place in the body is what the client cannot know otherwise.
+                let place = format!("It was row batch {number} of the request.");
+                let detail = failure.detail.as_ref().map_or(place.clone(), |detail| format!("{detail} {place}"));
+                self.failure.get_or_insert(failure.detail(detail));
+            }
+        }
+    }
+}
+
+/// Hands batches to leaves, some at once, until there are no more or one fails. Those on their way are waited for.
+async fn place(aggregator: &Aggregator, table: &str, mut batches: mpsc::Receiver<RecordBatch>) -> Placed {
+    let in_flight_max = aggregator.config().appends_in_flight_max;
+    let mut placed = Placed::default();
+    let mut in_flight = FuturesUnordered::new();
+    let mut number = 0;
+    while placed.failure.is_none() {
+        tokio::select! {
+            Some((number, outcome)) = in_flight.next(), if !in_flight.is_empty() => placed.note(number, outcome),
+            batch = batches.recv(), if in_flight.len() < in_flight_max => {
+                let Some(batch) = batch else { break };
+                number += 1;
+                let of_batch = number;
+                in_flight.push(async move { (of_batch, aggregator.append(table, &batch).await) });
+            }
+        }
+    }
+    drop(batches);
+    while let Some((number, outcome)) = in_flight.next().await {
+        placed.note(number, outcome);
+    }
+    placed
+}

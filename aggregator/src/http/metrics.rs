@@ -1,0 +1,107 @@
+//! `GET /metrics`, in the text format of Prometheus.
+
+use std::fmt::Write;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+
+use super::Shared;
+use crate::aggregator::Aggregator;
+use crate::metrics::QUERY_SECONDS_EDGES;
+
+pub(super) async fn metrics(State(aggregator): Shared) -> Response {
+    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (content_type, text(&aggregator)).into_response()
+}
+
+/// Text that grows metric by metric; a string takes everything.
+struct Text(String);
+
+impl Text {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn value(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        self.0.push_str(name);
+        for (index, (label, text)) in labels.iter().enumerate() {
+            let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let _ = write!(self.0, "{}{label}=\"{text}\"", if index == 0 { '{' } else { ',' });
+        }
+        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    }
+}
+
+fn text(aggregator: &Aggregator) -> String {
+    let mut text = Text(String::new());
+    children(aggregator, &mut text);
+    leaves(aggregator, &mut text);
+    work(aggregator, &mut text);
+    text.0
+}
+
+fn children(aggregator: &Aggregator, text: &mut Text) {
+    text.head("gannet_child_up", "gauge", "1 when the child can be reached.");
+    for child in aggregator.children() {
+        let up = u8::from(child.down().is_none());
+        text.value("gannet_child_up", &[("child", child.address())], up);
+    }
+    text.head("gannet_uptime_seconds", "gauge", "Seconds since the aggregator started.");
+    text.value("gannet_uptime_seconds", &[], aggregator.uptime().as_secs_f64());
+}
+
+fn leaves(aggregator: &Aggregator, text: &mut Text) {
+    let leaves = aggregator.roster().lock().leaves();
+    let mut gauge = |name: &str, help: &str, value: &dyn Fn(&crate::roster::LeafStatus) -> u64| {
+        text.head(name, "gauge", help);
+        for leaf in &leaves {
+            text.value(name, &[("leaf", &leaf.leaf)], value(leaf));
+        }
+    };
+    gauge("gannet_leaf_rows", "Rows the leaf last said it holds.", &|leaf| leaf.rows);
+    gauge("gannet_leaf_bytes", "Bytes the leaf last said its tables take.", &|leaf| leaf.bytes);
+    gauge("gannet_leaf_rows_lost", "Rows of the leaf that are lost.", &|leaf| leaf.rows_lost);
+    gauge("gannet_leaf_memory_used_bytes", "Memory the leaf uses.", &|leaf| {
+        leaf.said.as_ref().map_or(0, |said| said.memory_used_bytes)
+    });
+    gauge("gannet_leaf_memory_limit_bytes", "Memory the leaf may use.", &|leaf| {
+        leaf.said.as_ref().map_or(0, |said| said.memory_limit_bytes)
+    });
+}
+
+fn work(aggregator: &Aggregator, text: &mut Text) {
+    let counts = aggregator.metrics().counts();
+    let mut counter = |name: &str, help: &str, value: u64| {
+        text.head(name, "counter", help);
+        text.value(name, &[], value);
+    };
+    counter("gannet_ingest_rows_total", "Rows accepted.", counts.rows_ingested);
+    counter("gannet_ingest_rows_rejected_total", "Rows rejected for what they are.", counts.rows_rejected);
+    counter("gannet_ingest_bytes_total", "Bytes of bodies with events.", counts.bytes_ingested);
+    counter("gannet_ingest_batches_total", "Row batches that leaves took.", counts.batches_ingested);
+    counter("gannet_ingest_batches_failed_total", "Row batches that no leaf confirmed.", counts.batches_failed);
+    text.head("gannet_queries_total", "counter", "Queries by outcome.");
+    for (outcome, count) in &counts.queries {
+        text.value("gannet_queries_total", &[("outcome", outcome)], count);
+    }
+    text.head("gannet_query_seconds", "histogram", "Time of queries, failed ones too.");
+    let mut below = 0;
+    for (edge, count) in QUERY_SECONDS_EDGES.iter().zip(&counts.query_buckets) {
+        below += count;
+        text.value("gannet_query_seconds_bucket", &[("le", &edge.to_string())], below);
+    }
+    let all: u64 = counts.query_buckets.iter().sum();
+    text.value("gannet_query_seconds_bucket", &[("le", "+Inf")], all);
+    text.value("gannet_query_seconds_sum", &[], counts.query_seconds);
+    text.value("gannet_query_seconds_count", &[], all);
+    let known = counts.completeness.iter().flatten();
+    if let (Some(last), Some(least)) = (counts.completeness.back(), known.copied().reduce(f64::min)) {
+        if let Some(last) = last {
+            text.head("gannet_query_completeness_last", "gauge", "Completeness of the last answer.");
+            text.value("gannet_query_completeness_last", &[], last);
+        }
+        text.head("gannet_query_completeness_min", "gauge", "Least completeness of the last 100 answers.");
+        text.value("gannet_query_completeness_min", &[], least);
+    }
+}

@@ -1,0 +1,136 @@
+//! The HTTP door: events in, SQL answered, status shown.
+//!
+//! It turns requests into calls of [`Aggregator`] and failures into statuses, and decides nothing itself. Every error
+//! has one shape, `{"error":{"code","message",…}}`, whatever the path.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::Serialize;
+
+use crate::aggregator::Aggregator;
+use crate::error::{ErrorCode, Failure};
+
+mod cells;
+mod events;
+mod metrics;
+mod query;
+mod render;
+mod status;
+
+type Shared = State<Arc<Aggregator>>;
+
+/// Everything the door serves.
+pub fn router(aggregator: Arc<Aggregator>) -> Router {
+    let query_bytes = aggregator.config().query_body_bytes_max;
+    Router::new()
+        .route("/", get(index))
+        .route("/v1/query", post(query::query).layer(DefaultBodyLimit::max(query_bytes)))
+        .route("/v1/events/{table}", post(events::events).layer(DefaultBodyLimit::disable()))
+        .route("/v1/tables", get(status::tables))
+        .route("/v1/tables/{table}", get(status::table))
+        .route("/v1/status", get(status::status))
+        .route("/v1/leaves/{leaf}/accept-loss", post(status::accept_loss))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(status::ready))
+        .route("/metrics", get(metrics::metrics))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(aggregator)
+}
+
+/// What an error is about, where that decides its status.
+#[derive(Debug, Clone, Copy)]
+enum About {
+    /// The statement in a request.
+    Statement,
+    /// The body of a request.
+    Body,
+    /// A thing named in the path.
+    Path,
+}
+
+/// One exhaustive match from failure to status.
+fn status_of(code: ErrorCode, about: About) -> StatusCode {
+    match (code, about) {
+        (ErrorCode::NotFound, About::Path) => StatusCode::NOT_FOUND,
+        (ErrorCode::TooLarge, About::Body) => StatusCode::PAYLOAD_TOO_LARGE,
+        (ErrorCode::BadRequest | ErrorCode::NotFound | ErrorCode::Unsupported | ErrorCode::TooLarge, _) => {
+            StatusCode::BAD_REQUEST
+        }
+        (ErrorCode::Overloaded, _) => StatusCode::TOO_MANY_REQUESTS,
+        (ErrorCode::UnsupportedMedia, _) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        (ErrorCode::Unavailable | ErrorCode::Incomplete, _) => StatusCode::SERVICE_UNAVAILABLE,
+        (ErrorCode::Timeout, _) => StatusCode::GATEWAY_TIMEOUT,
+        (ErrorCode::Internal, _) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// An error as its response.
+fn refused(failure: Failure, about: About) -> Response {
+    #[derive(Serialize)]
+    struct Refused {
+        error: Failure,
+    }
+    refused_with(failure, about, |error| Refused { error })
+}
+
+/// An error as its response, in a body that says more than the error.
+fn refused_with<T: Serialize>(
+    failure: Failure,
+    about: About,
+    body: impl FnOnce(Failure) -> T,
+) -> Response {
+    let status = status_of(failure.code, about);
+    let retry_after = failure.retry_after_seconds;
+    if failure.code == ErrorCode::Internal {
+        tracing::error!(error = failure.message, detail = failure.detail, "request failed");
+    }
+    let mut response = (status, Json(body(failure))).into_response();
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+async fn unknown_path(uri: Uri) -> Response {
+    let failure = Failure::new(ErrorCode::NotFound, format!("nothing is served at `{}`", uri.path()))
+        .hint("GET / lists what is.");
+    refused(failure, About::Path)
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Response {
+    let message = format!("`{}` is not served for method {method}", uri.path());
+    let mut response =
+        refused(Failure::new(ErrorCode::BadRequest, message).hint("GET / lists what is."), About::Path);
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response
+}
+
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+async fn index() -> String {
+    format!(
+        "Gannet {}: recent events in memory, asked with SQL; every answer says how complete it is.
+
+POST /v1/events/{{table}}              events: NDJSON, JSON array, CSV or Arrow IPC stream; gzip or zstd
+POST /v1/query                       {{\"sql\":\"SELECT …\",\"timeout_ms\":…,\"min_completeness\":…}}, or SQL as plain text
+GET  /v1/tables                      the tables
+GET  /v1/tables/{{table}}              a table's columns
+GET  /v1/status                      the leaves: state, rows, bytes, where their data came from
+POST /v1/leaves/{{leaf}}/accept-loss   forget rows that are gone for good
+GET  /healthz  /readyz  /metrics     process up; serving all its data; Prometheus text
+",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! The gRPC door: the same `Query` service as a leaf's, so that an aggregator can be the child of another, and `Admin`.
+//!
+//! A parent gets what there is, even from no leaf at all: which leaves are missing, and why, is in the record.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::Stream;
+use gannet_proto::wire::admin_server::{Admin, AdminServer};
+use gannet_proto::wire::query_server::{Query, QueryServer};
+use gannet_proto::{MESSAGE_BYTES_MAX, PLAN_BYTES_MAX, encode_body, wire};
+use gannet_query::{Partial, Plan};
+use tokio::sync::Notify;
+use tonic::transport::server::Router;
+use tonic::{Request, Response, Status};
+
+use crate::aggregator::Aggregator;
+use crate::error::{ErrorCode, Failure};
+use crate::fan_out::GatherError;
+
+/// The services of an aggregator as a server that can be given connections. `stop` is notified when somebody asks the
+/// aggregator to stop.
+pub(crate) fn router(aggregator: Arc<Aggregator>, stop: Arc<Notify>) -> Router {
+    let door = Door { aggregator, stop };
+    let query = QueryServer::new(door.clone())
+        .max_decoding_message_size(PLAN_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let admin = AdminServer::new(door)
+        .max_decoding_message_size(PLAN_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    tonic::transport::Server::builder().add_service(query).add_service(admin)
+}
+
+#[derive(Debug, Clone)]
+struct Door {
+    aggregator: Arc<Aggregator>,
+    stop: Arc<Notify>,
+}
+
+/// One exhaustive match from failure to status.
+fn status(failure: &Failure) -> Status {
+    let text = match &failure.detail {
+        Some(detail) => format!("{}: {detail}", failure.message),
+        None => failure.message.clone(),
+    };
+    match failure.code {
+        ErrorCode::BadRequest | ErrorCode::Unsupported | ErrorCode::UnsupportedMedia => {
+            Status::invalid_argument(text)
+        }
+        ErrorCode::NotFound => Status::not_found(text),
+        ErrorCode::TooLarge => Status::out_of_range(text),
+        ErrorCode::Overloaded => Status::resource_exhausted(text),
+        ErrorCode::Unavailable | ErrorCode::Incomplete => Status::unavailable(text),
+        ErrorCode::Timeout => Status::deadline_exceeded(text),
+        ErrorCode::Internal => {
+            tracing::error!(error = text, "request failed");
+            Status::internal(text)
+        }
+    }
+}
+
+type Replies = Pin<Box<dyn Stream<Item = Result<wire::RunReply, Status>> + Send>>;
+
+/// A partial as the replies that carry it.
+fn replies(partial: &Partial) -> Result<Vec<Result<wire::RunReply, Status>>, Status> {
+    let pieces = encode_body(&partial.body).map_err(|error| Status::out_of_range(error.to_string()))?;
+    let piece = |body| Ok(wire::RunReply { body, completeness: None, stats: None });
+    let mut replies: Vec<_> = pieces.into_iter().map(piece).collect();
+    replies.push(Ok(wire::RunReply {
+        body: bytes::Bytes::new(),
+        completeness: Some((&partial.completeness).into()),
+        stats: Some((&partial.stats).into()),
+    }));
+    Ok(replies)
+}
+
+#[tonic::async_trait]
+impl Query for Door {
+    type RunStream = Replies;
+
+    async fn run(&self, request: Request<wire::RunRequest>) -> Result<Response<Replies>, Status> {
+        let request = request.into_inner();
+        let longest = Duration::from_millis(self.aggregator.config().query_timeout_ms_max);
+        let timeout = Duration::from_millis(u64::from(request.deadline_ms)).min(longest);
+        let deadline = Instant::now() + timeout;
+        let plan = request.plan.ok_or_else(|| Status::invalid_argument("the plan is missing"))?;
+        let plan = Plan::try_from(plan).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let partial = match self.aggregator.gather(&plan, deadline, &request.query_id).await {
+            Ok(partial) => partial,
+            Err(GatherError::Stale(text)) => return Err(Status::failed_precondition(text)),
+            Err(GatherError::Failed(failure)) => return Err(status(&failure)),
+        };
+        let encoded = tokio::task::spawn_blocking(move || replies(&partial)).await;
+        let replies = encoded.map_err(|error| Status::internal(format!("a thread ended early: {error}")))??;
+        Ok(Response::new(Box::pin(futures::stream::iter(replies))))
+    }
+
+    async fn describe(
+        &self,
+        _: Request<wire::DescribeRequest>,
+    ) -> Result<Response<wire::DescribeReply>, Status> {
+        let aggregator = &self.aggregator;
+        let down: std::collections::BTreeMap<&str, String> = aggregator
+            .children()
+            .iter()
+            .filter_map(|child| Some((child.address(), child.down()?)))
+            .collect();
+        let roster = aggregator.roster().lock();
+        let (mut leaves, mut missing) = (Vec::new(), Vec::new());
+        let mut unreachable =
+            |leaf: String, detail: String| missing.push(wire::UnreachableLeaf { leaf, detail });
+        for leaf in roster.leaves() {
+            if let Some(why) = down.get(leaf.child.as_str()).cloned().or(leaf.unreachable) {
+                unreachable(leaf.leaf.clone(), why);
+            } else if !leaf.configured {
+                let why = format!("its child {} is not among the configured children", leaf.child);
+                unreachable(leaf.leaf.clone(), why);
+            }
+            leaves.extend(roster.holdings(&leaf.leaf).as_ref().map(Into::into));
+        }
+        for (leaf, why) in roster.unheard() {
+            unreachable(leaf, why);
+        }
+        Ok(Response::new(wire::DescribeReply { leaves, unreachable: missing }))
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for Door {
+    async fn stop(&self, _: Request<wire::StopRequest>) -> Result<Response<wire::StopReply>, Status> {
+        self.stop.notify_one();
+        Ok(Response::new(wire::StopReply {}))
+    }
+
+    async fn accept_loss(
+        &self,
+        request: Request<wire::AcceptLossRequest>,
+    ) -> Result<Response<wire::AcceptLossReply>, Status> {
+        let leaf = request.into_inner().leaf;
+        let rows = self.aggregator.accept_loss(&leaf).await.map_err(|failure| status(&failure))?;
+        Ok(Response::new(wire::AcceptLossReply { rows }))
+    }
+}

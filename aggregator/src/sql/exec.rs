@@ -1,0 +1,226 @@
+//! The one physical operator of ours: it asks the leaves one plan and turns their partial into record batches.
+//!
+//! It has one partition and no children. Its line in EXPLAIN is the plan, so it shows what the leaves do. What the
+//! leaves said about completeness is kept in the [`QueryContext`] of the query it belongs to.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::EquivalenceProperties;
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties,
+};
+use gannet_query::{AggregateFunction, Body, Completeness, Finish, Groups, Output, Plan, RowSet, ScanStats};
+use parking_lot::Mutex;
+
+use super::errors::external;
+use crate::error::{ErrorCode, Failure};
+use crate::fan_out::Answerer;
+
+/// Rows of a batch handed on to the operators above.
+const BATCH_ROWS: usize = 8192;
+
+/// What every fan-out of one query shares.
+#[derive(Debug)]
+pub(super) struct QueryContext {
+    /// Who answers plans.
+    pub(super) answerer: Arc<dyn Answerer>,
+    /// By when.
+    pub(super) deadline: Instant,
+    /// How many bytes of raw rows one fan-out may pull.
+    pub(super) pulled_bytes_max: usize,
+    /// What the fan-outs so far reported.
+    pub(super) reports: Mutex<Vec<(Completeness, ScanStats)>>,
+}
+
+/// How the body of a partial becomes the columns of the operator.
+#[derive(Debug, Clone)]
+pub(super) enum Shape {
+    /// Groups: each output column is a key or a finished state.
+    Groups(Vec<GroupColumn>),
+    /// Rows: each output column is a column of the rows, by index.
+    Rows(Vec<usize>),
+}
+
+/// One output column over groups.
+#[derive(Debug, Clone)]
+pub(super) enum GroupColumn {
+    /// A key, by index.
+    Key(usize),
+    /// A state, by index, and what to make of it. The type is the argument's.
+    State(usize, Finish, DataType),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct FanOutExec {
+    plan: Plan,
+    shape: Shape,
+    context: Arc<QueryContext>,
+    properties: Arc<PlanProperties>,
+}
+
+impl FanOutExec {
+    /// An operator whose batches have this schema.
+    pub(super) fn new(plan: Plan, shape: Shape, schema: SchemaRef, context: Arc<QueryContext>) -> FanOutExec {
+        let properties = Arc::new(PlanProperties::new(
+            EquivalenceProperties::new(schema),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Final,
+            Boundedness::Bounded,
+        ));
+        FanOutExec { plan, shape, context, properties }
+    }
+}
+
+impl DisplayAs for FanOutExec {
+    fn fmt_as(&self, _t: DisplayFormatType, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FanOutExec: {}", self.plan)?;
+        match &self.plan.output {
+            Output::Groups { aggregates, .. }
+                if aggregates.iter().any(|one| one.function == AggregateFunction::Quantiles) =>
+            {
+                f.write_str(", percentiles within 1 %")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl ExecutionPlan for FanOutExec {
+    fn name(&self) -> &'static str {
+        "FanOutExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![]
+    }
+
+    fn apply_expressions(
+        &self,
+        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    #[allow(deprecated, reason = "the trait has no other required method for it yet")]
+    fn with_new_children(
+        self: Arc<Self>,
+        _children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(&self, _partition: usize, _context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let (plan, shape, schema) = (self.plan.clone(), self.shape.clone(), self.schema());
+        let context = Arc::clone(&self.context);
+        let produce = async move {
+            let partial = context.answerer.answer(&plan, context.deadline).await.map_err(external)?;
+            context.reports.lock().push((partial.completeness, partial.stats));
+            let batches = match (partial.body, shape) {
+                (Body::Groups(groups), Shape::Groups(columns)) => finish_groups(&groups, &columns, &schema)?,
+                (Body::Rows(rows), Shape::Rows(columns)) => {
+                    check_budget(&rows, &plan, context.pulled_bytes_max).map_err(external)?;
+                    pick_columns(&rows, &columns, &schema)?
+                }
+                _ => return Err(external(mismatch("groups and rows were mixed up"))),
+            };
+            Ok::<_, DataFusionError>(futures::stream::iter(batches.into_iter().map(Ok)))
+        };
+        let stream = futures::TryStreamExt::try_flatten(futures::stream::once(produce));
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream)))
+    }
+}
+
+fn mismatch(what: impl std::fmt::Display) -> Failure {
+    Failure::new(ErrorCode::Internal, format!("the merged partial does not fit the plan: {what}"))
+}
+
+/// Keys and finished states as batches of the operator's schema.
+fn finish_groups(groups: &Groups, columns: &[GroupColumn], schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
+    let mut arrays: Vec<ArrayRef> = Vec::with_capacity(columns.len());
+    for (column, field) in columns.iter().zip(schema.fields()) {
+        let array = match column {
+            GroupColumn::Key(index) => {
+                Arc::clone(groups.keys.get(*index).ok_or_else(|| external(mismatch("a key is missing")))?)
+            }
+            GroupColumn::State(index, finish, data_type) => {
+                let states =
+                    groups.states.get(*index).ok_or_else(|| external(mismatch("a state is missing")))?;
+                states.finish(finish, data_type).map_err(|error| external(finish_failure(error)))?
+            }
+        };
+        arrays.push(fit(&array, field.data_type())?);
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(groups.group_count));
+    let batch = RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options)
+        .map_err(|error| external(mismatch(error)))?;
+    Ok(slices(&batch))
+}
+
+fn finish_failure(error: gannet_query::QueryError) -> Failure {
+    match error {
+        gannet_query::QueryError::Overflow => Failure::new(ErrorCode::BadRequest, error.to_string())
+            .hint("Cast the argument to double: sum(CAST(x AS DOUBLE))."),
+        other => Failure::new(ErrorCode::Internal, other.to_string()),
+    }
+}
+
+/// The array in the type the planner was promised.
+fn fit(array: &ArrayRef, data_type: &DataType) -> Result<ArrayRef> {
+    if array.data_type() == data_type {
+        return Ok(Arc::clone(array));
+    }
+    arrow::compute::cast(array, data_type).map_err(|error| external(mismatch(error)))
+}
+
+fn slices(batch: &RecordBatch) -> Vec<RecordBatch> {
+    (0..batch.num_rows())
+        .step_by(BATCH_ROWS)
+        .map(|start| batch.slice(start, BATCH_ROWS.min(batch.num_rows() - start)))
+        .collect()
+}
+
+/// Refuses pulled rows beyond the budget. Rows that leaves cut to a limit are within it by nature.
+fn check_budget(rows: &RowSet, plan: &Plan, pulled_bytes_max: usize) -> std::result::Result<(), Failure> {
+    let bytes: usize = rows.batches.iter().map(RecordBatch::get_array_memory_size).sum();
+    if bytes <= pulled_bytes_max {
+        return Ok(());
+    }
+    let message = format!(
+        "table `{}` would send {bytes} bytes of rows for this query, the limit is {pulled_bytes_max}",
+        plan.table
+    );
+    Err(Failure::new(ErrorCode::TooLarge, message)
+        .detail("The query needs rows rather than groups of the table, because a part of it cannot run on the leaves.")
+        .hint("Narrow the time range, filter more, add a LIMIT, or aggregate in a subquery first."))
+}
+
+/// The wanted columns of the rows, in the operator's schema.
+fn pick_columns(rows: &RowSet, columns: &[usize], schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
+    let mut batches = Vec::with_capacity(rows.batches.len());
+    for batch in &rows.batches {
+        let mut arrays = Vec::with_capacity(columns.len());
+        for (index, field) in columns.iter().zip(schema.fields()) {
+            let array =
+                batch.columns().get(*index).ok_or_else(|| external(mismatch("a column is missing")))?;
+            arrays.push(fit(array, field.data_type())?);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let batch = RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options)
+            .map_err(|error| external(mismatch(error)))?;
+        batches.extend(slices(&batch));
+    }
+    Ok(batches)
+}

@@ -1,0 +1,253 @@
+//! SQL to plans, and what comes back to answers.
+//!
+//! A statement goes through these steps, each in its own module:
+//!
+//! 1. `limits`: text → syntax tree, bounded in every direction, of a kind that only reads.
+//! 2. `names` and `short_forms`: names become those of the catalogue, short forms become plain functions.
+//! 3. DataFusion plans, checks types and simplifies; `push` replaces what leaves can do by fan-outs.
+//! 4. `weights` refuses what would be answered unweighted in silence.
+//! 5. DataFusion runs the rest over what the fan-outs (`exec`) bring back.
+//!
+//! Steps 1 to 4 run on threads with big stacks (`stack`).
+//!
+//! Invariants: a statement never reads a file or a URL and never changes anything; the answer's completeness is that
+//! of all its fan-outs together; percentiles come from a sketch with a relative error of at most 1 %; an aggregate
+//! whose argument names `sample_rate` is weighted by hand and runs over stored rows.
+
+mod chain;
+mod completeness;
+mod errors;
+mod exec;
+mod functions;
+mod limits;
+mod names;
+mod push;
+mod scope;
+mod session;
+mod short_forms;
+mod show;
+mod stack;
+mod states;
+mod suggest;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod translate;
+mod weights;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::datatypes::SchemaRef;
+use datafusion::execution::SessionState;
+use datafusion::execution::context::SQLOptions;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::sql::parser::Statement;
+use futures::StreamExt;
+use gannet_query::{Completeness, ScanStats};
+use parking_lot::Mutex;
+
+use crate::catalogue::Catalogue;
+use crate::error::{ErrorCode, Failure};
+use crate::fan_out::Answerer;
+use exec::QueryContext;
+use stack::BigStacks;
+use tables::QueryCatalog;
+
+/// What one query may use on the aggregator.
+#[derive(Debug, Clone)]
+pub struct SqlConfig {
+    /// Bytes of raw rows that one fan-out may pull when a part of a query cannot run on the leaves.
+    pub pulled_bytes_max: usize,
+    /// Bytes that sorting, joining and grouping of answers may take, all queries together.
+    pub memory_bytes_max: usize,
+    /// Bytes of one answer.
+    pub answer_bytes_max: usize,
+    /// Threads that plan.
+    pub planning_threads: usize,
+    /// How long finishing an answer may go on after the deadline for the leaves.
+    pub finish_grace: Duration,
+}
+
+impl Default for SqlConfig {
+    fn default() -> SqlConfig {
+        SqlConfig {
+            pulled_bytes_max: 256 << 20,
+            memory_bytes_max: 1 << 30,
+            answer_bytes_max: 256 << 20,
+            planning_threads: 2,
+            finish_grace: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What a user gets.
+#[derive(Debug, Clone)]
+pub struct SqlAnswer {
+    /// Names and types of the columns.
+    pub schema: SchemaRef,
+    /// The rows.
+    pub batches: Vec<RecordBatch>,
+    /// Of all fan-outs together; complete when there was none.
+    pub completeness: Completeness,
+    /// Of all fan-outs together.
+    pub stats: ScanStats,
+    /// How many plans the leaves were asked.
+    pub fan_outs: usize,
+}
+
+/// Answers SQL. See the module.
+#[derive(Debug)]
+pub struct SqlEngine {
+    config: SqlConfig,
+    base: SessionState,
+    stacks: BigStacks,
+}
+
+/// A statement ready to run.
+enum Planned {
+    /// Answered from the catalogue.
+    Shown(RecordBatch),
+    /// To be run.
+    Physical(Arc<dyn ExecutionPlan>, Arc<SessionState>),
+}
+
+impl SqlEngine {
+    /// Builds the session once; queries are clones of it.
+    ///
+    /// # Errors
+    /// When the planning threads cannot be started.
+    pub fn new(config: SqlConfig) -> Result<SqlEngine, Failure> {
+        let base = session::session(config.memory_bytes_max).map_err(|error| errors::failure(&error))?;
+        let stacks = BigStacks::start(config.planning_threads).map_err(|error| {
+            Failure::new(ErrorCode::Internal, format!("cannot start planning threads: {error}"))
+        })?;
+        Ok(SqlEngine { config, base, stacks })
+    }
+
+    /// Answers one statement over the tables of a catalogue.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the statement, with its place in the text where that is known; and what the answerer
+    /// failed with, unchanged.
+    pub async fn run(
+        &self,
+        catalogue: Arc<Catalogue>,
+        answerer: Arc<dyn Answerer>,
+        sql: &str,
+        deadline: Instant,
+    ) -> Result<SqlAnswer, Failure> {
+        let context = Arc::new(QueryContext {
+            answerer,
+            deadline,
+            pulled_bytes_max: self.config.pulled_bytes_max,
+            reports: Mutex::new(Vec::new()),
+        });
+        let planned = self.plan(catalogue, Arc::clone(&context), sql.to_owned()).await?;
+        let (schema, batches) = match planned {
+            Planned::Shown(batch) => (batch.schema(), vec![batch]),
+            Planned::Physical(plan, state) => {
+                let schema = plan.schema();
+                let end = tokio::time::Instant::from_std(deadline + self.config.finish_grace);
+                // A task of its own: a panic in it is this query's alone, and dropping the set aborts it.
+                let mut task = tokio::task::JoinSet::new();
+                task.spawn(tokio::time::timeout_at(end, collect(plan, state, self.config.answer_bytes_max)));
+                let finished = match task.join_next().await {
+                    Some(Ok(finished)) => finished,
+                    _ => return Err(Failure::new(ErrorCode::Internal, "running this statement failed")),
+                };
+                let batches = finished.map_err(|_| {
+                    Failure::new(ErrorCode::Timeout, "the query was not finished by its deadline")
+                        .hint("Give it more time, narrow the time range, or group by fewer columns.")
+                })?;
+                (schema, batches?)
+            }
+        };
+        let reports = std::mem::take(&mut *context.reports.lock());
+        let fan_outs = reports.len();
+        let (completeness, stats) = completeness::together(reports);
+        Ok(SqlAnswer { schema, batches, completeness, stats, fan_outs })
+    }
+
+    async fn plan(
+        &self,
+        catalogue: Arc<Catalogue>,
+        context: Arc<QueryContext>,
+        sql: String,
+    ) -> Result<Planned, Failure> {
+        let mut state = self.base.clone();
+        state.mark_start_execution();
+        let runtime = tokio::runtime::Handle::current();
+        self.stacks.run(move || plan_statement(state, &catalogue, context, &sql, &runtime)).await
+    }
+}
+
+/// Runs a plan; the answer is bounded, because all of it is in memory at once.
+async fn collect(
+    plan: Arc<dyn ExecutionPlan>,
+    state: Arc<SessionState>,
+    answer_bytes_max: usize,
+) -> Result<Vec<RecordBatch>, Failure> {
+    let failed = |error| errors::failure(&error);
+    let mut stream = datafusion::physical_plan::execute_stream(plan, state.task_ctx()).map_err(failed)?;
+    let mut batches = Vec::new();
+    let mut bytes = 0usize;
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(failed)?;
+        // Slices of one large batch share its memory: count what each shows.
+        bytes = bytes.saturating_add(batch.columns().iter().map(shown_bytes).sum());
+        if bytes > answer_bytes_max {
+            let message = format!("the answer has more than {answer_bytes_max} bytes, which is the limit");
+            return Err(Failure::new(ErrorCode::TooLarge, message)
+                .hint("Add a LIMIT, select fewer columns, or aggregate."));
+        }
+        batches.push(batch);
+    }
+    Ok(batches)
+}
+
+fn shown_bytes(array: &ArrayRef) -> usize {
+    array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
+}
+
+/// Steps 1 to 4 of the module; on a big stack.
+fn plan_statement(
+    mut state: SessionState,
+    catalogue: &Arc<Catalogue>,
+    context: Arc<QueryContext>,
+    sql: &str,
+    runtime: &tokio::runtime::Handle,
+) -> Result<Planned, Failure> {
+    let mut statement = limits::parse(sql)?;
+    if let Some(batch) = show::answer(&statement, catalogue)? {
+        return Ok(Planned::Shown(batch));
+    }
+    let functions = {
+        let query = innermost(&mut statement);
+        limits::balance(query);
+        short_forms::name_columns(query);
+        names::resolve(query, catalogue)?;
+        short_forms::rewrite(query, &mut state)?
+    };
+    state.register_catalog_list(Arc::new(QueryCatalog { catalogue: Arc::clone(catalogue), context }));
+    let planned = runtime.block_on(async {
+        let plan = state.statement_to_plan(statement).await?;
+        let read_only =
+            SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        read_only.verify_plan(&plan)?;
+        let plan = state.optimize(&plan)?;
+        weights::check(&plan)?;
+        state.query_planner().create_physical_plan(&plan, &state).await
+    });
+    let physical = planned.map_err(|error| functions.place(errors::failure(&error)))?;
+    Ok(Planned::Physical(physical, Arc::new(state)))
+}
+
+/// The statement below any EXPLAIN.
+fn innermost(statement: &mut Statement) -> &mut Statement {
+    match statement {
+        Statement::Explain(explain) => innermost(&mut explain.statement),
+        other => other,
+    }
+}

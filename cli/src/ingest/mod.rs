@@ -1,0 +1,398 @@
+//! `gannet ingest`: files into a table, in pieces, with an account of every row.
+//!
+//! A thread reads and cuts, the runtime posts; at most a few pieces exist at a time. Whatever ends it, the summary says
+//! how many rows were accepted, and a failure says which rows of which file it concerns.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use futures::{Stream, StreamExt};
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::mpsc;
+
+use crate::client::{Client, ClientArgs};
+use crate::ingest::cut::{Limits, Piece};
+use crate::ingest::post::{PostFailure, Reply, Target};
+use crate::ingest::source::{Format, Reading, Source};
+use crate::outcome::{Exit, Failure, Outcome};
+use crate::units;
+
+pub(crate) mod columnar;
+pub(crate) mod cut;
+pub(crate) mod post;
+mod source;
+
+/// A body is cut after the row that reaches this.
+const PIECE_BYTES: usize = 4 << 20;
+/// Pieces that wait for being posted.
+const PIECES_WAITING: usize = 2;
+/// Pieces that are posted at once: the server reads one while the leaves take the other.
+const PIECES_POSTED: usize = 2;
+/// How long one request may take when nobody says.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+/// How long a server that says "come back" is asked again.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Rejections that are shown.
+const REJECTIONS_SHOWN: usize = 10;
+/// How often the progress bar moves.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Load events from files or stdin into a table.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  gannet ingest requests requests.ndjson.gz more.ndjson
+  gannet ingest trips trips.csv --time-field pickup_datetime
+  gannet ingest trips *.parquet
+  journalctl -o json | gannet ingest journal -
+
+There is nothing to create first: a table exists from its first row, a column from its first value. Each row needs a
+time in the column `time` (RFC 3339, or a number of seconds, milliseconds, microseconds or nanoseconds); name another
+column with --time-field. Rows without a time get the time of their arrival.
+
+The format is found by the file's name, else by its first bytes; gzip and zstd are found by their first bytes. Files are
+sent in pieces, and rows that cannot be taken are counted and named, while the others go in. Rows are searchable as soon
+as they are acknowledged. When a request breaks off with an unknown outcome the ingest ends and says so; sending the same
+rows again may count some of them twice.
+
+Exit codes: 0 all rows accepted; 1 failed; 2 wrong usage; 4 no server; 5 timeout; 6 some rows were rejected;
+130 interrupted.")]
+pub(crate) struct IngestArgs {
+    /// The table
+    table: String,
+    /// Files, or `-` for stdin
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// How the files are written [default: by name or first bytes]
+    #[arg(short = 'F', long, value_enum)]
+    format: Option<Format>,
+    /// The column that holds the time of a row [default: time]
+    #[arg(long, value_name = "COLUMN")]
+    time_field: Option<String>,
+    /// Most rows in one request
+    #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    batch_rows: u64,
+    /// No progress bar and no summary
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// What the reading thread sends: a piece, or why it ends.
+type FromReader = (Arc<Source>, Result<Piece, Failure>);
+
+/// Runs `gannet ingest`.
+pub(crate) async fn run(args: IngestArgs) -> Outcome {
+    let client = Client::new(&args.client.server)?;
+    let timeout = args.client.timeout.unwrap_or(TIMEOUT_DEFAULT);
+    // Nobody should wait through the retries to learn that there is no server.
+    client.get_bytes(&["healthz"], timeout).await?;
+    let sources: Vec<Source> = args.files.iter().map(source_of).collect();
+    let bytes_all = bytes_of(&sources)?;
+    let reading = Reading {
+        format: args.format,
+        limits: Limits { bytes: PIECE_BYTES, rows: args.batch_rows },
+        bytes_read: Arc::default(),
+    };
+    let target =
+        Target { client, table: args.table, time_field: args.time_field, timeout, patience: PATIENCE };
+    let bar = if args.quiet { ProgressBar::hidden() } else { progress_bar(bytes_all) };
+    let bytes_read = Arc::clone(&reading.bytes_read);
+    let mut account = Account::new();
+
+    let wanted = Arc::new(AtomicBool::new(true));
+    let pieces = spawn_reader(sources, reading, Arc::clone(&wanted));
+    let ending = ingest(&target, pieces, &wanted, &mut account, &bar, &bytes_read).await;
+    bar.finish_and_clear();
+    if !args.quiet || account.rejected > 0 || ending.is_err() {
+        // Nobody reads stderr: that must not turn a good ingest into a bad one.
+        let _ = io::stderr().lock().write_all(account.summary().as_bytes());
+    }
+    match ending? {
+        Exit::Done if account.rejected > 0 => Ok(Exit::Rejected),
+        exit => Ok(exit),
+    }
+}
+
+fn source_of(path: &PathBuf) -> Source {
+    if path.as_os_str() == "-" { Source::Stdin } else { Source::File(path.clone()) }
+}
+
+/// Bytes of all files, `None` with stdin among them. Looks at every file before the first is read.
+fn bytes_of(sources: &[Source]) -> Result<Option<u64>, Failure> {
+    let mut bytes = Some(0);
+    for source in sources {
+        match source {
+            Source::Stdin => bytes = None,
+            Source::File(path) => {
+                let metadata = std::fs::metadata(path)
+                    .map_err(|error| Failure::usage(format!("file {}: {error}", path.display())))?;
+                bytes = bytes.filter(|_| metadata.is_file()).map(|sum: u64| sum + metadata.len());
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+fn progress_bar(bytes_all: Option<u64>) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let (bar, template) = match bytes_all {
+        Some(bytes) => (
+            ProgressBar::new(bytes),
+            "{bar:30} {percent:>3}%  {decimal_bytes}/{decimal_total_bytes}  {msg}  {eta} left",
+        ),
+        None => (ProgressBar::no_length(), "{spinner}  {decimal_bytes}  {msg}"),
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn spawn_reader(
+    sources: Vec<Source>,
+    reading: Reading,
+    wanted: Arc<AtomicBool>,
+) -> mpsc::Receiver<FromReader> {
+    let (sender, receiver) = mpsc::channel(PIECES_WAITING);
+    // A thread of its own: a read from stdin may never return, and must not keep the runtime from ending.
+    std::thread::spawn(move || {
+        for source in sources {
+            let source = Arc::new(source);
+            let send = |message| sender.blocking_send((Arc::clone(&source), message)).is_ok();
+            let mut sink = |piece| wanted.load(Ordering::Relaxed) && send(Ok(piece));
+            if let Err(failure) = source::read(&source, &reading, &mut sink) {
+                send(Err(failure));
+                return;
+            }
+            if !wanted.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// Posts what the reader sends until it ends, something fails, or the user interrupts.
+async fn ingest(
+    target: &Target,
+    pieces: mpsc::Receiver<FromReader>,
+    wanted: &AtomicBool,
+    account: &mut Account,
+    bar: &ProgressBar,
+    bytes_read: &AtomicU64,
+) -> Outcome {
+    let mut outcomes = std::pin::pin!(post_all(target, pieces, wanted));
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut ticks = tokio::time::interval(TICK);
+    let mut ending = Ok(Exit::Done);
+    loop {
+        tokio::select! {
+            outcome = outcomes.next() => {
+                let Some((source, outcome)) = outcome else { return ending };
+                if let Err(failure) = account.add(&source, outcome) {
+                    // What is on its way is still counted; nothing more is sent, and the first failure is told.
+                    wanted.store(false, Ordering::Relaxed);
+                    ending = ending.and(Err(failure));
+                }
+            }
+            _ = &mut interrupted => {
+                account.interrupted = true;
+                return Ok(Exit::Interrupted);
+            }
+            _ = ticks.tick() => {
+                bar.set_position(bytes_read.load(Ordering::Relaxed));
+                bar.set_message(account.progress());
+            }
+        }
+    }
+}
+
+/// How one piece ended, or why there is none.
+struct Posted {
+    first_row: u64,
+    rows: u64,
+    result: Result<Reply, PostFailure>,
+}
+
+fn post_all<'a>(
+    target: &'a Target,
+    mut pieces: mpsc::Receiver<FromReader>,
+    wanted: &'a AtomicBool,
+) -> impl Stream<Item = (Arc<Source>, Result<Posted, Failure>)> + 'a {
+    futures::stream::poll_fn(move |context| {
+        if wanted.load(Ordering::Relaxed) { pieces.poll_recv(context) } else { std::task::Poll::Ready(None) }
+    })
+    .map(move |(source, piece)| async move {
+        match piece {
+            Err(failure) => (source, Err(failure)),
+            Ok(piece) => {
+                let result = target.post(&piece).await;
+                (source, Ok(Posted { first_row: piece.first_row, rows: piece.rows, result }))
+            }
+        }
+    })
+    .buffered(PIECES_POSTED)
+}
+
+/// What became of the rows so far.
+#[derive(Debug)]
+struct Account {
+    started: Instant,
+    accepted: u64,
+    rejected: u64,
+    /// Rows of requests that broke off.
+    unknown: u64,
+    shown: Vec<String>,
+    notes: Vec<String>,
+    durability: String,
+    interrupted: bool,
+}
+
+impl Account {
+    fn new() -> Account {
+        Account {
+            started: Instant::now(),
+            accepted: 0,
+            rejected: 0,
+            unknown: 0,
+            shown: Vec::new(),
+            notes: Vec::new(),
+            durability: String::new(),
+            interrupted: false,
+        }
+    }
+
+    fn add(&mut self, source: &Source, outcome: Result<Posted, Failure>) -> Result<(), Failure> {
+        let posted = outcome?;
+        match posted.result {
+            Ok(reply) => {
+                self.accepted += reply.accepted;
+                self.rejected += reply.rejected_all();
+                for rejection in reply.rejected {
+                    if self.shown.len() < REJECTIONS_SHOWN {
+                        let row = posted.first_row.saturating_add(rejection.row);
+                        self.shown.push(format!("  {source}:{row}: {}", rejection.error));
+                    }
+                }
+                for note in reply.notes {
+                    if !self.notes.contains(&note) && self.notes.len() < REJECTIONS_SHOWN {
+                        self.notes.push(note);
+                    }
+                }
+                self.durability = reply.durability;
+                Ok(())
+            }
+            Err(PostFailure { mut failure, accepted }) => {
+                let (first, last) = (posted.first_row, posted.first_row + posted.rows.saturating_sub(1));
+                let rows = format!("Rows {} to {} of {source}", units::count(first), units::count(last));
+                let fate = match accepted {
+                    Some(0) => "none of them was accepted".to_owned(),
+                    Some(some) => {
+                        self.accepted += some;
+                        format!("the first of them were accepted: {}", units::count(some))
+                    }
+                    None => {
+                        self.unknown += posted.rows;
+                        "nobody knows whether they were accepted".to_owned()
+                    }
+                };
+                let mut detail =
+                    failure.detail.take().map_or_else(String::new, |detail| format!("{detail}\n"));
+                detail.push_str(&format!("{rows} failed, {fate}; rows before them are in the summary."));
+                Err(failure.detail(detail))
+            }
+        }
+    }
+
+    fn rate(&self) -> u64 {
+        (self.accepted as f64 / self.started.elapsed().as_secs_f64().max(0.001)) as u64
+    }
+
+    fn progress(&self) -> String {
+        let rejected = if self.rejected == 0 {
+            String::new()
+        } else {
+            format!(", {} rejected", units::count(self.rejected))
+        };
+        format!("{}{rejected}  {}/s", units::rows(self.accepted), units::count(self.rate()))
+    }
+
+    fn summary(&self) -> String {
+        let took = units::seconds(self.started.elapsed().as_secs_f64());
+        let mut text = format!(
+            "{}accepted {} in {took} ({} rows/s), rejected {}",
+            if self.interrupted { "interrupted: " } else { "" },
+            units::rows(self.accepted),
+            units::count(self.rate()),
+            units::count(self.rejected),
+        );
+        if self.unknown > 0 {
+            text.push_str(&format!(", unknown {}", units::count(self.unknown)));
+        }
+        if self.interrupted {
+            text.push_str("; what was on its way may have been accepted");
+        }
+        text.push('\n');
+        for line in &self.shown {
+            text.push_str(&line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>());
+            text.push('\n');
+        }
+        let more = self.rejected.saturating_sub(self.shown.len() as u64);
+        if more > 0 && !self.shown.is_empty() {
+            text.push_str(&format!("  and {} more\n", units::count(more)));
+        }
+        for note in &self.notes {
+            text.push_str(&format!("note: {note}\n"));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingest::post::Rejection;
+
+    fn posted(first_row: u64, rows: u64, result: Result<Reply, PostFailure>) -> Result<Posted, Failure> {
+        Ok(Posted { first_row, rows, result })
+    }
+
+    #[test]
+    fn the_account_names_rejected_rows() {
+        let mut account = Account::new();
+        let source = Source::File("a.ndjson".into());
+        let rejected = vec![Rejection { row: 2, error: "not JSON\nat byte 1".to_owned() }];
+        let reply = Reply { accepted: 9, rejected, rejected_count: Some(3), ..Reply::default() };
+        account.add(&source, posted(101, 12, Ok(reply))).unwrap();
+        let summary = account.summary();
+        let mut lines = summary.lines();
+        let first = lines.next().unwrap();
+        assert!(first.starts_with("accepted 9 rows in ") && first.ends_with(", rejected 3"), "{first}");
+        assert_eq!(lines.collect::<Vec<_>>(), ["  a.ndjson:103: not JSON at byte 1", "  and 2 more"]);
+    }
+
+    #[test]
+    fn a_failure_names_its_rows_and_their_fate() {
+        let check = |accepted: Option<u64>, fate: &str, unknown: u64| {
+            let mut account = Account::new();
+            let failure = PostFailure { failure: Failure::failed("no room"), accepted };
+            let failure = account.add(&Source::Stdin, posted(1001, 500, Err(failure))).unwrap_err();
+            assert_eq!(
+                failure.detail.unwrap(),
+                format!("Rows 1,001 to 1,500 of stdin failed, {fate}; rows before them are in the summary.")
+            );
+            assert_eq!(account.unknown, unknown);
+        };
+        check(Some(0), "none of them was accepted", 0);
+        check(Some(20), "the first of them were accepted: 20", 0);
+        check(None, "nobody knows whether they were accepted", 500);
+    }
+}

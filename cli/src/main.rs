@@ -1,0 +1,176 @@
+//! The `gannet` command: every part of Gannet, put together.
+//!
+//! This crate parses arguments, starts the parts, and is a client of the HTTP door. It holds no rows, plans no query,
+//! and knows what completeness means only as a reader: it shows the record that comes with an answer and never
+//! rounds it up. `up` runs everything on one machine; `leaf` and `aggregator` run one part; the rest ask a server.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::outcome::{Exit, Failure, Outcome};
+
+mod accept_loss;
+mod client;
+mod completeness;
+mod demo;
+mod ingest;
+mod outcome;
+mod parent;
+mod query;
+mod render;
+mod runtime;
+mod serve_aggregator;
+mod serve_leaf;
+mod settings;
+mod status;
+mod tables;
+mod units;
+mod up;
+
+/// Recent events in memory, SQL about them in milliseconds, and how complete every answer is.
+#[derive(Debug, Parser)]
+#[command(
+    name = "gannet",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "\
+Examples:
+  gannet up --demo
+  gannet query \"select service, count(*) from requests group by service order by 2 desc\"
+  gannet ingest requests requests.ndjson.gz
+
+`gannet COMMAND --help` says more about each.",
+    after_long_help = "\
+Examples:
+  gannet up --demo
+  gannet query \"select service, count(*) from requests group by service order by 2 desc\"
+  gannet ingest requests requests.ndjson.gz
+
+`gannet COMMAND --help` says more about each. GANNET_LOG sets what is logged on stderr: error, warn, info, debug, trace,
+or by part, such as gannet_leaf=debug,info."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(up::UpArgs),
+    Query(query::QueryArgs),
+    Ingest(ingest::IngestArgs),
+    Status(status::StatusArgs),
+    /// See which tables and columns there are
+    #[command(subcommand)]
+    Table(tables::TableCommand),
+    Leaf(serve_leaf::LeafArgs),
+    Aggregator(serve_aggregator::AggregatorArgs),
+    /// Say which version this is
+    Version,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr(matches!(cli.command, Command::Leaf(_) | Command::Aggregator(_)));
+    match run(cli.command) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            let _ = std::io::stderr().lock().write_all(failure.report().as_bytes());
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(command: Command) -> Outcome {
+    match command {
+        Command::Up(args) => up::run(args),
+        Command::Leaf(args) => serve_leaf::run(args),
+        Command::Aggregator(args) => serve_aggregator::run(args),
+        Command::Query(args) => runtime::small()?.block_on(query::run(args)),
+        Command::Ingest(args) => runtime::small()?.block_on(ingest::run(args)),
+        Command::Status(args) => runtime::small()?.block_on(status::run(args)),
+        Command::Table(command) => runtime::small()?.block_on(tables::run(command)),
+        Command::Version => version().map_err(Failure::from),
+    }
+}
+
+fn version() -> std::io::Result<Exit> {
+    let (os, processor) = (std::env::consts::OS, std::env::consts::ARCH);
+    writeln!(std::io::stdout(), "gannet {} ({os} {processor})", env!("CARGO_PKG_VERSION"))?;
+    Ok(Exit::Done)
+}
+
+/// Servers say what they do; the other commands only what goes wrong.
+fn log_to_stderr(is_server: bool) {
+    let default = if is_server { "info" } else { "warn" };
+    let filter = EnvFilter::try_from_env("GANNET_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_are_parsed() {
+        let check = |line: &[&str]| {
+            Cli::try_parse_from([&["gannet"], line].concat()).map(|_| ()).map_err(|e| e.kind())
+        };
+        use clap::error::ErrorKind;
+        for line in [
+            &["up"][..],
+            &[
+                "up",
+                "--leaves",
+                "4",
+                "--data-dir",
+                "d",
+                "--http",
+                "127.0.0.1:0",
+                "--demo",
+                "--memory-limit",
+                "8GiB",
+            ],
+            &["query", "select 1"],
+            &["query", "-f", "x.sql", "--format", "csv"],
+            &["query", "-", "--json", "--min-completeness", "100%", "--timeout", "2s", "--server", "a:1"],
+            &["ingest", "t", "a.csv", "b.parquet", "--time-field", "at"],
+            &["ingest", "t", "-", "--format", "ndjson"],
+            &["status", "--json"],
+            &["table", "list"],
+            &["table", "describe", "t"],
+            &["leaf", "--id", "a"],
+            &["leaf", "accept-loss", "leaf-2"],
+            &["aggregator", "--child", "a:1"],
+            &["version"],
+        ] {
+            assert_eq!(check(line), Ok(()), "{line:?}");
+        }
+        for (line, kind) in [
+            (&["query"][..], ErrorKind::MissingRequiredArgument),
+            (&["query", "select 1", "-f", "x"], ErrorKind::ArgumentConflict),
+            (&["query", "x", "--min-completeness", "2"], ErrorKind::ValueValidation),
+            (&["ingest", "t"], ErrorKind::MissingRequiredArgument),
+            (&["up", "--leaves", "0"], ErrorKind::ValueValidation),
+            (&["up", "--memory-limit", "lots"], ErrorKind::ValueValidation),
+            (&["stat"], ErrorKind::InvalidSubcommand),
+        ] {
+            assert_eq!(check(line), Err(kind), "{line:?}");
+        }
+    }
+}

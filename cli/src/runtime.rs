@@ -1,0 +1,19 @@
+//! The runtimes of the commands: one thread for clients and the supervisor, many for servers.
+
+use tokio::runtime::{Builder, Runtime};
+
+use crate::outcome::Failure;
+
+/// Everything on the calling thread.
+pub(crate) fn small() -> Result<Runtime, Failure> {
+    started(Builder::new_current_thread().enable_all().build())
+}
+
+/// A thread for each core.
+pub(crate) fn large() -> Result<Runtime, Failure> {
+    started(Builder::new_multi_thread().enable_all().build())
+}
+
+fn started(runtime: std::io::Result<Runtime>) -> Result<Runtime, Failure> {
+    runtime.map_err(|error| Failure::failed(format!("start the runtime: {error}")))
+}

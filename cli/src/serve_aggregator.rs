@@ -1,0 +1,174 @@
+//! `gannet aggregator`: one aggregator, from flags, environment or a file. Knows its settings and how it is run.
+
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use clap::Args;
+use gannet_aggregator::config::Config;
+use gannet_proto::address::{ChildAddress, Listener};
+
+use crate::outcome::{Exit, Failure, Outcome};
+use crate::{parent, runtime, settings};
+
+/// Run one aggregator: it turns SQL into plans for its children, and merges what they answer.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  gannet aggregator --data-dir /var/lib/gannet/aggregator --child 10.0.0.7:7710 --child 10.0.0.8:7710
+  gannet aggregator --config /etc/gannet/aggregator.toml
+  gannet aggregator --http 127.0.0.1:7701 --grpc 10.0.0.5:7720 --child 10.0.0.7:7710
+
+A child is a leaf, or another aggregator by its gRPC address. Name every child that must exist: those that cannot be
+reached count as missing in the completeness of answers, never as absent.
+
+A settings file has the same settings and more; flags and environment win over it:
+  data_dir = \"/var/lib/gannet/aggregator\"
+  http = \"127.0.0.1:7700\"
+  grpc = \"10.0.0.5:7720\"
+  children = [\"10.0.0.7:7710\", \"10.0.0.8:7710\"]
+  query_timeout_ms = 10_000
+
+There is no encryption and no password: listen on a network you trust.")]
+pub(crate) struct AggregatorArgs {
+    /// A TOML file with settings
+    #[arg(long, env = "GANNET_AGGREGATOR_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where it keeps the roster of its leaves [default: gannet-data/aggregator]
+    #[arg(long, env = "GANNET_AGGREGATOR_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where it serves HTTP [default: 127.0.0.1:7700]
+    #[arg(long, env = "GANNET_AGGREGATOR_HTTP", value_name = "ADDR")]
+    http: Option<String>,
+    /// Where it serves gRPC, to be the child of another aggregator: HOST:PORT or unix:PATH [default: nowhere]
+    #[arg(long, env = "GANNET_AGGREGATOR_GRPC", value_name = "ADDR")]
+    grpc: Option<String>,
+    /// A child: HOST:PORT or unix:PATH; once for each child, or with commas
+    #[arg(long = "child", env = "GANNET_AGGREGATOR_CHILDREN", value_name = "ADDR", value_delimiter = ',')]
+    children: Vec<String>,
+    /// Standard input is the listening socket for HTTP
+    #[arg(long, hide = true)]
+    http_on_stdin: bool,
+    /// The process that started this one: its end is a stop
+    #[arg(long, hide = true)]
+    parent_pid: Option<u32>,
+}
+
+/// Runs `gannet aggregator`.
+pub(crate) fn run(args: AggregatorArgs) -> Outcome {
+    if let Some(pid) = args.parent_pid {
+        parent::follow(pid)?;
+    }
+    let http_on_stdin = args.http_on_stdin;
+    let config = config(args)?;
+    let http = if http_on_stdin { inherited_listener()? } else { bind(&config.http)? };
+    runtime::large()?.block_on(async {
+        let shutdown = parent::shutdown_signal()?;
+        let failed = |what: &str, error: &dyn std::fmt::Display| Failure::failed(format!("{what}: {error}"));
+        http.set_nonblocking(true).map_err(|error| failed("listen for HTTP", &error))?;
+        let http =
+            tokio::net::TcpListener::from_std(http).map_err(|error| failed("listen for HTTP", &error))?;
+        let grpc = match &config.grpc {
+            Some(text) => {
+                let address: ChildAddress =
+                    text.parse().map_err(|error| failed("listen for gRPC", &error))?;
+                Some(Listener::bind(&address).await.map_err(|error| failed("listen for gRPC", &error))?)
+            }
+            None => None,
+        };
+        gannet_aggregator::run(config, http, grpc, shutdown)
+            .await
+            .map_err(|error| Failure::from(anyhow::Error::new(error).context("aggregator")))?;
+        Ok(Exit::Done)
+    })
+}
+
+/// Binds the address that HTTP is served on.
+pub(crate) fn bind(address: &str) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).map_err(|error| {
+        let failure = Failure::failed(format!("listen for HTTP on {address}: {error}"));
+        match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                failure.hint("another program listens there; choose with --http ADDR")
+            }
+            _ => failure.hint("an address is HOST:PORT, such as 127.0.0.1:7700"),
+        }
+    })
+}
+
+/// The supervisor keeps the port over restarts and hands the socket down, so that nobody is refused in between.
+fn inherited_listener() -> Result<TcpListener, Failure> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::usage(format!("standard input is no listening socket: {error}"))
+    };
+    let socket = std::io::stdin().as_fd().try_clone_to_owned().map_err(|error| failed(&error))?;
+    let listener = TcpListener::from(socket);
+    listener.local_addr().map_err(|error| failed(&error))?;
+    Ok(listener)
+}
+
+fn config(args: AggregatorArgs) -> Result<Config, Failure> {
+    let mut config: Config = settings::read(args.config.as_deref())?;
+    if let Some(data_dir) = args.data_dir {
+        config.data_dir = data_dir;
+    }
+    if let Some(http) = args.http {
+        config.http = http;
+    }
+    if let Some(grpc) = args.grpc {
+        config.grpc = Some(grpc);
+    }
+    if !args.children.is_empty() {
+        config.children = args.children;
+    }
+    config.checked().map_err(|error| Failure::usage(error.to_string()))?;
+    if config.children.is_empty() {
+        return Err(Failure::usage("an aggregator without children has nothing to ask").hint(
+            "name each with --child ADDR, or `children` in the settings file; `gannet up` starts everything",
+        ));
+    }
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Aggregator {
+        #[command(flatten)]
+        args: AggregatorArgs,
+    }
+
+    fn config_of(flags: &[&str]) -> Result<Config, Failure> {
+        config(Aggregator::try_parse_from([&["aggregator"], flags].concat()).unwrap().args)
+    }
+
+    #[test]
+    fn children_are_read() {
+        let config = config_of(&["--child", "a:1,b:2", "--child", "unix:c.sock", "--grpc", "a:3"]).unwrap();
+        assert_eq!(config.children, ["a:1", "b:2", "unix:c.sock"]);
+        assert_eq!(config.grpc.as_deref(), Some("a:3"));
+        let none = config_of(&[]).unwrap_err();
+        assert_eq!(
+            (none.exit, none.message.as_str()),
+            (Exit::Usage, "an aggregator without children has nothing to ask")
+        );
+        assert_eq!(
+            config_of(&["--child", "a:1", "--child", "a:1"]).unwrap_err().message,
+            "child `a:1` is named twice"
+        );
+    }
+
+    #[test]
+    fn a_port_in_use_is_named() {
+        let taken = bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        assert_eq!(
+            bind(&address).unwrap_err().message,
+            format!("listen for HTTP on {address}: Address already in use (os error 98)")
+        );
+    }
+}

@@ -1,0 +1,172 @@
+//! `gannet leaf`: one leaf, from flags, environment or a file. Knows the leaf's settings and how it is run, no more.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use gannet_leaf::Config;
+
+use crate::client::ClientArgs;
+use crate::outcome::{Exit, Failure, Outcome};
+use crate::{accept_loss, parent, runtime, settings, units};
+
+/// Run one leaf: it holds rows in memory and scans them.
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_long_help = "\
+Examples:
+  gannet leaf --id leaf-7 --data-dir /var/lib/gannet/leaf-7 --listen 10.0.0.7:7710 --memory-limit 48GiB
+  gannet leaf --config /etc/gannet/leaf.toml
+  gannet leaf accept-loss leaf-7
+
+A settings file has the same settings and more, with units in their names; flags and environment win over it:
+  id = \"leaf-7\"
+  data_dir = \"/var/lib/gannet/leaf-7\"
+  listen = \"10.0.0.7:7710\"
+  memory_limit_bytes = 51_539_607_552
+  retention_seconds = 604_800          # 7 days; 0 keeps rows until memory is full
+  seal_age_seconds = 300
+  scan_threads = 0                     # one for each core
+  [tables.requests]
+  retention_seconds = 86_400
+  table_bytes_max = 10_737_418_240
+
+SIGTERM or Ctrl-C stops it: the rows stay behind in shared memory, and the next start with the same id and data
+directory serves them at once. The id must not change over restarts. There is no encryption and no password: listen on a
+network you trust."
+)]
+pub(crate) struct LeafArgs {
+    #[command(subcommand)]
+    command: Option<LeafCommand>,
+    /// A TOML file with settings
+    #[arg(long, env = "GANNET_LEAF_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Its id, which must not change over restarts [default: leaf-0]
+    #[arg(long, env = "GANNET_LEAF_ID")]
+    id: Option<String>,
+    /// Where its manifest and lock live [default: gannet-data/leaf-0]
+    #[arg(long, env = "GANNET_LEAF_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where it serves gRPC: HOST:PORT or unix:PATH [default: 127.0.0.1:7710]
+    #[arg(long, env = "GANNET_LEAF_LISTEN", value_name = "ADDR")]
+    listen: Option<String>,
+    /// What its rows may take, such as 48GiB; beyond it the oldest expire [default: 4GiB]
+    #[arg(long, env = "GANNET_LEAF_MEMORY_LIMIT", value_name = "SIZE", value_parser = units::parse_size)]
+    memory_limit: Option<u64>,
+    /// Threads that scan; 0 means one for each core [default: 0]
+    #[arg(long, env = "GANNET_LEAF_SCAN_THREADS", value_name = "N")]
+    scan_threads: Option<usize>,
+    /// Rows older than this expire, such as 7d; 0 keeps them until memory is full [default: 30d]
+    #[arg(long, env = "GANNET_LEAF_RETENTION", value_name = "TIME", value_parser = units::parse_duration)]
+    retention: Option<Duration>,
+    /// What one table may take, such as 10GiB; 0 means no limit of its own [default: 0]
+    #[arg(long, env = "GANNET_LEAF_TABLE_LIMIT", value_name = "SIZE", value_parser = units::parse_size)]
+    table_limit: Option<u64>,
+    /// The process that started this one: its end is a stop
+    #[arg(long, hide = true)]
+    parent_pid: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+enum LeafCommand {
+    /// Accept that rows of a leaf are gone for good, so that they no longer count as missing
+    #[command(after_long_help = "\
+Example:
+  gannet leaf accept-loss leaf-2
+
+A leaf that came back without its rows, or that will never come back, keeps answers below 100 %, because those rows were
+acknowledged once. After this, completeness counts what is there. It cannot be undone.")]
+    AcceptLoss {
+        /// The leaf's id
+        leaf: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+}
+
+/// Runs `gannet leaf`.
+pub(crate) fn run(args: LeafArgs) -> Outcome {
+    if let Some(LeafCommand::AcceptLoss { leaf, client }) = args.command {
+        return runtime::small()?.block_on(accept_loss::run(&leaf, client));
+    }
+    if let Some(pid) = args.parent_pid {
+        parent::follow(pid)?;
+    }
+    let config = config(args)?;
+    let id = config.id.clone();
+    runtime::large()?.block_on(async {
+        let shutdown = parent::shutdown_signal()?;
+        gannet_leaf::run(config, shutdown)
+            .await
+            .map_err(|error| Failure::from(anyhow::Error::new(error).context(format!("leaf {id}"))))?;
+        Ok(Exit::Done)
+    })
+}
+
+fn config(args: LeafArgs) -> Result<Config, Failure> {
+    let mut config: Config = settings::read(args.config.as_deref())?;
+    if let Some(id) = args.id {
+        config.id = id;
+    }
+    if let Some(data_dir) = args.data_dir {
+        config.data_dir = data_dir;
+    }
+    if let Some(listen) = args.listen {
+        config.listen = listen;
+    }
+    if let Some(bytes) = args.memory_limit {
+        config.memory_limit_bytes = bytes;
+    }
+    if let Some(threads) = args.scan_threads {
+        config.scan_threads = threads;
+    }
+    if let Some(retention) = args.retention {
+        config.retention_seconds = retention.as_secs();
+    }
+    if let Some(bytes) = args.table_limit {
+        config.table_bytes_max = bytes;
+    }
+    config.check().map_err(|error| Failure::usage(error.to_string()))?;
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Leaf {
+        #[command(flatten)]
+        args: LeafArgs,
+    }
+
+    fn config_of(flags: &[&str]) -> Result<Config, Failure> {
+        config(Leaf::try_parse_from([&["leaf"], flags].concat()).unwrap().args)
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("leaf.toml");
+        std::fs::write(&path, "id = \"from-file\"\nscan_threads = 3\n[tables.t]\nretention_seconds = 5\n")
+            .unwrap();
+        let flags = ["--config", path.to_str().unwrap(), "--id", "from-flag", "--memory-limit", "2MiB"];
+        let config = config_of(&flags).unwrap();
+        assert_eq!(
+            (config.id.as_str(), config.scan_threads, config.memory_limit_bytes),
+            ("from-flag", 3, 2 << 20)
+        );
+        assert_eq!(config.retention_seconds_of("t"), 5);
+        assert_eq!(config_of(&["--retention", "2h"]).unwrap().retention_seconds, 7200);
+    }
+
+    #[test]
+    fn settings_that_cannot_be_are_wrong_usage() {
+        let failure = config_of(&["--memory-limit", "1"]).unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        assert_eq!(failure.message, "setting memory_limit_bytes is 1, must be at least 1048576");
+    }
+}

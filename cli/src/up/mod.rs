@@ -1,0 +1,317 @@
+//! `gannet up`: a whole Gannet on one machine. A supervisor runs leaf processes and an aggregator process of this same
+//! program, starts again what dies, and at the end lets every leaf hand its rows over.
+//!
+//! Invariants: one supervisor for a data directory; the aggregator stops before any leaf, so that no answer is thinner
+//! than it says because of a stop; a leaf is killed only after its time to hand over is long gone or when a person
+//! insists; no process outlives the supervisor without stopping too. Everything runs on the main thread, because the
+//! system ties "my parent died" to the thread that started a process.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::outcome::{Exit, Failure, Outcome};
+use crate::up::folder::Folder;
+use crate::up::part::{Ended, Order, Part};
+use crate::up::terminal::Terminal;
+use crate::{demo, runtime, serve_aggregator, units};
+
+mod banner;
+mod folder;
+mod log;
+mod memory;
+mod part;
+mod ready;
+mod summary;
+pub(crate) mod terminal;
+
+/// The aggregator finishes requests and saves its roster in less.
+const AGGREGATOR_STOP_MAX: Duration = Duration::from_secs(15);
+/// A leaf gives its hand-over up after 60 seconds; one that takes this long hangs.
+const LEAF_STOP_MAX: Duration = Duration::from_secs(90);
+
+/// Run everything on this machine: leaves, an aggregator, and somebody who looks after them.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  gannet up --demo
+  gannet up --leaves 4 --memory-limit 32GiB --data-dir /var/lib/gannet
+  gannet up --http 127.0.0.1:8080
+
+Ctrl-C or SIGTERM stops everything: each leaf leaves its rows behind in shared memory, and the next `gannet up` on the
+same data directory serves them at once. The rows must fit into /dev/shm to be handed over. A reboot empties shared
+memory.
+
+Each part logs into its folder in the data directory; warnings and errors are shown here as well. GANNET_LOG=debug logs
+more. There is no encryption and no password: do not listen on a network you do not trust.")]
+pub(crate) struct UpArgs {
+    /// How many leaf processes to run
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    leaves: u16,
+    /// Where everything is kept; made if there is none
+    #[arg(long, value_name = "DIR", default_value = "./gannet-data")]
+    data_dir: PathBuf,
+    /// Where HTTP is served; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7700")]
+    http: String,
+    /// Fill a table `requests` with a million demo events of the last day, and keep more coming
+    #[arg(long)]
+    demo: bool,
+    /// What the rows of all leaves together may take, such as 32GiB [default: half of the machine's memory]
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
+    memory_limit: Option<u64>,
+}
+
+/// Runs `gannet up`.
+pub(crate) fn run(args: UpArgs) -> Outcome {
+    let folder = Folder::lock(&args.data_dir)?;
+    let listener = serve_aggregator::bind(&args.http)?;
+    let leaves = folder.leaves(usize::from(args.leaves))?;
+    let memory_limit = args.memory_limit.unwrap_or_else(memory::default_limit);
+    runtime::small()?.block_on(async {
+        let signals = Signals::listen()?;
+        let terminal = Terminal::new();
+        if leaves.len() > usize::from(args.leaves) {
+            terminal.say(&format!(
+                "{} leaves have rows in {}; all of them are started: {}",
+                leaves.len(),
+                folder.path.display(),
+                leaves.join(", ")
+            ));
+        }
+        let address =
+            listener.local_addr().map_err(|error| Failure::failed(format!("listen for HTTP: {error}")))?;
+        let gannet = Gannet::start(&folder, &leaves, memory_limit, listener, &terminal)?;
+        let about =
+            banner::About { address, folder: folder.path.clone(), leaves: leaves.len(), memory_limit };
+        gannet.run(signals, &about, args.demo, &terminal).await
+    })
+}
+
+/// The signals that stop it.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Signals, Failure> {
+        let listen =
+            |kind| signal(kind).map_err(|error| Failure::failed(format!("listen for signals: {error}")));
+        Ok(Signals {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next request to stop.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hang_up.recv() => {}
+        }
+    }
+}
+
+/// Everything that runs.
+struct Gannet {
+    aggregator: JoinHandle<Ended>,
+    leaves: JoinSet<Ended>,
+    aggregator_order: watch::Sender<Order>,
+    leaves_order: watch::Sender<Order>,
+}
+
+impl Gannet {
+    fn start(
+        folder: &Folder,
+        leaves: &[String],
+        memory_limit: u64,
+        listener: TcpListener,
+        terminal: &Terminal,
+    ) -> Result<Gannet, Failure> {
+        let memory_each = memory_limit / leaves.len() as u64;
+        if memory_each < 1 << 20 {
+            let (limit, count) = (units::bytes(memory_limit), leaves.len());
+            return Err(Failure::usage(format!(
+                "a memory limit of {limit} for {count} leaves is less than 1 MiB each"
+            )));
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let (aggregator_order, aggregator_orders) = watch::channel(Order::Run);
+        let (leaves_order, leaves_orders) = watch::channel(Order::Run);
+        let mut running = JoinSet::new();
+        let mut aggregator_args: Vec<String> =
+            ["aggregator", "--data-dir", "aggregator", "--http-on-stdin"].map(str::to_owned).to_vec();
+        for name in leaves.iter().map(String::as_str).chain(["aggregator"]) {
+            folder.make_part(name)?;
+        }
+        for name in leaves {
+            // The path stays short, because the path of a unix socket must be.
+            let listen = format!("unix:{name}/leaf.sock");
+            aggregator_args.extend(["--child".to_owned(), listen.clone()]);
+            let args = ["leaf", "--id", name, "--data-dir", name, "--listen", &listen];
+            let limits = [
+                "--memory-limit".to_owned(),
+                memory_each.to_string(),
+                "--scan-threads".to_owned(),
+                cores.div_ceil(leaves.len()).to_string(),
+            ];
+            let leaf = Part {
+                name: name.clone(),
+                args: args.into_iter().map(str::to_owned).chain(limits).map(Into::into).collect(),
+                folder: folder.path.clone(),
+                log: folder.path.join(name).join("leaf.log"),
+                listener: None,
+            };
+            running.spawn(leaf.supervise(leaves_orders.clone(), terminal.clone()));
+        }
+        let aggregator = Part {
+            name: "aggregator".to_owned(),
+            args: aggregator_args.into_iter().map(Into::into).collect(),
+            folder: folder.path.clone(),
+            log: folder.path.join("aggregator").join("aggregator.log"),
+            listener: Some(listener),
+        };
+        Ok(Gannet {
+            aggregator: tokio::spawn(aggregator.supervise(aggregator_orders, terminal.clone())),
+            leaves: running,
+            aggregator_order,
+            leaves_order,
+        })
+    }
+
+    async fn run(
+        self,
+        mut signals: Signals,
+        about: &banner::About,
+        with_demo: bool,
+        terminal: &Terminal,
+    ) -> Outcome {
+        let server = banner::url(about.address);
+        let mut demo: Option<JoinHandle<()>> = None;
+        tokio::select! {
+            () = signals.next() => {}
+            readiness = ready::wait(&server, terminal) => {
+                terminal.print(&banner::text(about, with_demo, &readiness?));
+                if with_demo {
+                    demo = Some(tokio::spawn(demo::run(server, terminal.clone())));
+                }
+                signals.next().await;
+            }
+        }
+        if let Some(demo) = demo {
+            demo.abort();
+        }
+        terminal.progress("");
+        self.stop(signals, terminal).await
+    }
+
+    async fn stop(mut self, mut signals: Signals, terminal: &Terminal) -> Outcome {
+        let leaves = self.leaves.len();
+        let what =
+            if leaves == 1 { "the leaf hands its".to_owned() } else { format!("{leaves} leaves hand their") };
+        terminal.say(&format!("stopping: {what} rows over to shared memory, up to a minute"));
+        let mut asked = 0;
+        let mut ended = Vec::new();
+        self.aggregator_order.send_replace(Order::Stop);
+        let mut too_long = std::pin::pin!(tokio::time::sleep(AGGREGATOR_STOP_MAX));
+        loop {
+            tokio::select! {
+                _ = &mut self.aggregator => break,
+                () = &mut too_long => { self.aggregator_order.send_replace(Order::Kill); }
+                () = signals.next() => insist(&mut asked, &[&self.aggregator_order, &self.leaves_order], terminal),
+            }
+            if self.aggregator_order.borrow().eq(&Order::Kill) {
+                let _ = (&mut self.aggregator).await;
+                break;
+            }
+        }
+        self.leaves_order.send_if_modified(|order| {
+            let raised = *order < Order::Stop;
+            *order = (*order).max(Order::Stop);
+            raised
+        });
+        let mut too_long = std::pin::pin!(tokio::time::sleep(LEAF_STOP_MAX));
+        let mut late = false;
+        loop {
+            tokio::select! {
+                leaf = self.leaves.join_next() => match leaf {
+                    None => break,
+                    Some(Ok(leaf)) => ended.push(leaf),
+                    Some(Err(error)) => terminal.say(&format!("a leaf was lost sight of: {error}")),
+                },
+                () = &mut too_long, if !late => {
+                    late = true;
+                    let waited = units::seconds(LEAF_STOP_MAX.as_secs_f64());
+                    terminal.say(&format!("killing leaves that did not stop within {waited}"));
+                    self.leaves_order.send_replace(Order::Kill);
+                }
+                () = signals.next() => insist(&mut asked, &[&self.leaves_order], terminal),
+            }
+        }
+        Ok(report(ended, leaves, asked, terminal))
+    }
+}
+
+/// The second request to stop is answered, the third kills.
+fn insist(asked: &mut u32, orders: &[&watch::Sender<Order>], terminal: &Terminal) {
+    *asked += 1;
+    if *asked == 1 {
+        terminal.say("the hand-over goes on; once more ends everything at once, and rows are lost");
+        return;
+    }
+    for order in orders {
+        order.send_replace(Order::Kill);
+    }
+}
+
+fn report(mut ended: Vec<Ended>, leaves: usize, asked: u32, terminal: &Terminal) -> Exit {
+    ended.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
+    for leaf in &ended {
+        terminal.say(&summary::line(leaf));
+    }
+    let well = ended.len() == leaves && ended.iter().all(summary::is_well);
+    match (well, asked) {
+        (true, _) => {
+            terminal.say("stopped; `gannet up` on the same data directory serves the same rows at once");
+            Exit::Done
+        }
+        (false, 0 | 1) => Exit::Failed,
+        (false, _) => Exit::Interrupted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    #[test]
+    fn only_the_third_request_kills() {
+        let (order, orders) = watch::channel(Order::Stop);
+        let terminal = Terminal::new();
+        let mut asked = 0;
+        insist(&mut asked, &[&order], &terminal);
+        assert_eq!(*orders.borrow(), Order::Stop);
+        insist(&mut asked, &[&order], &terminal);
+        assert_eq!(*orders.borrow(), Order::Kill);
+    }
+
+    #[test]
+    fn addresses_that_listen_everywhere_are_asked_at_loopback() {
+        let url = |address: &str| banner::url(address.parse::<SocketAddr>().unwrap());
+        assert_eq!(url("127.0.0.1:7700"), "http://127.0.0.1:7700");
+        assert_eq!(url("0.0.0.0:80"), "http://127.0.0.1:80");
+        assert_eq!(url("[::]:7700"), "http://[::1]:7700");
+        assert_eq!(url("[::1]:7700"), "http://[::1]:7700");
+    }
+}
