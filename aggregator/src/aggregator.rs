@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
-use gannet_proto::encode_batches;
 use gannet_proto::address::AddressError;
+use gannet_proto::encode_batches;
 use gannet_query::{LeafState, Partial, Plan};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -194,7 +194,12 @@ impl Aggregator {
         outcome
     }
 
-    async fn try_query(&self, sql: &str, options: QueryOptions, begun: Instant) -> Result<SqlAnswer, Failure> {
+    async fn try_query(
+        &self,
+        sql: &str,
+        options: QueryOptions,
+        begun: Instant,
+    ) -> Result<SqlAnswer, Failure> {
         let default = Duration::from_millis(self.config.query_timeout_ms);
         let longest = Duration::from_millis(self.config.query_timeout_ms_max);
         let timeout = options.timeout.unwrap_or(default);
@@ -278,11 +283,15 @@ impl Aggregator {
         let overloaded = |what: String| Failure::new(ErrorCode::Overloaded, what).retry_after(1);
         if before >= self.config.queries_waiting_max {
             let (running, waiting) = (self.config.queries_running_max, self.config.queries_waiting_max);
-            return Err(overloaded(format!("{running} queries are running and {waiting} waiting, the limits")));
+            return Err(overloaded(format!(
+                "{running} queries are running and {waiting} waiting, the limits"
+            )));
         }
         match tokio::time::timeout_at(deadline.into(), self.queries.acquire()).await {
             Ok(Ok(turn)) => Ok(turn),
-            Ok(Err(_)) | Err(_) => Err(overloaded("the query's time passed while it waited for its turn".to_owned())),
+            Ok(Err(_)) | Err(_) => {
+                Err(overloaded("the query's time passed while it waited for its turn".to_owned()))
+            }
         }
     }
 
@@ -290,7 +299,12 @@ impl Aggregator {
     ///
     /// # Errors
     /// When the plan is stale, wrong, or needs more than the query may take.
-    pub async fn gather(&self, plan: &Plan, deadline: Instant, query_id: &str) -> Result<Partial, GatherError> {
+    pub async fn gather(
+        &self,
+        plan: &Plan,
+        deadline: Instant,
+        query_id: &str,
+    ) -> Result<Partial, GatherError> {
         let _turn = self.turn(deadline).await.map_err(GatherError::Failed)?;
         let outcome = self.fan_out.gather(plan, deadline, query_id).await;
         if let Err(GatherError::Stale(_)) = &outcome {
@@ -306,7 +320,8 @@ impl Aggregator {
     /// When too many are read already.
     pub fn turn_to_read(&self) -> Result<SemaphorePermit<'_>, Failure> {
         self.bodies.try_acquire().map_err(|_| {
-            let message = format!("{} bodies of events are being read, the limit", self.config.events_running_max);
+            let message =
+                format!("{} bodies of events are being read, the limit", self.config.events_running_max);
             Failure::new(ErrorCode::Overloaded, message).retry_after(1)
         })
     }
@@ -329,7 +344,8 @@ impl Aggregator {
                 continue;
             }
             if bytes.len() > BATCH_BYTES_MAX {
-                let message = format!("a row of {} bytes exceeds the limit of {BATCH_BYTES_MAX}", bytes.len());
+                let message =
+                    format!("a row of {} bytes exceeds the limit of {BATCH_BYTES_MAX}", bytes.len());
                 return Err(Failure::new(ErrorCode::TooLarge, message));
             }
             let outcome = self.place(table, bytes).await;
@@ -356,7 +372,10 @@ impl Aggregator {
                 Ok(taken) => {
                     let noted = self.roster.lock().appended(child.address(), &taken.holdings);
                     if noted == Noted::DescribeFirst && !self.fan_out.refresh(child).await {
-                        tracing::warn!(child = child.address(), "took rows and then did not say what it holds");
+                        tracing::warn!(
+                            child = child.address(),
+                            "took rows and then did not say what it holds"
+                        );
                     }
                     return Ok(Appended { rows: taken.accepted, durability: taken.durability });
                 }
@@ -443,7 +462,8 @@ impl Aggregator {
                 Some((_, false)) | None => roster.forget(leaf),
             }
         };
-        rows += here.ok_or_else(|| Failure::new(ErrorCode::NotFound, format!("no leaf `{leaf}` is known")))?;
+        rows +=
+            here.ok_or_else(|| Failure::new(ErrorCode::NotFound, format!("no leaf `{leaf}` is known")))?;
         if let Some((child, _)) = &below {
             self.fan_out.refresh(child).await;
         }
@@ -479,7 +499,8 @@ fn enough(answer: &SqlAnswer, least: Option<f64>) -> Result<(), Failure> {
         .iter()
         .take(10)
         .map(|missing| {
-            let rows = missing.rows.map_or_else(|| "an unknown number of".to_owned(), |rows| rows.to_string());
+            let rows =
+                missing.rows.map_or_else(|| "an unknown number of".to_owned(), |rows| rows.to_string());
             format!("{}: {} ({rows} rows)", missing.leaf, missing.reason.name())
         })
         .collect();

@@ -87,7 +87,9 @@ impl Catalogue {
             }
         }
         for table in catalogue.tables.values_mut() {
-            table.columns.sort_by(|a, b| (a.name != TIME_COLUMN, &a.name).cmp(&(b.name != TIME_COLUMN, &b.name)));
+            table
+                .columns
+                .sort_by(|a, b| (a.name != TIME_COLUMN, &a.name).cmp(&(b.name != TIME_COLUMN, &b.name)));
         }
         catalogue
     }

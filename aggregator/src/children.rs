@@ -203,11 +203,7 @@ impl Child {
     ///
     /// # Errors
     /// When it does not say, in time.
-    pub async fn describe(
-        &self,
-        timeout: Duration,
-        silent_max: u32,
-    ) -> Result<Description, ChildError> {
+    pub async fn describe(&self, timeout: Duration, silent_max: u32) -> Result<Description, ChildError> {
         let mut client = self.query.clone();
         let describe = async {
             let reply = client.describe(wire::DescribeRequest {}).await.map_err(classify)?.into_inner();

@@ -63,7 +63,14 @@ pub struct Failure {
 impl Failure {
     /// An error with a message only.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Failure {
-        Failure { code, message: message.into(), detail: None, hint: None, position: None, retry_after_seconds: None }
+        Failure {
+            code,
+            message: message.into(),
+            detail: None,
+            hint: None,
+            position: None,
+            retry_after_seconds: None,
+        }
     }
 
     /// Adds a detail.

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use gannet_proto::decode_body;
 use gannet_query::{
-    Body, Completeness, LeafEpoch, Merger, Missing, MissingReason, Partial, Plan, QueryError, ScanStats};
+    Body, Completeness, LeafEpoch, Merger, Missing, MissingReason, Partial, Plan, QueryError, ScanStats,
+};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
@@ -93,7 +94,8 @@ fn answered(partial: Partial) -> Result<Partial, Failure> {
         return Ok(partial);
     }
     let only = |reason| {
-        !completeness.missing.is_empty() && completeness.missing.iter().all(|missing| missing.reason == reason)
+        !completeness.missing.is_empty()
+            && completeness.missing.iter().all(|missing| missing.reason == reason)
     };
     let code = if only(MissingReason::Timeout) {
         ErrorCode::Timeout
@@ -137,7 +139,12 @@ impl FanOut {
     ///
     /// # Errors
     /// When the plan is stale, wrong, or needs more than the query may take.
-    pub async fn gather(&self, plan: &Plan, deadline: Instant, query_id: &str) -> Result<Partial, GatherError> {
+    pub async fn gather(
+        &self,
+        plan: &Plan,
+        deadline: Instant,
+        query_id: &str,
+    ) -> Result<Partial, GatherError> {
         let merger = Merger::new(plan, self.config.merge_bytes_max).map_err(|error| failed(&error))?;
         let mut gathering = Gathering::new(self, plan, merger);
         let mut asked = self.ask(plan, deadline, query_id, &mut gathering);
@@ -230,9 +237,9 @@ impl FanOut {
     async fn meet_new_epochs(&self, epochs: &[LeafEpoch], counted: &BTreeMap<String, String>) {
         let unseen: BTreeSet<&String> = {
             let roster = self.roster.lock();
-            let unseen = epochs.iter().filter(|answered| {
-                roster.epoch(&answered.leaf).is_some_and(|known| known != answered.epoch)
-            });
+            let unseen = epochs
+                .iter()
+                .filter(|answered| roster.epoch(&answered.leaf).is_some_and(|known| known != answered.epoch));
             unseen.filter_map(|answered| counted.get(&answered.leaf)).collect()
         };
         let children = self.children.iter().filter(|child| unseen.iter().any(|at| *at == child.address()));
@@ -304,7 +311,8 @@ impl<'a> Gathering<'a> {
     fn missed(&mut self, child: &Child, error: &ChildError) {
         let (reason, detail) = (error.reason(), error.to_string());
         let roster = self.fan_out.roster.lock();
-        let missing = roster.missing_of(child.address(), reason, &detail, &self.plan.table, &self.plan.time_range);
+        let missing =
+            roster.missing_of(child.address(), reason, &detail, &self.plan.table, &self.plan.time_range);
         self.completeness.missing.extend(missing);
     }
 
@@ -328,8 +336,8 @@ impl<'a> Gathering<'a> {
             (merger, outcome)
         };
         let merged = on_thread(decoded.bytes, merge).await;
-        let (merger, outcome) = merged
-            .map_err(|text| GatherError::Failed(Failure::new(ErrorCode::Internal, text)))?;
+        let (merger, outcome) =
+            merged.map_err(|text| GatherError::Failed(Failure::new(ErrorCode::Internal, text)))?;
         outcome.map_err(|error| failed(&error))?;
         self.merger = Some(merger);
         self.completeness.merge(decoded.completeness);
@@ -344,9 +352,14 @@ impl<'a> Gathering<'a> {
             tracing::warn!(leaf = leaf.leaf, child = decoded.child.address(), "a leaf answered twice");
             let detail = match through {
                 Some(first) => {
-                    format!("answered through {first} and again through {}; counted once", decoded.child.address())
+                    format!(
+                        "answered through {first} and again through {}; counted once",
+                        decoded.child.address()
+                    )
                 }
-                None => format!("its child {} sent rows of a leaf that counts already", decoded.child.address()),
+                None => {
+                    format!("its child {} sent rows of a leaf that counts already", decoded.child.address())
+                }
             };
             let rows = match through {
                 Some(_) => 0,

@@ -131,7 +131,9 @@ pub fn check_table_name(name: &str) -> Result<(), Failure> {
     }
     if name.len() > TABLE_NAME_BYTES_MAX {
         let bytes = name.len();
-        return bad(format!("table name of {bytes} bytes is longer than the limit of {TABLE_NAME_BYTES_MAX} bytes"));
+        return bad(format!(
+            "table name of {bytes} bytes is longer than the limit of {TABLE_NAME_BYTES_MAX} bytes"
+        ));
     }
     match name.chars().find(|c| c.is_control() || *c == '/') {
         Some(c) => bad(format!("table name {name:?} contains the character {c:?}, which is not allowed")),
@@ -206,9 +208,11 @@ impl Decoder {
             BodyFormat::NdJson => Body::Lines(json_body::LineBody::new(limits)),
             BodyFormat::Csv => Body::Csv(csv_body::CsvBody::new(b',', self.options.csv_header, limits)),
             BodyFormat::Tsv => Body::Csv(csv_body::CsvBody::new(b'\t', self.options.csv_header, limits)),
-            BodyFormat::Arrow => {
-                Body::Arrow(Box::new(arrow_body::ArrowBody::new(&self.options.time_field, limits, arrival_ns)))
-            }
+            BodyFormat::Arrow => Body::Arrow(Box::new(arrow_body::ArrowBody::new(
+                &self.options.time_field,
+                limits,
+                arrival_ns,
+            ))),
         }
     }
 
@@ -361,7 +365,9 @@ impl Decoder {
             Some(name) => format!("If `{name}` holds it, post with ?time_field={name}."),
             None => "If another column holds it, post with ?time_field=NAME.".to_owned(),
         };
-        vec![format!("No row has a value in the column `{field}`, so each got the time of its arrival. {hint}")]
+        vec![format!(
+            "No row has a value in the column `{field}`, so each got the time of its arrival. {hint}"
+        )]
     }
 }
 

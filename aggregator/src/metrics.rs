@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 use crate::error::ErrorCode;
 
 /// Upper edges of the buckets of query times, seconds.
-pub const QUERY_SECONDS_EDGES: [f64; 12] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0];
+pub const QUERY_SECONDS_EDGES: [f64; 12] =
+    [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0];
 
 /// Answers whose completeness is remembered.
 const COMPLETENESS_KEPT: usize = 100;

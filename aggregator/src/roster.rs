@@ -316,7 +316,8 @@ impl Roster {
     /// and for a child not yet heard of.
     pub fn only_leaf(&self, child: &str) -> Option<&Holdings> {
         let record = self.children.get(child)?;
-        let leaf = record.leaves.first().filter(|_| record.leaves.len() == 1 && record.unreachable.is_empty())?;
+        let leaf =
+            record.leaves.first().filter(|_| record.leaves.len() == 1 && record.unreachable.is_empty())?;
         self.leaves.get(leaf)?.said.as_ref()
     }
 
@@ -418,7 +419,8 @@ impl Roster {
         for child in &self.configured {
             match self.children.get(child) {
                 Some(record) => {
-                    let leaves = record.unreachable.iter().filter(|(leaf, _)| !self.leaves.contains_key(*leaf));
+                    let leaves =
+                        record.unreachable.iter().filter(|(leaf, _)| !self.leaves.contains_key(*leaf));
                     unheard.extend(leaves.map(|(leaf, why)| (leaf.clone(), why.clone())));
                 }
                 None if self.leaves.values().any(|record| record.child == *child) => {}
@@ -450,9 +452,15 @@ impl LeafRecord {
         for (name, mut record) in before {
             record.lost.extend(lost.remove(&name).unwrap_or_default());
             if !record.lost.is_empty() {
-                let TableHolding { name: table, columns, schema_version, retention_seconds, .. } = record.holding;
-                record.holding =
-                    TableHolding { name: table, columns, schema_version, retention_seconds, ..Default::default() };
+                let TableHolding { name: table, columns, schema_version, retention_seconds, .. } =
+                    record.holding;
+                record.holding = TableHolding {
+                    name: table,
+                    columns,
+                    schema_version,
+                    retention_seconds,
+                    ..Default::default()
+                };
                 record.gone = true;
                 self.tables.insert(name, record);
             }
@@ -488,7 +496,8 @@ impl LeafRecord {
     }
 
     fn rows_lost(&self) -> u64 {
-        let said = self.tables.values().flat_map(|table| &table.holding.lost).map(|span| span.rows).sum::<u64>();
+        let said =
+            self.tables.values().flat_map(|table| &table.holding.lost).map(|span| span.rows).sum::<u64>();
         said + self.rows_lost_here()
     }
 }

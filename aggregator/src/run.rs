@@ -112,3 +112,46 @@ fn grpc_ended(
 ) -> Result<(), RunError> {
     ended?.map_err(RunError::Grpc)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::fakes::{Served, config};
+
+    async fn get(at: std::net::SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).await.unwrap();
+        reply
+    }
+
+    #[tokio::test]
+    async fn it_serves_until_it_is_told_to_stop_and_keeps_the_roster() {
+        let folder = tempfile::tempdir().unwrap();
+        let leaf = Served::start(folder.path(), "a", 3).await;
+        let settings = config(folder.path(), &[&leaf]);
+        let file = settings.data_dir.join("roster.json");
+        let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = http.local_addr().unwrap();
+        let address = format!("unix:{}", folder.path().join("grpc.sock").display()).parse().unwrap();
+        let grpc = Listener::bind(&address).await.unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let running = tokio::spawn(run(settings, http, Some(grpc), async {
+            let _ = stopped.await;
+        }));
+        assert!(get(at, "/readyz").await.starts_with("HTTP/1.1 200 OK"));
+        // A parent that stays connected does not keep it from stopping.
+        let parent = crate::children::Child::new(&address).unwrap();
+        let described = parent.describe(Duration::from_secs(5), 1).await.unwrap();
+        assert_eq!(described.leaves[0].leaf, "a");
+        stop.send(()).unwrap();
+        running.await.unwrap().unwrap();
+        assert!(std::fs::read_to_string(file).unwrap().contains("\"leaf\":\"a\""));
+        assert!(TcpStream::connect(at).await.is_err());
+    }
+}

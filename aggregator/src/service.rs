@@ -92,7 +92,8 @@ impl Query for Door {
             Err(GatherError::Failed(failure)) => return Err(status(&failure)),
         };
         let encoded = tokio::task::spawn_blocking(move || replies(&partial)).await;
-        let replies = encoded.map_err(|error| Status::internal(format!("a thread ended early: {error}")))??;
+        let replies =
+            encoded.map_err(|error| Status::internal(format!("a thread ended early: {error}")))??;
         Ok(Response::new(Box::pin(futures::stream::iter(replies))))
     }
 
@@ -101,11 +102,8 @@ impl Query for Door {
         _: Request<wire::DescribeRequest>,
     ) -> Result<Response<wire::DescribeReply>, Status> {
         let aggregator = &self.aggregator;
-        let down: std::collections::BTreeMap<&str, String> = aggregator
-            .children()
-            .iter()
-            .filter_map(|child| Some((child.address(), child.down()?)))
-            .collect();
+        let down: std::collections::BTreeMap<&str, String> =
+            aggregator.children().iter().filter_map(|child| Some((child.address(), child.down()?))).collect();
         let roster = aggregator.roster().lock();
         let (mut leaves, mut missing) = (Vec::new(), Vec::new());
         let mut unreachable =

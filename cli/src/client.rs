@@ -95,16 +95,6 @@ impl Client {
         request.timeout(timeout).send().await.map_err(|error| self.failure(&error, timeout))
     }
 
-    /// Gets JSON.
-    pub(crate) async fn get<T: DeserializeOwned>(
-        &self,
-        segments: &[&str],
-        timeout: Duration,
-    ) -> Result<T, Failure> {
-        let body = self.get_bytes(segments, timeout).await?;
-        self.decode(&body)
-    }
-
     /// Gets the bytes of a successful reply.
     pub(crate) async fn get_bytes(&self, segments: &[&str], timeout: Duration) -> Result<Bytes, Failure> {
         let response = self.send(self.request(Method::GET, segments), timeout).await?;

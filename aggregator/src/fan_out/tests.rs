@@ -159,7 +159,8 @@ async fn a_leaf_that_is_there_twice_counts_once() {
         let aggregator = over(&folder.path().join(children[0].fake.id.as_str()), &children).await;
         let answer = aggregator.query(COUNT, soon()).await.unwrap();
         assert_eq!(shown(&answer), "35 1 a:error:0");
-        let detail = format!("answered through {} and again through {}; counted once", new.address, old.address);
+        let detail =
+            format!("answered through {} and again through {}; counted once", new.address, old.address);
         assert_eq!(answer.completeness.missing[0].detail, detail);
         assert_eq!((answer.completeness.leaves_asked(), answer.completeness.leaves_answered()), (2, 2));
     }

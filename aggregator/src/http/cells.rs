@@ -61,9 +61,8 @@ impl Ranges {
 
 /// The name users read for a type: those of columns, and Arrow's for everything else.
 pub(super) fn type_name(data_type: &DataType) -> String {
-    let text = |data_type: &DataType| {
-        matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
-    };
+    let text =
+        |data_type: &DataType| matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
     match data_type {
         DataType::Boolean => "bool".to_owned(),
         other if other.is_integer() => "int".to_owned(),
@@ -264,7 +263,11 @@ mod tests {
 
     #[test]
     fn every_type_has_a_text() {
-        check(Arc::new(Int64Array::from(vec![Some(i64::MIN), None])), "-9223372036854775808 null", "-9223372036854775808");
+        check(
+            Arc::new(Int64Array::from(vec![Some(i64::MIN), None])),
+            "-9223372036854775808 null",
+            "-9223372036854775808",
+        );
         check(Arc::new(Int8Array::from(vec![-1])), "-1", "-1");
         check(Arc::new(UInt64Array::from(vec![u64::MAX])), "18446744073709551615", "18446744073709551615");
         check(
@@ -273,8 +276,16 @@ mod tests {
             "1.0 0.1 NaN Infinity -Infinity",
         );
         check(Arc::new(Float32Array::from(vec![0.5])), "0.5", "0.5");
-        check(Arc::new(BooleanArray::from(vec![Some(true), Some(false), None])), "true false null", "true false");
-        check(Arc::new(StringArray::from(vec!["a\"b", "", "x,y"])), r#""a\"b" "" "x,y""#, r#""a""b" "" "x,y""#);
+        check(
+            Arc::new(BooleanArray::from(vec![Some(true), Some(false), None])),
+            "true false null",
+            "true false",
+        );
+        check(
+            Arc::new(StringArray::from(vec!["a\"b", "", "x,y"])),
+            r#""a\"b" "" "x,y""#,
+            r#""a""b" "" "x,y""#,
+        );
         check(Arc::new(StringViewArray::from(vec!["ä\n"])), r#""ä\n""#, "\"ä\n\"");
         check(Arc::new(NullArray::new(2)), "null null", "");
         check(
@@ -282,21 +293,34 @@ mod tests {
             r#""1970-01-01T00:00:00Z" "1970-01-01T00:00:01.500Z" "1969-12-31T23:59:59.999999999Z""#,
             "1970-01-01T00:00:00Z 1970-01-01T00:00:01.500Z 1969-12-31T23:59:59.999999999Z",
         );
-        check(Arc::new(TimestampMillisecondArray::from(vec![1])), r#""1970-01-01T00:00:00.001Z""#, "1970-01-01T00:00:00.001Z");
+        check(
+            Arc::new(TimestampMillisecondArray::from(vec![1])),
+            r#""1970-01-01T00:00:00.001Z""#,
+            "1970-01-01T00:00:00.001Z",
+        );
         let decimal = Decimal128Array::from(vec![-5]).with_precision_and_scale(10, 2).unwrap();
         check(Arc::new(decimal), "-0.05", "-0.05");
         check(Arc::new(["x", "y"].into_iter().collect::<DictionaryArray<Int8Type>>()), r#""x" "y""#, "x y");
-        let list = ListArray::from_iter_primitive::<Int64Type, _, _>(vec![Some(vec![Some(1), None]), None, Some(vec![])]);
+        let list = ListArray::from_iter_primitive::<Int64Type, _, _>(vec![
+            Some(vec![Some(1), None]),
+            None,
+            Some(vec![]),
+        ]);
         check(Arc::new(list.clone()), "[1,null] null []", r#""[1,null]"  []"#);
         check(Arc::new(list.slice(2, 1)), "[]", "[]");
         let inner: ArrayRef = Arc::new(StringArray::from(vec![Some("v"), None]));
         let array = StructArray::try_from(vec![("k", inner)]).unwrap();
-        check(Arc::new(array), r#"{"k":"v"} {"k":null}"#, r#""{""k"":""v""}" {"k":null}"#.replace(r#"{"k":null}"#, r#""{""k"":null}""#).as_str());
+        check(
+            Arc::new(array),
+            r#"{"k":"v"} {"k":null}"#,
+            r#""{""k"":""v""}" {"k":null}"#.replace(r#"{"k":null}"#, r#""{""k"":null}""#).as_str(),
+        );
     }
 
     #[test]
     fn types_have_the_names_of_columns() {
-        let names = [DataType::Int32, DataType::Float16, DataType::Utf8View, DataType::Date32].map(|t| type_name(&t));
+        let names =
+            [DataType::Int32, DataType::Float16, DataType::Utf8View, DataType::Date32].map(|t| type_name(&t));
         assert_eq!(names, ["int", "float", "string", "Date32"]);
         let strings = gannet_query::ColumnType::Strings.arrow();
         assert_eq!([type_name(&strings), type_name(&DataType::Boolean)], ["strings", "bool"]);

@@ -199,7 +199,9 @@ async fn read(body: Body, pieces: mpsc::Sender<Piece>, idle: Duration) -> (u64, 
                 continue;
             }
             Ok(None) => return (bytes, None),
-            Ok(Some(Err(error))) => Failure::new(ErrorCode::BadRequest, format!("the body broke off: {error}")),
+            Ok(Some(Err(error))) => {
+                Failure::new(ErrorCode::BadRequest, format!("the body broke off: {error}"))
+            }
             Err(_) => {
                 let message = format!("nothing of the body arrived for {} ms", idle.as_millis());
                 Failure::new(ErrorCode::Timeout, message)
@@ -258,7 +260,8 @@ impl Placed {
             Err(failure) => {
                 // The first failure is told; its place in the body is what the client cannot know otherwise.
                 let place = format!("It was row batch {number} of the request.");
-                let detail = failure.detail.as_ref().map_or(place.clone(), |detail| format!("{detail} {place}"));
+                let detail =
+                    failure.detail.as_ref().map_or(place.clone(), |detail| format!("{detail} {place}"));
                 self.failure.get_or_insert(failure.detail(detail));
             }
         }

@@ -80,7 +80,11 @@ fn work(aggregator: &Aggregator, text: &mut Text) {
     counter("gannet_ingest_rows_rejected_total", "Rows rejected for what they are.", counts.rows_rejected);
     counter("gannet_ingest_bytes_total", "Bytes of bodies with events.", counts.bytes_ingested);
     counter("gannet_ingest_batches_total", "Row batches that leaves took.", counts.batches_ingested);
-    counter("gannet_ingest_batches_failed_total", "Row batches that no leaf confirmed.", counts.batches_failed);
+    counter(
+        "gannet_ingest_batches_failed_total",
+        "Row batches that no leaf confirmed.",
+        counts.batches_failed,
+    );
     text.head("gannet_queries_total", "counter", "Queries by outcome.");
     for (outcome, count) in &counts.queries {
         text.value("gannet_queries_total", &[("outcome", outcome)], count);

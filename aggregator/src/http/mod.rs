@@ -81,11 +81,7 @@ fn refused(failure: Failure, about: About) -> Response {
 }
 
 /// An error as its response, in a body that says more than the error.
-fn refused_with<T: Serialize>(
-    failure: Failure,
-    about: About,
-    body: impl FnOnce(Failure) -> T,
-) -> Response {
+fn refused_with<T: Serialize>(failure: Failure, about: About, body: impl FnOnce(Failure) -> T) -> Response {
     let status = status_of(failure.code, about);
     let retry_after = failure.retry_after_seconds;
     if failure.code == ErrorCode::Internal {

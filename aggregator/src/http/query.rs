@@ -109,7 +109,8 @@ fn asked(headers: &HeaderMap, parameters: &str, body: &[u8]) -> Result<Asked, Fa
     let mut asked = Asked { sql: text.to_owned(), timeout_ms: None, min_completeness: None };
     for pair in parameters.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let wrong = || Failure::new(ErrorCode::BadRequest, format!("parameter `{name}` is `{value}`, not a number"));
+        let wrong =
+            || Failure::new(ErrorCode::BadRequest, format!("parameter `{name}` is `{value}`, not a number"));
         match name {
             "timeout_ms" => asked.timeout_ms = Some(value.parse().map_err(|_| wrong())?),
             "min_completeness" => asked.min_completeness = Some(value.parse().map_err(|_| wrong())?),
@@ -127,7 +128,12 @@ fn asked(headers: &HeaderMap, parameters: &str, body: &[u8]) -> Result<Asked, Fa
 mod tests {
     use super::*;
 
-    fn check(media: &str, parameters: &str, body: &str, expect: Result<(&str, Option<u64>, Option<f64>), &str>) {
+    fn check(
+        media: &str,
+        parameters: &str,
+        body: &str,
+        expect: Result<(&str, Option<u64>, Option<f64>), &str>,
+    ) {
         let mut headers = HeaderMap::new();
         if !media.is_empty() {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_str(media).unwrap());
@@ -146,7 +152,12 @@ mod tests {
         check("application/json; charset=utf-8", "", full, Ok(("SELECT 1", Some(5), Some(0.5))));
         check("", "", r#" {"sql":"SELECT 1"}"#, Ok(("SELECT 1", None, None)));
         check("application/x-www-form-urlencoded", "", "SELECT 1", Ok(("SELECT 1", None, None)));
-        check("text/plain", "timeout_ms=7&min_completeness=1", "SELECT 1", Ok(("SELECT 1", Some(7), Some(1.0))));
+        check(
+            "text/plain",
+            "timeout_ms=7&min_completeness=1",
+            "SELECT 1",
+            Ok(("SELECT 1", Some(7), Some(1.0))),
+        );
         check("text/plain", "timeout=7", "SELECT 1", Err("there is no parameter `timeout`"));
         check("text/plain", "timeout_ms=x", "SELECT 1", Err("parameter `timeout_ms` is `x`, not a number"));
         check("image/png", "", "SELECT 1", Err("content type `image/png` is not one of queries"));

@@ -116,7 +116,8 @@ impl<'a> CompletenessText<'a> {
             leaf: &missing.leaf,
             reason: missing.reason.name(),
             rows: missing.rows,
-            detail: (details == Details::Shown && !missing.detail.is_empty()).then_some(missing.detail.as_str()),
+            detail: (details == Details::Shown && !missing.detail.is_empty())
+                .then_some(missing.detail.as_str()),
         });
         CompletenessText {
             ratio: completeness.ratio(),
@@ -247,7 +248,8 @@ mod tests {
     fn answer() -> SqlAnswer {
         let name: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None]));
         let count: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
-        let batch = RecordBatch::try_from_iter_with_nullable([("name", name, true), ("n", count, true)]).unwrap();
+        let batch =
+            RecordBatch::try_from_iter_with_nullable([("name", name, true), ("n", count, true)]).unwrap();
         SqlAnswer {
             schema: batch.schema(),
             batches: vec![batch],

@@ -157,7 +157,8 @@ impl ArrowBody {
         let header = self.message.get(start..).unwrap_or_default();
         let not_one = |_| broken(intake, "the header of a message is not one");
         let message = arrow_ipc::root_as_message(header).map_err(not_one)?;
-        let body_start = self.message.len().saturating_sub(usize::try_from(message.bodyLength()).unwrap_or(0));
+        let body_start =
+            self.message.len().saturating_sub(usize::try_from(message.bodyLength()).unwrap_or(0));
         let body = self.message.get(body_start..).unwrap_or_default();
         let dictionary = message.header_as_dictionary_batch();
         let batch = match &dictionary {
@@ -231,7 +232,10 @@ impl ArrowBody {
         let bytes = bytes_in_use(&batch);
         let is_other = self.pending.first().is_some_and(|first| first.schema() != batch.schema());
         let rows = self.pending_rows + batch.num_rows();
-        if is_other || rows > self.limits.batch_rows_max || self.pending_bytes + bytes > self.limits.batch_bytes_max {
+        if is_other
+            || rows > self.limits.batch_rows_max
+            || self.pending_bytes + bytes > self.limits.batch_bytes_max
+        {
             self.deliver_pending(intake)?;
         }
         self.pending_rows += batch.num_rows();
@@ -259,7 +263,9 @@ impl ArrowBody {
         match self.state {
             State::Length(_) if self.message.is_empty() => {}
             State::End => {}
-            State::Length(_) | State::Header { .. } | State::Body { .. } => return Err(broken(intake, "it ends inside a message")),
+            State::Length(_) | State::Header { .. } | State::Body { .. } => {
+                return Err(broken(intake, "it ends inside a message"));
+            }
         }
         self.decode(Buffer::from_vec(END.to_vec()), intake)?;
         self.deliver_pending(intake)
@@ -279,7 +285,10 @@ enum HeaderError {
 
 fn broken(intake: &Intake<'_, '_>, what: &str) -> Failure {
     let (at, row) = (intake.tally.body_bytes, intake.tally.rows_seen);
-    Failure::new(ErrorCode::BadRequest, format!("Arrow stream is broken before byte {at}, at row {row}: {what}"))
+    Failure::new(
+        ErrorCode::BadRequest,
+        format!("Arrow stream is broken before byte {at}, at row {row}: {what}"),
+    )
 }
 
 fn too_large(what: &str, value: usize, limit: usize) -> Failure {

@@ -84,9 +84,14 @@ impl Columns {
             }
             return Ok(());
         }
-        check_column_name(&name, self.limits.column_name_bytes_max).map_err(|error| bad_schema(error.to_string()))?;
+        check_column_name(&name, self.limits.column_name_bytes_max)
+            .map_err(|error| bad_schema(error.to_string()))?;
         if !is_known(field.data_type(), depth, self.limits.nesting_max) {
-            let what = format!("column {} has the type {}, which cannot be ingested", shown(&name), field.data_type());
+            let what = format!(
+                "column {} has the type {}, which cannot be ingested",
+                shown(&name),
+                field.data_type()
+            );
             return Err(bad_schema(what));
         }
         names.push(name);
@@ -107,7 +112,8 @@ impl Columns {
     ) -> Result<(), Failure> {
         let mut leaves = Vec::new();
         for (field, array) in batch.schema().fields().iter().zip(batch.columns()) {
-            flatten(field.name().clone(), array, &mut leaves).map_err(|error| unreadable(field.name(), &error))?;
+            flatten(field.name().clone(), array, &mut leaves)
+                .map_err(|error| unreadable(field.name(), &error))?;
         }
         let mut start = 0;
         while start < batch.num_rows() {
@@ -256,14 +262,19 @@ fn is_known(data_type: &DataType, depth: usize, depth_max: usize) -> bool {
     }
     let is_known = |inner: &DataType| is_known(inner, depth + 1, depth_max);
     match data_type {
-        DataType::ListView(_) | DataType::LargeListView(_) | DataType::Union(..) | DataType::RunEndEncoded(..) => false,
+        DataType::ListView(_)
+        | DataType::LargeListView(_)
+        | DataType::Union(..)
+        | DataType::RunEndEncoded(..) => false,
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
             is_known(item.data_type())
         }
         DataType::Map(entries, _) => is_known(entries.data_type()),
         DataType::Struct(fields) => fields.iter().all(|field| is_known(field.data_type())),
         // A few keys over nested values would make a stream of any size out of little.
-        DataType::Dictionary(_, values) => !values.is_nested() && !matches!(**values, DataType::Dictionary(..)),
+        DataType::Dictionary(_, values) => {
+            !values.is_nested() && !matches!(**values, DataType::Dictionary(..))
+        }
         _ => true,
     }
 }
@@ -306,12 +317,18 @@ fn add_weights(array: &ArrayRef, fixed: u64, weights: &mut [u64]) -> Result<(), 
         }
     };
     let spans = |lengths: &mut dyn Iterator<Item = u64>, add: &mut dyn FnMut(usize, u64)| {
-        lengths.enumerate().for_each(|(row, length)| add(row, length + 4));
+        lengths.enumerate().for_each(|(row, length)| add(row, length));
     };
     match array.data_type() {
-        DataType::Utf8 => spans(&mut array.as_string::<i32>().offsets().lengths().map(|l| l as u64), &mut add),
-        DataType::LargeUtf8 => spans(&mut array.as_string::<i64>().offsets().lengths().map(|l| l as u64), &mut add),
-        DataType::Binary => spans(&mut array.as_binary::<i32>().offsets().lengths().map(|l| l as u64), &mut add),
+        DataType::Utf8 => {
+            spans(&mut array.as_string::<i32>().offsets().lengths().map(|l| l as u64), &mut add)
+        }
+        DataType::LargeUtf8 => {
+            spans(&mut array.as_string::<i64>().offsets().lengths().map(|l| l as u64), &mut add)
+        }
+        DataType::Binary => {
+            spans(&mut array.as_binary::<i32>().offsets().lengths().map(|l| l as u64), &mut add)
+        }
         DataType::LargeBinary => {
             spans(&mut array.as_binary::<i64>().offsets().lengths().map(|l| l as u64), &mut add);
         }
@@ -377,7 +394,7 @@ fn add_item_weights(
     for (row, end) in ends.enumerate() {
         let end = end.saturating_sub(first);
         let items = weights.get(start..end).unwrap_or_default();
-        add(row, items.iter().fold(4, |sum: u64, bytes| sum.saturating_add(bytes + 1)));
+        add(row, items.iter().fold(0, |sum: u64, bytes| sum.saturating_add(bytes + 1)));
         start = end;
     }
     Ok(())
@@ -453,16 +470,26 @@ fn row_times(array: &ArrayRef) -> Result<Vec<FoundTime>, ArrowError> {
         other if other.is_integer() => {
             let values = cast(array, &DataType::Int64)?;
             let values = values.as_primitive::<Int64Type>();
-            rows(&|row| FoundTime::of(times::from_int(values.value(row)), || values.value(row).to_string()), array)
+            rows(
+                &|row| FoundTime::of(times::from_int(values.value(row)), || values.value(row).to_string()),
+                array,
+            )
         }
         other if other.is_floating() => {
             let values = cast(array, &DataType::Float64)?;
             let values = values.as_primitive::<Float64Type>();
-            rows(&|row| FoundTime::of(times::from_float(values.value(row)), || values.value(row).to_string()), array)
+            rows(
+                &|row| FoundTime::of(times::from_float(values.value(row)), || values.value(row).to_string()),
+                array,
+            )
         }
         DataType::Dictionary(_, values) => row_times(&cast(array, values)?)?,
-        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..)
-        | DataType::LargeUtf8 | DataType::Utf8View => row_times(&cast(array, &DataType::Utf8)?)?,
+        DataType::Decimal32(..)
+        | DataType::Decimal64(..)
+        | DataType::Decimal128(..)
+        | DataType::Decimal256(..)
+        | DataType::LargeUtf8
+        | DataType::Utf8View => row_times(&cast(array, &DataType::Utf8)?)?,
         DataType::Utf8 => {
             let texts = array.as_string::<i32>();
             let time = |row: usize| {

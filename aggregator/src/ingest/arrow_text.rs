@@ -19,13 +19,12 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    AnyDictionaryArray, Array, ArrayRef, AsArray, GenericByteArray, Int64Array, ListArray, StringArray, StringBuilder,
+    AnyDictionaryArray, Array, ArrayRef, AsArray, GenericByteArray, Int64Array, ListArray, StringArray,
+    StringBuilder,
 };
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::compute::cast;
-use arrow::datatypes::{
-    ByteArrayType, DataType, Date64Type, Float64Type, Int64Type, TimeUnit, UInt64Type,
-};
+use arrow::datatypes::{ByteArrayType, DataType, Date64Type, Float64Type, Int64Type, TimeUnit, UInt64Type};
 use arrow::error::ArrowError;
 use arrow::json::writer::{EncoderOptions, make_encoder};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -43,9 +42,10 @@ pub(super) fn normalise(array: &ArrayRef) -> Result<Option<ArrayRef>, ArrowError
         DataType::UInt64 => unsigned(array)?,
         other if other.is_integer() => cast(array, &DataType::Int64)?,
         other if other.is_floating() => cast(array, &DataType::Float64)?,
-        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => {
-            decimal(array)?
-        }
+        DataType::Decimal32(..)
+        | DataType::Decimal64(..)
+        | DataType::Decimal128(..)
+        | DataType::Decimal256(..) => decimal(array)?,
         DataType::LargeUtf8 | DataType::Utf8View => cast(array, &DataType::Utf8)?,
         DataType::Binary => bytes(array.as_binary::<i32>()),
         DataType::LargeBinary => bytes(array.as_binary::<i64>()),
@@ -58,7 +58,10 @@ pub(super) fn normalise(array: &ArrayRef) -> Result<Option<ArrayRef>, ArrowError
             if array.as_primitive::<Date64Type>().iter().flatten().all(is_whole) {
                 cast(&cast(array, &DataType::Date32)?, &DataType::Utf8)?
             } else {
-                timestamps(&cast(array, &DataType::Timestamp(TimeUnit::Millisecond, None))?, TimeUnit::Millisecond)?
+                timestamps(
+                    &cast(array, &DataType::Timestamp(TimeUnit::Millisecond, None))?,
+                    TimeUnit::Millisecond,
+                )?
             }
         }
         DataType::Duration(_) => cast(array, &DataType::Int64)?,
@@ -226,7 +229,9 @@ fn lists(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
 
 /// Items as texts, without NULLs.
 fn item_texts(items: &ArrayRef) -> Result<StringArray, ArrowError> {
-    if let DataType::List(field) | DataType::LargeList(field) | DataType::FixedSizeList(field, _) = items.data_type() {
+    if let DataType::List(field) | DataType::LargeList(field) | DataType::FixedSizeList(field, _) =
+        items.data_type()
+    {
         return nested_texts(items, field);
     }
     if let DataType::Map(field, _) = items.data_type() {
@@ -273,4 +278,3 @@ fn nested_texts(array: &ArrayRef, field: &arrow::datatypes::FieldRef) -> Result<
     }
     Ok(texts.finish())
 }
-

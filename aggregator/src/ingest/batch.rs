@@ -16,8 +16,8 @@ use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use gannet_query::{ColumnType, SAMPLE_RATE_COLUMN, TIME_COLUMN};
 
-pub use super::columns::Scalar;
 use super::columns::Column;
+pub use super::columns::Scalar;
 use super::row_error::{RowError, shown};
 use super::{IngestLimits, times};
 use crate::error::{ErrorCode, Failure};
@@ -463,8 +463,18 @@ pub(super) fn time_error(column: &str, value: &str) -> RowError {
 /// Names that senders use for the time of a row.
 pub(super) fn looks_like_time(name: &str) -> bool {
     const NAMES: [&str; 12] = [
-        "time", "timestamp", "@timestamp", "ts", "_time", "datetime", "date", "event_time", "eventtime", "created_at",
-        "createdat", "time_iso8601",
+        "time",
+        "timestamp",
+        "@timestamp",
+        "ts",
+        "_time",
+        "datetime",
+        "date",
+        "event_time",
+        "eventtime",
+        "created_at",
+        "createdat",
+        "time_iso8601",
     ];
     NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
 }

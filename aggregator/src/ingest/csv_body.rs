@@ -82,7 +82,11 @@ impl CsvBody {
         let end = if self.state == State::Quoted {
             // In a record that is too long already, the quote may be the mistake: its line ends it.
             let lost = self.length > self.limits.line_bytes_max as u64;
-            bytes.iter().position(|byte| *byte == b'"' || (lost && *byte == b'\n'))
+            // A run does not go beyond the byte that makes the record too long, wherever the pieces are cut.
+            let room = (self.limits.line_bytes_max as u64 + 1).saturating_sub(self.length);
+            let room = if lost { bytes.len() } else { usize::try_from(room).unwrap_or(usize::MAX) };
+            let end = bytes.iter().position(|byte| *byte == b'"' || (lost && *byte == b'\n'));
+            Some(end.unwrap_or(bytes.len()).min(room))
         } else {
             bytes.iter().position(|byte| *byte == delimiter || matches!(byte, b'\n' | b'\r'))
         };
@@ -216,7 +220,8 @@ impl CsvBody {
                 "" => format!("c{}", place + 1),
                 name => name.to_owned(),
             };
-            check_column_name(&name, self.limits.column_name_bytes_max).map_err(|error| bad(error.to_string()))?;
+            check_column_name(&name, self.limits.column_name_bytes_max)
+                .map_err(|error| bad(error.to_string()))?;
             names.push(name);
         }
         let mut sorted: Vec<&String> = names.iter().collect();
@@ -232,7 +237,12 @@ impl CsvBody {
     }
 }
 
-fn put_fields(names: &[String], text: &[u8], ends: &[usize], rows: &mut BatchBuilder) -> Result<(), RowError> {
+fn put_fields(
+    names: &[String],
+    text: &[u8],
+    ends: &[usize],
+    rows: &mut BatchBuilder,
+) -> Result<(), RowError> {
     let text = std::str::from_utf8(text).map_err(|error| RowError::Utf8 { at: error.valid_up_to() })?;
     let mut start = 0;
     for (name, end) in names.iter().zip(ends) {

@@ -5,10 +5,10 @@
 
 use std::io::BufRead;
 
+use super::IngestLimits;
 use super::json_row::read_row;
 use super::row_error::RowError;
 use super::tally::Intake;
-use super::IngestLimits;
 use crate::error::{ErrorCode, Failure};
 
 /// The unfinished row at the end of a piece.
@@ -264,7 +264,10 @@ impl JsonBody {
 fn broken(expected: &str, byte: u8, intake: &Intake<'_, '_>) -> Failure {
     let (at, row) = (intake.tally.body_bytes, intake.tally.rows_seen);
     let found = char::from(byte).escape_default();
-    Failure::new(ErrorCode::BadRequest, format!("JSON body is broken at byte {at}, row {row}: {expected}, found '{found}'"))
+    Failure::new(
+        ErrorCode::BadRequest,
+        format!("JSON body is broken at byte {at}, row {row}: {expected}, found '{found}'"),
+    )
 }
 
 fn ended(place: &str, intake: &Intake<'_, '_>) -> Failure {

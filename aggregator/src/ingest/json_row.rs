@@ -346,7 +346,8 @@ impl<'a> Reader<'a> {
         let mut code = 0;
         for _ in 0..4 {
             let digit = self.peek().and_then(|byte| char::from(byte).to_digit(16));
-            code = code * 16 + digit.ok_or_else(|| self.error("expected four hexadecimal digits after \\u"))?;
+            code =
+                code * 16 + digit.ok_or_else(|| self.error("expected four hexadecimal digits after \\u"))?;
             self.at += 1;
         }
         Ok(code)

@@ -46,17 +46,24 @@ impl BodyFormat {
         let Some(given) = content_type else { return Ok(None) };
         let essence = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match essence.as_str() {
-            "" | "*/*" | "text/plain" | "application/octet-stream" | "application/x-www-form-urlencoded" => Ok(None),
-            "application/json" | "text/json" => Ok(Some(BodyFormat::Json)),
-            "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonl"
-            | "application/jsonlines" | "application/x-jsonlines" | "application/json-lines" => {
-                Ok(Some(BodyFormat::NdJson))
+            "" | "*/*" | "text/plain" | "application/octet-stream" | "application/x-www-form-urlencoded" => {
+                Ok(None)
             }
+            "application/json" | "text/json" => Ok(Some(BodyFormat::Json)),
+            "application/x-ndjson"
+            | "application/ndjson"
+            | "application/jsonl"
+            | "application/x-jsonl"
+            | "application/jsonlines"
+            | "application/x-jsonlines"
+            | "application/json-lines" => Ok(Some(BodyFormat::NdJson)),
             "text/csv" | "application/csv" => Ok(Some(BodyFormat::Csv)),
             "text/tab-separated-values" | "text/tsv" => Ok(Some(BodyFormat::Tsv)),
             "application/vnd.apache.arrow.stream" => Ok(Some(BodyFormat::Arrow)),
             "application/vnd.apache.arrow.file" => Err(arrow_file()),
-            "application/vnd.apache.parquet" | "application/parquet" | "application/x-parquet" => Err(parquet_file()),
+            "application/vnd.apache.parquet" | "application/parquet" | "application/x-parquet" => {
+                Err(parquet_file())
+            }
             other => {
                 let shown = super::row_error::shown(other);
                 Err(unsupported(format!("content type {shown} is not known")).hint(KNOWN_TYPES))

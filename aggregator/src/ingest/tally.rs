@@ -2,9 +2,9 @@
 
 use arrow::record_batch::RecordBatch;
 
+use super::Sink;
 use super::batch::BatchBuilder;
 use super::row_error::RowError;
-use super::Sink;
 use crate::error::Failure;
 
 /// A row that was not taken, and why.

@@ -153,9 +153,19 @@ use BodyFormat::{Csv, Json, NdJson, Tsv};
 
 #[test]
 fn json_values() {
-    check(NdJson, "{\"a\":1,\"b\":-2.5,\"c\":true,\"d\":\"x\",\"e\":null}", &["a=1 b=-2.5 c=true d=\"x\""], &[]);
+    check(
+        NdJson,
+        "{\"a\":1,\"b\":-2.5,\"c\":true,\"d\":\"x\",\"e\":null}",
+        &["a=1 b=-2.5 c=true d=\"x\""],
+        &[],
+    );
     check(NdJson, r#"{"a":{"b":{"c":1},"d":"x"},"e":{}}"#, &["a.b.c=1 a.d=\"x\""], &[]);
-    check(NdJson, r#"{"a":[1,2.50,"x",true,null],"b":[]}"#, &[r#"a=["1", "2.5", "x", "true", "null"] b=[]"#], &[]);
+    check(
+        NdJson,
+        r#"{"a":[1,2.50,"x",true,null],"b":[]}"#,
+        &[r#"a=["1", "2.5", "x", "true", "null"] b=[]"#],
+        &[],
+    );
     check(
         NdJson,
         r#"{"a":[{ "b" : [1, 2.50 , "x y"], "c":{} }, [ ] ]}"#,
@@ -163,9 +173,24 @@ fn json_values() {
         &[],
     );
     check(NdJson, r#"{"a":1,"a":2,"b":1,"b":null,"c":{"d":1},"c.d":2}"#, &["a=2 c.d=2"], &[]);
-    check(NdJson, r#"{"a":"\"\\\/\b\f\n\r\tA\u00e9\ud83d\ude00é"}"#, &["a=\"\\\"\\\\/\\u{8}\\u{c}\\n\\r\\tAéé😀é\"".replace("éé😀é", "é😀é").as_str()], &[]);
-    check(NdJson, r#"{"a":9223372036854775807,"b":-9223372036854775808}"#, &["a=9223372036854775807 b=-9223372036854775808"], &[]);
-    check(NdJson, r#"{"a":9223372036854775808,"b":18446744073709551615}"#, &["a=9.223372036854776e18 b=\"18446744073709551615\""], &[]);
+    check(
+        NdJson,
+        r#"{"a":"\"\\\/\b\f\n\r\tA\u00e9\ud83d\ude00é"}"#,
+        &["a=\"\\\"\\\\/\\u{8}\\u{c}\\n\\r\\tAéé😀é\"".replace("éé😀é", "é😀é").as_str()],
+        &[],
+    );
+    check(
+        NdJson,
+        r#"{"a":9223372036854775807,"b":-9223372036854775808}"#,
+        &["a=9223372036854775807 b=-9223372036854775808"],
+        &[],
+    );
+    check(
+        NdJson,
+        r#"{"a":9223372036854775808,"b":18446744073709551615}"#,
+        &["a=9.223372036854776e18 b=\"18446744073709551615\""],
+        &[],
+    );
     check(NdJson, r#"{"a":1e400,"b":1e2,"c":-0.0,"d":-0}"#, &["a=\"1e400\" b=100.0 c=-0.0 d=0"], &[]);
     check(NdJson, " \t{} \n\n{ }\r\n", &["", ""], &[]);
 }
@@ -292,7 +317,12 @@ fn times_come_from_the_time_field() {
     let case = Case::new(NdJson, br#"{"time":"noon","at":{"ms":1700000000000}}"#).time_field("at.ms");
     check_case(&case, &["time=2023-11-14T22:13:20Z original_time=\"noon\""], &[]);
     let case = Case::new(NdJson, br#"{"time":"noon","at":1,"original_time":2}"#).time_field("at");
-    check_case(&case, &["time=1970-01-01T00:00:01Z original_time_=\"noon\" original_time=2"].map(|row| row.strip_prefix("time=1970-01-01T00:00:01Z ").unwrap()), &[]);
+    check_case(
+        &case,
+        &["time=1970-01-01T00:00:01Z original_time_=\"noon\" original_time=2"]
+            .map(|row| row.strip_prefix("time=1970-01-01T00:00:01Z ").unwrap()),
+        &[],
+    );
 }
 
 #[test]
@@ -348,7 +378,12 @@ fn csv_bodies() {
     check(Csv, "a\ntrue\n2\n2.5", &["a=1.0", "a=2.0", "a=2.5"], &[]);
     check(Csv, "a\nNaN\n1", &["a=NaN", "a=1.0"], &[]);
     check(Csv, "zip\n02134\n94103", &["zip=\"02134\"", "zip=\"94103\""], &[]);
-    check(Csv, "time,a\n2026-09-22,1\n1700000000,2\nx,3", &["time=2026-09-22T00:00:00Z a=1", "time=2023-11-14T22:13:20Z a=2"], &["2: column time: \"x\" is not a time between the years 1678 and 2261"]);
+    check(
+        Csv,
+        "time,a\n2026-09-22,1\n1700000000,2\nx,3",
+        &["time=2026-09-22T00:00:00Z a=1", "time=2023-11-14T22:13:20Z a=2"],
+        &["2: column time: \"x\" is not a time between the years 1678 and 2261"],
+    );
     check(Tsv, "a\tb\n1,5\t2", &["a=\"1,5\" b=2"], &[]);
     check(Csv, "", &[], &[]);
     check(Csv, "a,b\n", &[], &[]);
@@ -389,7 +424,10 @@ fn content_types() {
     assert_eq!(BodyEncoding::from_content_encoding(Some(" GZIP ")), Ok(BodyEncoding::Gzip));
     assert_eq!(BodyEncoding::from_content_encoding(None), Ok(BodyEncoding::Identity));
     let failure = BodyEncoding::from_content_encoding(Some("br")).unwrap_err();
-    assert_eq!((failure.code, failure.message.as_str()), (ErrorCode::UnsupportedMedia, "content encoding br is not known"));
+    assert_eq!(
+        (failure.code, failure.message.as_str()),
+        (ErrorCode::UnsupportedMedia, "content encoding br is not known")
+    );
 }
 
 #[test]
@@ -418,9 +456,14 @@ fn table_names() {
 
 #[test]
 fn the_sinks_error_ends_it() {
-    let mut decoder =
-        Decoder::new(Some(NdJson), BodyEncoding::Identity, IngestOptions::default(), IngestLimits::default(), 0)
-            .unwrap();
+    let mut decoder = Decoder::new(
+        Some(NdJson),
+        BodyEncoding::Identity,
+        IngestOptions::default(),
+        IngestLimits::default(),
+        0,
+    )
+    .unwrap();
     let refusal = Failure::new(ErrorCode::Overloaded, "no room");
     decoder.push(b"{\"a\":1}\n", &mut |_| Ok(())).unwrap();
     assert_eq!(decoder.finish(&mut |_| Err(refusal.clone())), Err(refusal.clone()));

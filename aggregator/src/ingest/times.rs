@@ -81,9 +81,9 @@ pub(super) fn from_text(text: &str) -> Option<i64> {
 /// Takes a number of exactly `digits` digits off the front.
 fn take_number(text: &mut &[u8], digits: usize) -> Option<u32> {
     let (number, rest) = text.split_at_checked(digits)?;
-    let number = number.iter().try_fold(0, |sum, digit| {
-        digit.is_ascii_digit().then(|| sum * 10 + u32::from(digit - b'0'))
-    })?;
+    let number = number
+        .iter()
+        .try_fold(0, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + u32::from(digit - b'0')))?;
     *text = rest;
     Some(number)
 }
@@ -238,7 +238,9 @@ mod tests {
         for (rate, valid) in [(0, false), (-1, false), (1, true), (1 << 53, true), ((1 << 53) + 1, false)] {
             assert_eq!(int_rate_is_valid(rate), valid, "{rate}");
         }
-        for (rate, valid) in [(0.99, false), (1.0, true), (1.5, true), (f64::NAN, false), (f64::INFINITY, false)] {
+        for (rate, valid) in
+            [(0.99, false), (1.0, true), (1.5, true), (f64::NAN, false), (f64::INFINITY, false)]
+        {
             assert_eq!(float_rate_is_valid(rate), valid, "{rate}");
         }
     }

@@ -90,12 +90,17 @@ impl Unpacker {
             Kind::Gzip(decoder) if self.started => {
                 let ended = decoder.try_finish();
                 out.append(decoder.get_mut());
-                ended.map_err(|error| match error.kind() {
-                    std::io::ErrorKind::UnexpectedEof => truncated("gzip"),
-                    _ => broken("gzip", &error),
+                // A checksum that is wrong and one that is missing look the same.
+                ended.map_err(|_| {
+                    Failure::new(
+                        ErrorCode::BadRequest,
+                        "gzip body ends before its data is complete, or is damaged",
+                    )
                 })
             }
-            Kind::Zstd(_, false) => Err(truncated("zstd")),
+            Kind::Zstd(_, false) => {
+                Err(Failure::new(ErrorCode::BadRequest, "zstd body ends before its data is complete"))
+            }
             Kind::Zstd(..) | Kind::Gzip(_) | Kind::Identity => Ok(()),
         }
     }
@@ -103,10 +108,6 @@ impl Unpacker {
 
 fn stuck(encoding: &str) -> Failure {
     Failure::new(ErrorCode::BadRequest, format!("{encoding} body cannot be unpacked further"))
-}
-
-fn truncated(encoding: &str) -> Failure {
-    Failure::new(ErrorCode::BadRequest, format!("{encoding} body ends before its data is complete"))
 }
 
 fn broken(encoding: &str, error: &std::io::Error) -> Failure {

@@ -86,7 +86,8 @@ fn shortfall(need: &[Span], mut have: Vec<Span>) -> Vec<Span> {
     need.sort_by_key(|span| (span.last, span.first));
     have.sort_by_key(|span| (span.last, span.first));
     for wanted in &mut need {
-        for there in have.iter_mut().filter(|there| there.first <= wanted.last && wanted.first <= there.last) {
+        for there in have.iter_mut().filter(|there| there.first <= wanted.last && wanted.first <= there.last)
+        {
             let taken = there.rows.min(wanted.rows);
             there.rows -= taken;
             wanted.rows -= taken;

@@ -73,10 +73,8 @@ fn check(said: Vec<Holdings>, expected: u64, lost: u64) -> Roster {
     for holdings in said {
         roster.described("c", vec![holdings], vec![], NOW);
     }
-    let found = (
-        roster.rows_expected("l", "t", &TimeRange::ALL),
-        roster.rows_lost("l", "t", &TimeRange::ALL),
-    );
+    let found =
+        (roster.rows_expected("l", "t", &TimeRange::ALL), roster.rows_lost("l", "t", &TimeRange::ALL));
     assert_eq!(found, (expected, lost));
     roster
 }
@@ -126,7 +124,8 @@ fn retention_is_no_loss() {
 
 #[test]
 fn a_leaf_that_starts_changes_nothing_yet() {
-    for starting in [LeafState::Starting, LeafState::Attaching, LeafState::Recovering, LeafState::HandingOver] {
+    for starting in [LeafState::Starting, LeafState::Attaching, LeafState::Recovering, LeafState::HandingOver]
+    {
         let early = state(leaf("l", 2, &[(1, 3)]), starting);
         check(vec![leaf("l", 1, &[(1, 10)]), early], 10, 0);
     }

@@ -52,11 +52,6 @@ impl Log {
         Ok((Log { path: path.to_owned(), read_to, begun: Vec::new() }, file))
     }
 
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// What was written since the last look.
     pub(crate) fn look(&mut self) -> Vec<Notice> {
         let mut new = Vec::new();

@@ -11,8 +11,7 @@ use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 use super::*;
 
 fn stream_with(batches: &[RecordBatch], options: IpcWriteOptions) -> Vec<u8> {
-    let mut writer =
-        StreamWriter::try_new_with_options(Vec::new(), &batches[0].schema(), options).unwrap();
+    let mut writer = StreamWriter::try_new_with_options(Vec::new(), &batches[0].schema(), options).unwrap();
     batches.iter().for_each(|batch| writer.write(batch).unwrap());
     writer.into_inner().unwrap()
 }
@@ -22,7 +21,8 @@ fn stream(batches: &[RecordBatch]) -> Vec<u8> {
 }
 
 fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
-    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true))).unwrap()
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true)))
+        .unwrap()
 }
 
 fn check_columns(columns: Vec<(&str, ArrayRef)>, rows: &[&str], rejections: &[&str]) {
@@ -48,10 +48,18 @@ fn plain_types() {
     check_type(Float32Array::from(vec![0.5, f32::INFINITY]), "0.5", "inf");
     check_type(Float64Array::from(vec![Some(f64::NAN), None]), "NaN", "");
     check_type(LargeStringArray::from(vec!["x", ""]), "\"x\"", "\"\"");
-    check_type(StringViewArray::from(vec![Some("a text longer than twelve bytes"), None]), "\"a text longer than twelve bytes\"", "");
+    check_type(
+        StringViewArray::from(vec![Some("a text longer than twelve bytes"), None]),
+        "\"a text longer than twelve bytes\"",
+        "",
+    );
     check_type(BinaryArray::from(vec![b"x".as_slice(), b"\xff\x0a"]), "\"x\"", "\"ff0a\"");
     check_type(BinaryViewArray::from(vec![b"x".as_slice(), b"\xff"]), "\"x\"", "\"ff\"");
-    check_type(FixedSizeBinaryArray::try_from(vec![b"\xff\x00".as_slice(), b"ok"]).unwrap(), "\"ff00\"", "\"ok\"");
+    check_type(
+        FixedSizeBinaryArray::try_from(vec![b"\xff\x00".as_slice(), b"ok"]).unwrap(),
+        "\"ff00\"",
+        "\"ok\"",
+    );
     check_type(NullArray::new(2), "", "");
     check_type(DictionaryArray::<Int8Type>::from_iter([Some("x"), None]), "\"x\"", "");
     check_type(
@@ -78,16 +86,24 @@ fn decimals_and_times() {
         "\"1970-01-01T00:00:01.500Z\"",
         "",
     );
-    check_type(TimestampSecondArray::from(vec![0, 1 << 40]), "\"1970-01-01T00:00:00Z\"", "\"36812-02-20T00:36:16Z\"");
+    check_type(
+        TimestampSecondArray::from(vec![0, 1 << 40]),
+        "\"1970-01-01T00:00:00Z\"",
+        "\"+36812-02-20T00:36:16Z\"",
+    );
     check_type(Time32SecondArray::from(vec![0, 43_200]), "\"00:00:00\"", "\"12:00:00\"");
     check_type(DurationMillisecondArray::from(vec![1, 2]), "1", "2");
 }
 
 #[test]
 fn nested_types() {
-    let ints = ListArray::from_iter_primitive::<Int64Type, _, _>(vec![Some(vec![Some(1), None]), Some(vec![])]);
+    let ints =
+        ListArray::from_iter_primitive::<Int64Type, _, _>(vec![Some(vec![Some(1), None]), Some(vec![])]);
     check_type(ints, "[\"1\", \"null\"]", "[]");
-    let floats = FixedSizeListArray::from_iter_primitive::<Float64Type, _, _>(vec![Some(vec![Some(1.0), Some(0.5)]), None], 2);
+    let floats = FixedSizeListArray::from_iter_primitive::<Float64Type, _, _>(
+        vec![Some(vec![Some(1.0), Some(0.5)]), None],
+        2,
+    );
     check_type(floats, "[\"1\", \"0.5\"]", "");
     let mut strings = LargeListBuilder::new(StringBuilder::new());
     strings.append_value([Some("x"), Some("y")]);
@@ -111,21 +127,25 @@ fn nested_types() {
         vec![Arc::clone(&inner)],
         Some(NullBuffer::from(vec![true, false, true])),
     );
-    let fields: Fields = vec![Field::new("b", middle.data_type().clone(), true), Field::new("d", DataType::Int32, true)].into();
-    let outer = StructArray::new(fields, vec![Arc::new(middle), inner], Some(NullBuffer::from(vec![true, true, false])));
+    let fields: Fields =
+        vec![Field::new("b", middle.data_type().clone(), true), Field::new("d", DataType::Int32, true)]
+            .into();
+    let outer = StructArray::new(
+        fields,
+        vec![Arc::new(middle), inner],
+        Some(NullBuffer::from(vec![true, true, false])),
+    );
     check_columns(vec![("a", Arc::new(outer.clone()))], &["a.b.c=1 a.d=1", "a.d=2", ""], &[]);
     let field = Arc::new(Field::new("item", outer.data_type().clone(), true));
     let list = ListArray::new(field, OffsetBuffer::from_lengths([3, 0]), Arc::new(outer), None);
-    check_type(
-        list,
-        r#"["{\"b\":{\"c\":1},\"d\":1}", "{\"b\":null,\"d\":2}", "null"]"#,
-        "[]",
-    );
+    check_type(list, r#"["{\"b\":{\"c\":1},\"d\":1}", "{\"b\":null,\"d\":2}", "null"]"#, "[]");
 }
 
 #[test]
 fn times_and_rates_are_checked_row_by_row() {
-    let time = |array: ArrayRef, rows: &[&str], rejections: &[&str]| check_columns(vec![("time", array)], rows, rejections);
+    let time = |array: ArrayRef, rows: &[&str], rejections: &[&str]| {
+        check_columns(vec![("time", array)], rows, rejections)
+    };
     time(
         Arc::new(TimestampMicrosecondArray::from(vec![Some(2_000_000), None, Some(i64::MAX)])),
         &["time=1970-01-01T00:00:02Z", ""],
@@ -182,11 +202,15 @@ fn schemas_that_cannot_be_taken() {
     let name = "x".repeat(257);
     check_pieces(
         &stream(&[batch(vec![(&name, ints)])]),
-        &format!("Arrow schema: column name {}… of 257 bytes is longer than the limit of 256 bytes", "x".repeat(32)),
+        &format!(
+            "Arrow schema: column name {}… of 257 bytes is longer than the limit of 256 bytes",
+            "x".repeat(32)
+        ),
     );
     let runs = RunArray::<Int32Type>::try_new(&vec![1].into(), &StringArray::from(vec!["x"])).unwrap();
     let runs: ArrayRef = Arc::new(runs);
-    let failure = Case::new(BodyFormat::Arrow, &stream(&[batch(vec![("a", runs)])])).run(1 << 16).failure.unwrap();
+    let failure =
+        Case::new(BodyFormat::Arrow, &stream(&[batch(vec![("a", runs)])])).run(1 << 16).failure.unwrap();
     assert!(failure.starts_with("Arrow schema: column a has the type RunEndEncoded"), "{failure}");
 }
 
@@ -199,7 +223,10 @@ fn check_pieces(body: &[u8], failure: &str) {
 fn streams_of_many_batches() {
     let part = |from: i64, rows: i64| {
         let texts = (from..from + rows).map(|row| format!("text {}", row % 7)).collect::<Vec<_>>();
-        batch(vec![("a", Arc::new(Int64Array::from_iter_values(from..from + rows))), ("b", Arc::new(StringArray::from(texts)))])
+        batch(vec![
+            ("a", Arc::new(Int64Array::from_iter_values(from..from + rows))),
+            ("b", Arc::new(StringArray::from(texts))),
+        ])
     };
     let parts: Vec<RecordBatch> = (0..50).map(|number| part(number * 400, 400)).collect();
     for compression in [None, Some(CompressionType::LZ4_FRAME), Some(CompressionType::ZSTD)] {
@@ -251,10 +278,19 @@ fn a_dictionary_of_large_texts_does_not_unpack_at_once() {
 fn hostile_streams_end_in_an_error() {
     let check = |body: &[u8], failure: &str| check_failure(BodyFormat::Arrow, body, 0, failure);
     check(b"hello there", "header of an Arrow message of 1819043176 is larger than the limit of 16777216");
-    check(b"\xff\xff\xff\xff\xff\xff\xff\xff", "header of an Arrow message of 4294967295 is larger than the limit of 16777216");
-    check(b"\xff\xff\xff\xff\x04\0\0\0abcd", "Arrow stream is broken before byte 12, at row 0: the header of a message is not one");
+    check(
+        b"\xff\xff\xff\xff\xff\xff\xff\xff",
+        "header of an Arrow message of 4294967295 is larger than the limit of 16777216",
+    );
+    check(
+        b"\xff\xff\xff\xff\x04\0\0\0abcd",
+        "Arrow stream is broken before byte 12, at row 0: the header of a message is not one",
+    );
     check(b"\xff\xff", "Arrow stream is broken before byte 2, at row 0: it ends inside a message");
-    check(b"\xff\xff\xff\xff\0\0\0\0x", "Arrow stream is broken before byte 8, at row 0: bytes follow the end of the stream");
+    check(
+        b"\xff\xff\xff\xff\0\0\0\0x",
+        "Arrow stream is broken before byte 8, at row 0: bytes follow the end of the stream",
+    );
     let good = stream(&[batch(vec![("a", Arc::new(Int64Array::from(vec![1, 2, 3])))])]);
     let cut = &good[..good.len() - 20];
     let failure = Case::new(BodyFormat::Arrow, cut).outcome().failure.unwrap();

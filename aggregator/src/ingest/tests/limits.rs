@@ -77,7 +77,11 @@ fn a_line_without_end_ends_the_request() {
         let mut case = Case::new(format, body.as_bytes());
         case.limits = small();
         let outcome = case.run(50);
-        assert_eq!(outcome.failure.as_deref(), Some("a row is not over after the limit of 200 bytes"), "{body}");
+        assert_eq!(
+            outcome.failure.as_deref(),
+            Some("a row is not over after the limit of 200 bytes"),
+            "{body}"
+        );
         assert_eq!(outcome.rows, ["a=1"]);
     }
 }
@@ -98,7 +102,8 @@ fn batches_close() {
     let sizes = |outcome: &Outcome| outcome.batches.iter().map(RecordBatch::num_rows).collect::<Vec<_>>();
     assert_eq!(sizes(&case.outcome()), [4, 4, 2]);
     // New columns in every row: the columns of a batch stay within the limit, and no value is lost.
-    let body: String = (0..10).map(|row| format!("{{\"x\":1,\"a{row}\":{row},\"b{row}\":\"{row}\"}}\n")).collect();
+    let body: String =
+        (0..10).map(|row| format!("{{\"x\":1,\"a{row}\":{row},\"b{row}\":\"{row}\"}}\n")).collect();
     let mut case = Case::new(NdJson, body.as_bytes());
     case.limits = small();
     let outcome = case.outcome();

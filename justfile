@@ -1,0 +1,28 @@
+# Recipes for developers. `just` alone lists them.
+
+_list:
+    @just --list --unsorted
+
+# Everything that has to hold before a change is shared
+test:
+    .ci/run
+
+# Start Gannet with events to ask about
+demo:
+    cargo run --release -- up --demo
+
+# Run the benchmarks
+bench *ARGS:
+    cargo bench -p gannet-benches {{ARGS}}
+
+# Format every crate
+fmt:
+    cargo fmt --all
+
+# Write the expectations of the golden files anew; read the diff before you keep it
+golden-complete:
+    GANNET_COMPLETE=1 cargo test -p gannet-tests --test golden
+
+# Advisories, licences and sources of the dependencies
+deny:
+    cargo deny check

@@ -1,0 +1,89 @@
+//! The same rows, held in every way there is. A question has one answer, however its rows are held.
+
+use crate::cluster::{Cluster, Settings, Shape};
+use crate::wait::until;
+
+/// A way to hold rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrangement {
+    /// One leaf, nothing sealed.
+    OpenRows,
+    /// One leaf, everything sealed.
+    Sealed,
+    /// Three leaves with a third each.
+    ThreeLeaves,
+    /// Three leaves, an aggregator above them, the root above that.
+    Intermediate,
+    /// One leaf that handed over and attached.
+    HandedOver,
+}
+
+impl Arrangement {
+    /// A cluster that holds these events: tables with lines of NDJSON, in order of arrival.
+    ///
+    /// # Panics
+    /// When an event is refused, or the rows do not get where they should be.
+    pub async fn hold(self, tables: &[(String, Vec<String>)]) -> Cluster {
+        let leaves = if matches!(self, Arrangement::ThreeLeaves | Arrangement::Intermediate) { 3 } else { 1 };
+        let shape = Shape { leaves, intermediate: self == Arrangement::Intermediate };
+        let settings = match self {
+            Arrangement::Sealed => Settings { leaf: |config| config.seal_age_seconds = 0, ..Settings::default() },
+            _ => Settings::default(),
+        };
+        let mut cluster = Cluster::start_with(shape, settings).await;
+        for leaf in 0..leaves {
+            cluster.feed(leaf, &batches_of(tables, leaf, leaves)).await;
+        }
+        let mut counts: Vec<(&str, u64)> = Vec::new();
+        for (table, lines) in tables {
+            match counts.iter_mut().find(|(name, _)| name == table) {
+                Some((_, rows)) => *rows += lines.len() as u64,
+                None => counts.push((table, lines.len() as u64)),
+            }
+        }
+        if self == Arrangement::HandedOver {
+            cluster.stop_leaf(0).await;
+            cluster.start_leaf(0).await;
+            until(60, "the root to see the leaf again", || async {
+                let source = cluster.status().await["leaves"][0]["source"].clone();
+                (source == "shared memory").then_some(())
+            })
+            .await;
+        }
+        cluster.wait_for_rows(&counts).await;
+        if self == Arrangement::Sealed {
+            let tables: Vec<&str> = counts.iter().map(|(table, _)| *table).collect();
+            cluster.seal(&tables).await;
+        }
+        cluster
+    }
+}
+
+/// The batches one leaf gets: every so-manieth line, in two halves, so that a column may change its type inside a
+/// batch, between batches and between leaves.
+fn batches_of(tables: &[(String, Vec<String>)], leaf: usize, leaves: usize) -> Vec<(String, String)> {
+    let mut batches = Vec::new();
+    for (table, lines) in tables {
+        let mine: Vec<&str> = lines.iter().skip(leaf).step_by(leaves).map(String::as_str).collect();
+        let (first, second) = mine.split_at(mine.len() / 2);
+        for half in [first, second].into_iter().filter(|half| !half.is_empty()) {
+            batches.push((table.clone(), half.join("\n") + "\n"));
+        }
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_goes_to_one_leaf() {
+        let lines: Vec<String> = (0..7).map(|n| n.to_string()).collect();
+        let tables = [("t".to_owned(), lines)];
+        let texts = |leaf| batches_of(&tables, leaf, 3).into_iter().map(|(_, text)| text).collect::<Vec<_>>();
+        assert_eq!(texts(0), ["0\n", "3\n6\n"]);
+        assert_eq!(texts(1), ["1\n", "4\n"]);
+        assert_eq!(texts(2), ["2\n", "5\n"]);
+    }
+}
