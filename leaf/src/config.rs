@@ -21,7 +21,8 @@ pub struct Config {
     pub scan_threads: usize,
     /// Open rows are sealed when their oldest has waited this long.
     pub seal_age_seconds: u64,
-    /// Rows older than this expire; 0 keeps them.
+    /// Rows older than this expire; 0, the default, keeps them until their memory is needed: somebody who loads a file
+    /// of last year must not see it vanish.
     pub retention_seconds: u64,
     /// Bytes that one table may take; beyond it its oldest row blocks expire. 0 means no limit but the leaf's memory.
     pub table_bytes_max: u64,
@@ -57,7 +58,6 @@ pub struct TableConfig {
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
-const DAY_SECONDS: u64 = 24 * 3600;
 
 impl Default for Config {
     fn default() -> Config {
@@ -68,7 +68,7 @@ impl Default for Config {
             memory_limit_bytes: 4 * GIB,
             scan_threads: 0,
             seal_age_seconds: 300,
-            retention_seconds: 30 * DAY_SECONDS,
+            retention_seconds: 0,
             table_bytes_max: 0,
             tables: BTreeMap::new(),
             tables_max: 10_000,

@@ -229,18 +229,6 @@ impl Cluster {
         until(SECONDS_MAX, "the leaf to be gone", || async { (Arc::strong_count(&leaf) == 1).then_some(()) }).await;
     }
 
-    /// Ends a leaf without hand-over, as `kill -9` does.
-    ///
-    /// # Panics
-    /// When it is stopped.
-    pub async fn kill_leaf(&mut self, index: usize) {
-        let (leaf, server) = self.leaves[index].running.take().unwrap_or_else(|| panic!("leaf {index} is stopped"));
-        server.task.abort();
-        let _ = server.task.await;
-        drop(server.stop);
-        until(SECONDS_MAX, "the leaf to be gone", || async { (Arc::strong_count(&leaf) == 1).then_some(()) }).await;
-    }
-
     /// Stops the root and starts it again on the same directory: what it knows is what its roster kept.
     ///
     /// # Panics

@@ -269,10 +269,12 @@ fn cell_text(cell: &Json, column_type: &str) -> String {
 }
 
 fn refusal_lines(refusal: &Refusal) -> Vec<String> {
-    let mut lines = vec![format!("{}: {}", refusal.code, refusal.message)];
+    // A message of several lines stands in one.
+    let in_one = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut lines = vec![format!("{}: {}", refusal.code, in_one(&refusal.message))];
     lines.extend(refusal.position.map(|(line, column)| format!("at {line}:{column}")));
-    lines.extend(refusal.detail.iter().map(|detail| format!("detail: {}", detail.replace('\n', " "))));
-    lines.extend(refusal.hint.iter().map(|hint| format!("hint: {}", hint.replace('\n', " "))));
+    lines.extend(refusal.detail.iter().map(|detail| format!("detail: {}", in_one(detail))));
+    lines.extend(refusal.hint.iter().map(|hint| format!("hint: {}", in_one(hint))));
     lines
 }
 

@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod golden;
 pub mod http;
 pub mod oracle;
+pub mod process;
 pub mod rows;
 pub mod segments;
 pub mod wait;

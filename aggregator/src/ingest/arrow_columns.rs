@@ -115,16 +115,23 @@ impl Columns {
             flatten(field.name().clone(), array, &mut leaves)
                 .map_err(|error| unreadable(field.name(), &error))?;
         }
-        let mut start = 0;
-        while start < batch.num_rows() {
+        for start in (0..batch.num_rows()).step_by(WINDOW_ROWS) {
             let rows = WINDOW_ROWS.min(batch.num_rows() - start);
-            let mut rejected = BTreeMap::new();
-            let weights = self.weigh(&leaves, start, rows, &mut rejected)?;
-            let rows = self.window_rows(&weights, &rejected);
-            rejected.retain(|row, _| *row < rows);
-            let window = self.window(&leaves, start, rows, rejected, tally)?;
-            out.push(window);
-            start += rows;
+            let mut refused = BTreeMap::new();
+            let weights = self.weigh(&leaves, start, rows, &mut refused)?;
+            let mut at = 0;
+            while let Some(rest) = weights.get(at..).filter(|rest| !rest.is_empty()) {
+                let next = refused.range(at..).next().map(|(row, _)| row - at);
+                let count = self.window_rows(rest, next);
+                let window = match next {
+                    Some(0) => {
+                        refused.remove(&at).map_or_else(BTreeMap::new, |error| BTreeMap::from([(0, error)]))
+                    }
+                    _ => BTreeMap::new(),
+                };
+                out.push(self.window(&leaves, start + at, count, window, tally)?);
+                at += count;
+            }
         }
         Ok(())
     }
@@ -159,22 +166,19 @@ impl Columns {
         Ok(sums)
     }
 
-    /// How many of the rows to handle at once. A row that is too large stands alone in its window.
-    fn window_rows(&self, weights: &[u64], rejected: &BTreeMap<usize, RowError>) -> usize {
+    /// How many of the rows to handle at once. A row that is refused for its size stands alone in its window.
+    fn window_rows(&self, weights: &[u64], next_refused: Option<usize>) -> usize {
+        let rows_max = match next_refused {
+            Some(0) => 1,
+            Some(row) => row,
+            None => weights.len(),
+        };
         let mut sum = 0_u64;
-        for (row, bytes) in weights.iter().enumerate() {
-            if row > 0 && rejected.contains_key(&row) {
-                return row;
-            }
-            sum = sum.saturating_add(*bytes);
-            if sum > self.limits.batch_bytes_max as u64 {
-                return row.max(1);
-            }
-            if row == 0 && rejected.contains_key(&row) {
-                return 1;
-            }
-        }
-        weights.len().min(self.limits.batch_rows_max).max(1)
+        let fits = |bytes: &&u64| {
+            sum = sum.saturating_add(**bytes);
+            sum <= self.limits.batch_bytes_max as u64
+        };
+        weights.iter().take(rows_max.min(self.limits.batch_rows_max)).take_while(fits).count().max(1)
     }
 
     fn window(
@@ -340,11 +344,10 @@ fn add_weights(array: &ArrayRef, fixed: u64, weights: &mut [u64]) -> Result<(), 
         }
         DataType::Dictionary(..) => {
             let dictionary = array.as_any_dictionary();
-            let mut values = vec![0; dictionary.values().len()];
-            add_weights(dictionary.values(), fixed, &mut values)?;
+            let values = dictionary.values();
             for (row, key) in dictionary_keys(dictionary)?.iter().enumerate() {
-                let key = key.and_then(|key| usize::try_from(key).ok());
-                add(row, key.and_then(|key| values.get(key).copied()).unwrap_or(fixed));
+                let key = key.and_then(|key| usize::try_from(key).ok()).filter(|key| *key < values.len());
+                add(row, key.and_then(|key| text_length(values, key)).unwrap_or(fixed));
             }
         }
         DataType::List(_) => {
@@ -378,6 +381,21 @@ fn add_weights(array: &ArrayRef, fixed: u64, weights: &mut [u64]) -> Result<(), 
         _ => (0..array.len()).for_each(|row| add(row, fixed)),
     }
     Ok(())
+}
+
+/// Bytes of one text; `None` for values of fixed width. `row` is one of the array's.
+fn text_length(array: &ArrayRef, row: usize) -> Option<u64> {
+    let length = match array.data_type() {
+        DataType::Utf8 => array.as_string::<i32>().value(row).len(),
+        DataType::LargeUtf8 => array.as_string::<i64>().value(row).len(),
+        DataType::Utf8View => array.as_string_view().value(row).len(),
+        DataType::Binary => array.as_binary::<i32>().value(row).len(),
+        DataType::LargeBinary => array.as_binary::<i64>().value(row).len(),
+        DataType::BinaryView => array.as_binary_view().value(row).len(),
+        DataType::FixedSizeBinary(_) => array.as_fixed_size_binary().value(row).len(),
+        _ => return None,
+    };
+    Some(length as u64)
 }
 
 /// Adds the weights of list items to the rows they belong to; `ends` begins with the start of the first list.

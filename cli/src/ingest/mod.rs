@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::client::{Client, ClientArgs};
 use crate::ingest::cut::{Limits, Piece};
-use crate::ingest::post::{PostFailure, Reply, Target};
+use crate::ingest::post::{PostFailure, Reply, Rest, Target};
 use crate::ingest::source::{Format, Reading, Source};
 use crate::outcome::{Exit, Failure, Outcome};
 use crate::units;
@@ -252,7 +252,6 @@ struct Account {
     unknown: u64,
     shown: Vec<String>,
     notes: Vec<String>,
-    durability: String,
     interrupted: bool,
 }
 
@@ -265,49 +264,53 @@ impl Account {
             unknown: 0,
             shown: Vec::new(),
             notes: Vec::new(),
-            durability: String::new(),
             interrupted: false,
         }
     }
 
     fn add(&mut self, source: &Source, outcome: Result<Posted, Failure>) -> Result<(), Failure> {
-        let posted = outcome?;
-        match posted.result {
+        let Posted { first_row, rows, result } = outcome?;
+        let (failure, rest, reply) = match result {
             Ok(reply) => {
-                self.accepted += reply.accepted;
-                self.rejected += reply.rejected_all();
-                for rejection in reply.rejected {
-                    if self.shown.len() < REJECTIONS_SHOWN {
-                        let row = posted.first_row.saturating_add(rejection.row);
-                        self.shown.push(format!("  {source}:{row}: {}", rejection.error));
-                    }
-                }
-                for note in reply.notes {
-                    if !self.notes.contains(&note) && self.notes.len() < REJECTIONS_SHOWN {
-                        self.notes.push(note);
-                    }
-                }
-                self.durability = reply.durability;
-                Ok(())
+                self.note(source, first_row, reply);
+                return Ok(());
             }
-            Err(PostFailure { mut failure, accepted }) => {
-                let (first, last) = (posted.first_row, posted.first_row + posted.rows.saturating_sub(1));
-                let rows = format!("Rows {} to {} of {source}", units::count(first), units::count(last));
-                let fate = match accepted {
-                    Some(0) => "none of them was accepted".to_owned(),
-                    Some(some) => {
-                        self.accepted += some;
-                        format!("the first of them were accepted: {}", units::count(some))
-                    }
-                    None => {
-                        self.unknown += posted.rows;
-                        "nobody knows whether they were accepted".to_owned()
-                    }
-                };
-                let mut detail =
-                    failure.detail.take().map_or_else(String::new, |detail| format!("{detail}\n"));
-                detail.push_str(&format!("{rows} failed, {fate}; rows before them are in the summary."));
-                Err(failure.detail(detail))
+            Err(PostFailure { failure, reply, rest }) => (failure, rest, reply),
+        };
+        let accepted = reply.accepted;
+        let known = accepted + reply.rejected_all();
+        self.note(source, first_row, reply);
+        let last_row = first_row + rows.saturating_sub(1);
+        let which =
+            format!("Rows {} to {} of {source} failed", units::count(first_row), units::count(last_row));
+        let fate = match (rest, accepted) {
+            (Rest::NotAccepted, 0) => "none of them was accepted".to_owned(),
+            (Rest::NotAccepted, some) => format!("{} of them were accepted before that", units::count(some)),
+            (Rest::Unknown, 0) => "nobody knows whether they were accepted".to_owned(),
+            (Rest::Unknown, some) => {
+                format!("{} of them were surely accepted, nobody knows about the others", units::count(some))
+            }
+        };
+        if rest == Rest::Unknown {
+            self.unknown += rows.saturating_sub(known);
+        }
+        let mut failure = failure;
+        let said = failure.detail.take().map_or_else(String::new, |detail| format!("{detail}\n"));
+        Err(failure.detail(format!("{said}{which}, {fate}; rows before them are in the summary.")))
+    }
+
+    fn note(&mut self, source: &Source, first_row: u64, reply: Reply) {
+        self.accepted += reply.accepted;
+        self.rejected += reply.rejected_all();
+        let room = REJECTIONS_SHOWN - self.shown.len();
+        self.shown.extend(reply.rejected.into_iter().take(room).map(|rejection| {
+            format!("  {source}:{}: {}", first_row.saturating_add(rejection.row), rejection.error)
+        }));
+        for note in reply.notes {
+            // The server speaks to those who write requests themselves.
+            let note = note.replace("post with ?time_field=", "use --time-field ");
+            if !self.notes.contains(&note) && self.notes.len() < REJECTIONS_SHOWN {
+                self.notes.push(note);
             }
         }
     }
@@ -381,18 +384,20 @@ mod tests {
 
     #[test]
     fn a_failure_names_its_rows_and_their_fate() {
-        let check = |accepted: Option<u64>, fate: &str, unknown: u64| {
+        let check = |accepted: u64, rest: Rest, fate: &str, unknown: u64| {
             let mut account = Account::new();
-            let failure = PostFailure { failure: Failure::failed("no room"), accepted };
+            let reply = Reply { accepted, rejected_count: Some(1), ..Reply::default() };
+            let failure = PostFailure { failure: Failure::failed("no room"), reply, rest };
             let failure = account.add(&Source::Stdin, posted(1001, 500, Err(failure))).unwrap_err();
             assert_eq!(
                 failure.detail.unwrap(),
                 format!("Rows 1,001 to 1,500 of stdin failed, {fate}; rows before them are in the summary.")
             );
-            assert_eq!(account.unknown, unknown);
+            assert_eq!((account.accepted, account.rejected, account.unknown), (accepted, 1, unknown));
         };
-        check(Some(0), "none of them was accepted", 0);
-        check(Some(20), "the first of them were accepted: 20", 0);
-        check(None, "nobody knows whether they were accepted", 500);
+        check(0, Rest::NotAccepted, "none of them was accepted", 0);
+        check(20, Rest::NotAccepted, "20 of them were accepted before that", 0);
+        check(0, Rest::Unknown, "nobody knows whether they were accepted", 499);
+        check(20, Rest::Unknown, "20 of them were surely accepted, nobody knows about the others", 479);
     }
 }

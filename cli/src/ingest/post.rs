@@ -1,7 +1,8 @@
 //! Posts pieces of rows and reads what became of them.
 //!
-//! A piece is sent again only when it is certain that nothing of it was accepted: the server said so, or there was no
-//! connection to send it over. An outcome nobody knows ends the ingest, because rows could be counted twice.
+//! A piece is sent again only when it is certain that nothing of it was accepted: the server said so and asked to come
+//! back, or there was no connection to send it over. An outcome nobody knows ends the ingest, because rows could be
+//! counted twice.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 
-use crate::client::Client;
+use crate::client::{Client, server_error};
 use crate::ingest::cut::Piece;
 use crate::outcome::{Exit, Failure};
 
@@ -34,7 +35,7 @@ pub(crate) struct Target {
 }
 
 /// What became of a piece.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub(crate) struct Reply {
     /// Rows accepted.
@@ -50,7 +51,7 @@ pub(crate) struct Reply {
 }
 
 /// A row that was not accepted.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub(crate) struct Rejection {
     /// Its number in the request, from 0.
@@ -66,13 +67,24 @@ impl Reply {
     }
 }
 
-/// A piece that failed, and what of it was accepted before that, as far as it is known.
+/// A piece that failed, and what became of its rows before that, as far as it is known.
 #[derive(Debug)]
 pub(crate) struct PostFailure {
     /// Why.
     pub(crate) failure: Failure,
-    /// Rows of the piece that were accepted; `None` when nobody knows.
-    pub(crate) accepted: Option<u64>,
+    /// What is known of its rows.
+    pub(crate) reply: Reply,
+    /// Whether rows beyond those may have been accepted as well.
+    pub(crate) rest: Rest,
+}
+
+/// The rows of a failed piece of which the reply says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// They were not accepted.
+    NotAccepted,
+    /// Nobody knows.
+    Unknown,
 }
 
 /// How one attempt ended, other than well.
@@ -94,7 +106,7 @@ impl Target {
             };
             let wait = jittered(wait.unwrap_or(backoff).clamp(backoff, BACKOFF_MAX));
             if started.elapsed() + wait > self.patience {
-                return Err(PostFailure { failure, accepted: Some(0) });
+                return Err(PostFailure { failure, reply: Reply::default(), rest: Rest::NotAccepted });
             }
             tracing::info!(
                 reason = failure.message,
@@ -115,7 +127,8 @@ impl Target {
         if let Some(field) = &self.time_field {
             request = request.query(&[("time_field", field)]);
         }
-        let unknown = |failure: Failure| Refused::ForGood(PostFailure { failure, accepted: None });
+        let unknown =
+            |failure| Refused::ForGood(PostFailure { failure, reply: Reply::default(), rest: Rest::Unknown });
         let response = match self.client.send(request, self.timeout).await {
             Ok(response) => response,
             Err(failure) if failure.not_sent => return Err(Refused::ForNow { failure, wait: None }),
@@ -124,31 +137,47 @@ impl Target {
         let status = response.status();
         let wait = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let body = response.bytes().await.map_err(|error| {
-            unknown(Failure::new(
-                Exit::Unreachable,
-                format!("the reply of {} broke off: {error}", self.client.address()),
-            ))
+            let address = self.client.address();
+            unknown(Failure::new(Exit::Unreachable, format!("the reply of {address} broke off: {error}")))
         })?;
         if status.is_success() {
             return self.client.decode(&body).map_err(unknown);
         }
         let failure = self.client.refusal(status, &body);
-        let accepted = accepted_of_refusal(&body);
-        let for_now = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-        if for_now && accepted == Some(0) {
-            return Err(Refused::ForNow { failure, wait: wait.map(Duration::from_secs) });
+        match fate(status, wait.is_some(), &body) {
+            // Whole pieces of bad rows do not stop those after them.
+            Fate::AllRejected(reply) => Ok(reply),
+            Fate::ComeBack => Err(Refused::ForNow { failure, wait: wait.map(Duration::from_secs) }),
+            Fate::Failed(reply, rest) => Err(Refused::ForGood(PostFailure { failure, reply, rest })),
         }
-        Err(Refused::ForGood(PostFailure { failure, accepted }))
     }
 }
 
-/// Rows that were accepted although the request failed; `None` when the reply does not say.
-fn accepted_of_refusal(body: &[u8]) -> Option<u64> {
-    #[derive(Deserialize)]
-    struct Envelope {
-        accepted: Option<u64>,
+/// What a reply with an error status says about the rows.
+#[derive(Debug, PartialEq)]
+enum Fate {
+    AllRejected(Reply),
+    ComeBack,
+    Failed(Reply, Rest),
+}
+
+fn fate(status: StatusCode, asks_to_come_back: bool, body: &[u8]) -> Fate {
+    if server_error(body).is_none() {
+        return Fate::Failed(Reply::default(), Rest::Unknown);
     }
-    serde_json::from_slice::<Envelope>(body).ok()?.accepted
+    // A refusal before anything of the body was read says nothing of rows, which is the same as none.
+    let reply: Reply = serde_json::from_slice(body).unwrap_or_default();
+    if status == StatusCode::BAD_REQUEST && reply.accepted == 0 && reply.rejected_all() > 0 {
+        return Fate::AllRejected(reply);
+    }
+    let for_now = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    match (for_now && asks_to_come_back, reply.accepted) {
+        (true, 0) => Fate::ComeBack,
+        (true, _) => Fate::Failed(reply, Rest::NotAccepted),
+        // A server that fails does not know what became of rows on their way to a leaf.
+        (false, _) if status.is_server_error() => Fate::Failed(reply, Rest::Unknown),
+        (false, _) => Fate::Failed(reply, Rest::NotAccepted),
+    }
 }
 
 /// Between the whole wait and half as much again, so that clients which were refused together do not return together.
@@ -162,9 +191,6 @@ mod tests {
 
     #[test]
     fn replies_say_what_was_accepted() {
-        assert_eq!(accepted_of_refusal(br#"{"error":{},"accepted":7}"#), Some(7));
-        assert_eq!(accepted_of_refusal(br#"{"error":{}}"#), None);
-        assert_eq!(accepted_of_refusal(b"<html>"), None);
         let reply: Reply = serde_json::from_str(
             r#"{"accepted":1,"rejected":[{"row":0,"error":"e"}],"durability":"memory"}"#,
         )
@@ -173,6 +199,28 @@ mod tests {
         let many: Reply =
             serde_json::from_str(r#"{"accepted":1,"rejected":[],"rejected_count":900}"#).unwrap();
         assert_eq!(many.rejected_all(), 900);
+    }
+
+    #[test]
+    fn only_what_was_surely_not_accepted_is_sent_again() {
+        let check = |status: u16, comes_back, body: &str, expect: Fate| {
+            assert_eq!(
+                fate(StatusCode::from_u16(status).unwrap(), comes_back, body.as_bytes()),
+                expect,
+                "{body}"
+            );
+        };
+        let some = |accepted| Reply { accepted, ..Reply::default() };
+        check(429, true, r#"{"error":{"code":"overloaded"}}"#, Fate::ComeBack);
+        check(503, true, r#"{"error":{},"accepted":0}"#, Fate::ComeBack);
+        check(503, true, r#"{"error":{},"accepted":7}"#, Fate::Failed(some(7), Rest::NotAccepted));
+        // Rows may have been taken: nobody asks to come back.
+        check(503, false, r#"{"error":{},"accepted":0}"#, Fate::Failed(some(0), Rest::Unknown));
+        check(500, false, r#"{"error":{},"accepted":7}"#, Fate::Failed(some(7), Rest::Unknown));
+        check(400, false, r#"{"error":{},"accepted":7}"#, Fate::Failed(some(7), Rest::NotAccepted));
+        check(502, false, "<html>", Fate::Failed(some(0), Rest::Unknown));
+        let rejected = Reply { rejected_count: Some(3), ..Reply::default() };
+        check(400, false, r#"{"error":{},"accepted":0,"rejected_count":3}"#, Fate::AllRejected(rejected));
     }
 
     #[test]

@@ -2,8 +2,7 @@
 //! program, starts again what dies, and at the end lets every leaf hand its rows over.
 //!
 //! Invariants: one supervisor for a data directory; the aggregator stops before any leaf, so that no answer is thinner
-//! than it says because of a stop; a leaf is killed only after its time to hand over is long gone or when a person
-//! insists; no process outlives the supervisor without stopping too. Everything runs on the main thread, because the
+//! than it says because of a stop; a leaf is killed only when a person insists, because its rows die with it; no process outlives the supervisor without stopping too. Everything runs on the main thread, because the
 //! system ties "my parent died" to the thread that started a process.
 
 use std::net::TcpListener;
@@ -32,8 +31,12 @@ pub(crate) mod terminal;
 
 /// The aggregator finishes requests and saves its roster in less.
 const AGGREGATOR_STOP_MAX: Duration = Duration::from_secs(15);
-/// A leaf gives its hand-over up after 60 seconds; one that takes this long hangs.
-const LEAF_STOP_MAX: Duration = Duration::from_secs(90);
+/// A hand-over has a minute. A leaf that takes longer waits for room in shared memory, or hangs.
+const LEAF_STOP_PATIENCE: Duration = Duration::from_secs(75);
+
+/// How often a leaf's socket is tried, and for how long, before the aggregator starts.
+const SOCKET_LOOK: Duration = Duration::from_millis(20);
+const SOCKETS_MAX: Duration = Duration::from_secs(3);
 
 /// Run everything on this machine: leaves, an aggregator, and somebody who looks after them.
 #[derive(Debug, Args)]
@@ -148,6 +151,7 @@ impl Gannet {
         let (aggregator_order, aggregator_orders) = watch::channel(Order::Run);
         let (leaves_order, leaves_orders) = watch::channel(Order::Run);
         let mut running = JoinSet::new();
+        let sockets = leaves.iter().map(|name| folder.path.join(name).join("leaf.sock")).collect();
         let mut aggregator_args: Vec<String> =
             ["aggregator", "--data-dir", "aggregator", "--http-on-stdin"].map(str::to_owned).to_vec();
         for name in leaves.iter().map(String::as_str).chain(["aggregator"]) {
@@ -181,7 +185,12 @@ impl Gannet {
             listener: Some(listener),
         };
         Ok(Gannet {
-            aggregator: tokio::spawn(aggregator.supervise(aggregator_orders, terminal.clone())),
+            aggregator: tokio::spawn(start_after_leaves(
+                sockets,
+                aggregator,
+                aggregator_orders,
+                terminal.clone(),
+            )),
             leaves: running,
             aggregator_order,
             leaves_order,
@@ -239,8 +248,8 @@ impl Gannet {
             *order = (*order).max(Order::Stop);
             raised
         });
-        let mut too_long = std::pin::pin!(tokio::time::sleep(LEAF_STOP_MAX));
-        let mut late = false;
+        let late_from = tokio::time::Instant::now() + LEAF_STOP_PATIENCE;
+        let mut late = tokio::time::interval_at(late_from, LEAF_STOP_PATIENCE);
         loop {
             tokio::select! {
                 leaf = self.leaves.join_next() => match leaf {
@@ -248,17 +257,38 @@ impl Gannet {
                     Some(Ok(leaf)) => ended.push(leaf),
                     Some(Err(error)) => terminal.say(&format!("a leaf was lost sight of: {error}")),
                 },
-                () = &mut too_long, if !late => {
-                    late = true;
-                    let waited = units::seconds(LEAF_STOP_MAX.as_secs_f64());
-                    terminal.say(&format!("killing leaves that did not stop within {waited}"));
-                    self.leaves_order.send_replace(Order::Kill);
-                }
+                _ = late.tick() => terminal.say(&format!(
+                    "{} still running and not killed, because rows would be lost; Ctrl-C {} kills",
+                    match self.leaves.len() { 1 => "1 leaf is".to_owned(), count => format!("{count} leaves are") },
+                    if asked == 0 { "twice" } else { "again" },
+                )),
                 () = signals.next() => insist(&mut asked, &[&self.leaves_order], terminal),
             }
         }
         Ok(report(ended, leaves, asked, terminal))
     }
+}
+
+/// Starts the aggregator when the leaves listen, or soon anyway: asking leaves that are not there yet would only fill
+/// the logs. Requests that come before that wait in the queue of the listener.
+async fn start_after_leaves(
+    sockets: Vec<PathBuf>,
+    aggregator: Part,
+    mut orders: watch::Receiver<Order>,
+    terminal: Terminal,
+) -> Ended {
+    let listening = async {
+        for socket in sockets {
+            while tokio::net::UnixStream::connect(&socket).await.is_err() {
+                tokio::time::sleep(SOCKET_LOOK).await;
+            }
+        }
+    };
+    tokio::select! {
+        _ = tokio::time::timeout(SOCKETS_MAX, listening) => {}
+        _ = orders.wait_for(|order| *order > Order::Run) => {}
+    }
+    aggregator.supervise(orders, terminal).await
 }
 
 /// The second request to stop is answered, the third kills.

@@ -85,7 +85,7 @@ impl Part {
     pub(crate) async fn supervise(self, mut orders: watch::Receiver<Order>, terminal: Terminal) -> Ended {
         let mut backoff = BACKOFF_FIRST;
         let mut ran = Ran { status: None, killed: false, notices: Vec::new() };
-        loop {
+        while *orders.borrow() == Order::Run {
             let started = Instant::now();
             match self.start() {
                 Ok((child, log)) => ran = self.watch(child, log, &mut orders, &terminal).await,
@@ -109,6 +109,7 @@ impl Part {
             }
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
+        self.ended(ran)
     }
 
     fn start(&self) -> std::io::Result<(Child, Log)> {

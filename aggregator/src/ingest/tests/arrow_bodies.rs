@@ -297,9 +297,9 @@ fn hostile_streams_end_in_an_error() {
     assert!(failure.ends_with("it ends inside a message"), "{failure}");
 }
 
-/// Whatever bit of a stream of all kinds of columns flips, the process lives.
+/// Whatever bit of a stream of all kinds of columns flips, it ends in rows or an error.
 #[test]
-fn flipped_bits_cause_no_panic() {
+fn flipped_bits_are_survived() {
     let mut lists = ListBuilder::new(StringBuilder::new());
     lists.append_value([Some("x"), None]);
     lists.append_value([Some("y")]);
@@ -316,13 +316,10 @@ fn flipped_bits_cause_no_panic() {
     for compression in [None, Some(CompressionType::ZSTD)] {
         let options = IpcWriteOptions::default().try_with_compression(compression).unwrap();
         let good = stream_with(std::slice::from_ref(&batch), options);
-        let hook = std::panic::take_hook();
-        std::panic::set_hook(Box::new(|_| {}));
         for place in 0..good.len() {
             let mut body = good.clone();
             body[place] ^= 1 << (place % 8);
             Case::new(BodyFormat::Arrow, &body).run(body.len());
         }
-        std::panic::set_hook(hook);
     }
 }

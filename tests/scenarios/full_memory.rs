@@ -1,0 +1,85 @@
+//! A leaf has a limit, and meets it.
+//!
+//! When there are sealed rows, the oldest go, and answers are complete about what is there. When there is nothing
+//! to let go, new rows are refused by name, with a hint to come back, and what was there stays as it was.
+
+use std::fmt::Write;
+
+use gannet_tests::cluster::{Cluster, Settings, Shape};
+use serde_json::json;
+
+const ONE: Shape = Shape { leaves: 1, intermediate: false };
+
+/// Rows that do not compress: each carries a text of its own.
+fn bulky(from: u64, until: u64) -> String {
+    let mut text = String::new();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for number in from..until {
+        let _ = write!(text, "{{\"time\":{},\"n\":{number},\"text\":\"", 1_772_323_200 + number);
+        for part in 0..8 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(number * 8 + part + 1);
+            let _ = write!(text, "{state:016x}");
+        }
+        text.push_str("\"}\n");
+    }
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_rows_go_first() {
+    const ROWS: u64 = 60_000;
+    const STEP: u64 = 5_000;
+    let settings = Settings {
+        leaf: |config| {
+            config.memory_limit_bytes = 5 << 20;
+            config.seal_age_seconds = 0;
+        },
+        ..Settings::default()
+    };
+    let cluster = Cluster::start_with(ONE, settings).await;
+    for from in (0..ROWS).step_by(STEP as usize) {
+        cluster.client().ingest("t", &bulky(from, from + STEP)).await;
+        cluster.seal(&["t"]).await;
+    }
+    let answer = cluster.client().answer("SELECT count(*), min(n), max(n) FROM t").await;
+    let int = |column: usize| answer.rows[0][column].as_u64().unwrap();
+    let (count, min, max) = (int(0), int(1), int(2));
+    assert!(count < ROWS && count >= STEP, "{count} of {ROWS} rows of about 150 bytes are in 5 MiB");
+    // What is left is the newest, without a gap.
+    assert_eq!((max, max - min + 1), (ROWS - 1, count));
+    // Expired is not missing: nobody expects those rows.
+    assert_eq!((answer.completeness.ratio, answer.completeness.rows_covered), (Some(1.0), count));
+    let used = cluster.leaf(0).used_bytes();
+    assert!(used <= 5 << 20, "{used} bytes in use");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_do_not_fit_are_refused_by_name() {
+    let settings = Settings { leaf: |config| config.memory_limit_bytes = 2 << 20, ..Settings::default() };
+    let cluster = Cluster::start_with(ONE, settings).await;
+    cluster.client().ingest("t", &bulky(0, 2_000)).await;
+    // Nothing is sealed here, so nothing can go.
+    let mut refused = None;
+    let mut taken = 2_000;
+    for from in (2_000..100_000).step_by(2_000) {
+        let body = bulky(from, from + 2_000).into_bytes();
+        let reply = cluster.client().post("/v1/events/t", "application/x-ndjson", None, body).await;
+        match reply.status {
+            200 => taken += 2_000,
+            _ => {
+                refused = Some(reply);
+                break;
+            }
+        }
+    }
+    let reply = refused.expect("100,000 rows of about 150 bytes do not fit into 2 MiB");
+    let refusal = reply.refusal();
+    assert_eq!((refusal.status, refusal.code.as_str()), (429, "overloaded"));
+    for part in ["leaf-0", "table t", "2097152"] {
+        assert!(refusal.all().contains(part), "{part} is not in {refusal:?}");
+    }
+    assert!(reply.headers.contains_key("retry-after"), "{:?}", reply.headers);
+    let answer = cluster.client().answer("SELECT count(*), max(n) FROM t").await;
+    assert_eq!(answer.rows, [vec![json!(taken), json!(taken - 1)]]);
+    assert_eq!(answer.completeness.ratio, Some(1.0));
+}
