@@ -57,9 +57,9 @@ pub(crate) struct ServerError {
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub(crate) struct Position {
     /// Line.
-    pub(crate) line: usize,
+    pub(crate) line: u32,
     /// Column.
-    pub(crate) column: usize,
+    pub(crate) column: u32,
 }
 
 impl Client {

@@ -63,7 +63,7 @@ pub(crate) struct Failure {
     /// What to do.
     pub(crate) hint: Option<String>,
     /// Line and column in the SQL, from 1, as the server gave them.
-    pub(crate) position: Option<(usize, usize)>,
+    pub(crate) position: Option<(u32, u32)>,
     /// There was no connection, so the server cannot have seen anything of the request.
     pub(crate) not_sent: bool,
 }

@@ -166,7 +166,26 @@ fn print(out: &mut dyn Write, answer: &Answer, format: Format, max_rows: Option<
     Ok(())
 }
 
+/// The answer to EXPLAIN: the plan as it is indented, a line a step.
+fn print_plan(out: &mut dyn Write, rows: &[Vec<Value>]) -> io::Result<()> {
+    for plan in rows.iter().filter_map(|row| row.get(1)).filter_map(Value::as_str) {
+        for line in plan.lines() {
+            let shown: String = line.chars().filter(|c| !c.is_control()).collect();
+            writeln!(out, "{shown}")?;
+        }
+    }
+    Ok(())
+}
+
+fn is_plan(answer: &Answer) -> bool {
+    let names = answer.columns.iter().map(|column| column.name.as_str());
+    names.eq(["plan_type", "plan"])
+}
+
 fn print_table(out: &mut dyn Write, answer: &Answer, rows: &[Vec<Value>], style: Style) -> io::Result<()> {
+    if is_plan(answer) {
+        return print_plan(out, rows);
+    }
     let is_number = |index: usize, type_name: &str| {
         matches!(type_name, "int" | "float")
             || rows
@@ -206,7 +225,7 @@ fn footer(answer: &Answer, shown: usize) -> String {
 /// Adds the line of SQL that the failure points to, with a caret below the place.
 fn with_excerpt(mut failure: Failure, sql: &str) -> Failure {
     if let Some((line, column)) = failure.position {
-        failure.excerpt = excerpt(sql, line, column);
+        failure.excerpt = excerpt(sql, line as usize, column as usize);
     }
     failure
 }
@@ -244,6 +263,18 @@ mod tests {
         let mut out = Vec::new();
         print(&mut out, answer, format, max_rows).unwrap();
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_plan_is_printed_as_it_is_indented() {
+        let plan = serde_json::from_value(json!({
+            "columns": [{"name": "plan_type", "type": "string"}, {"name": "plan", "type": "string"}],
+            "rows": [["physical_plan", "Sort\n  Gannet\n"]],
+            "completeness": {"ratio": 1.0, "rows_covered": 0, "rows_expected": 0, "leaves_asked": 0,
+                "leaves_answered": 0, "missing": []},
+            "stats": {"elapsed_ms": 1.0, "rows_scanned": 0, "blocks_scanned": 0},
+        }));
+        assert_eq!(printed(&plan.unwrap(), Format::Table, None), "Sort\n  Gannet\n");
     }
 
     #[test]

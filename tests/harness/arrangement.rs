@@ -27,7 +27,9 @@ impl Arrangement {
         let leaves = if matches!(self, Arrangement::ThreeLeaves | Arrangement::Intermediate) { 3 } else { 1 };
         let shape = Shape { leaves, intermediate: self == Arrangement::Intermediate };
         let settings = match self {
-            Arrangement::Sealed => Settings { leaf: |config| config.seal_age_seconds = 0, ..Settings::default() },
+            Arrangement::Sealed => {
+                Settings { leaf: |config| config.seal_age_seconds = 0, ..Settings::default() }
+            }
             _ => Settings::default(),
         };
         let mut cluster = Cluster::start_with(shape, settings).await;

@@ -116,7 +116,8 @@ impl Cluster {
             cluster.leaves.push(LeafSlot { config, running: None });
             cluster.start_leaf(index).await;
         }
-        let mut children: Vec<String> = cluster.leaves.iter().map(|slot| slot.config.listen.clone()).collect();
+        let mut children: Vec<String> =
+            cluster.leaves.iter().map(|slot| slot.config.listen.clone()).collect();
         if shape.intermediate {
             let grpc = format!("unix:{}", cluster.path("intermediate.sock").display());
             let intermediate = cluster.start_aggregator("intermediate", children, Some(grpc.clone())).await;
@@ -148,7 +149,12 @@ impl Cluster {
         config
     }
 
-    async fn start_aggregator(&self, name: &str, children: Vec<String>, grpc: Option<String>) -> AggregatorSlot {
+    async fn start_aggregator(
+        &self,
+        name: &str,
+        children: Vec<String>,
+        grpc: Option<String>,
+    ) -> AggregatorSlot {
         let mut config = gannet_aggregator::Config {
             data_dir: self.path(name),
             children,
@@ -204,7 +210,9 @@ impl Cluster {
         let listener = Listener::bind(&address).await.map_err(|error| error.to_string())?;
         let served = Arc::clone(&leaf);
         let server = Server::spawn(|stopping| async move {
-            gannet_leaf::service::serve(served, listener, told(stopping)).await.map_err(|error| error.to_string())
+            gannet_leaf::service::serve(served, listener, told(stopping))
+                .await
+                .map_err(|error| error.to_string())
         });
         self.leaves[index].running = Some((leaf, server));
         Ok(())
@@ -223,10 +231,12 @@ impl Cluster {
     /// # Panics
     /// When it does not hand over.
     pub async fn stop_leaf(&mut self, index: usize) {
-        let (leaf, server) = self.leaves[index].running.take().unwrap_or_else(|| panic!("leaf {index} is stopped"));
+        let (leaf, server) =
+            self.leaves[index].running.take().unwrap_or_else(|| panic!("leaf {index} is stopped"));
         server.stop().await.unwrap_or_else(|error| panic!("leaf {index}: {error}"));
         // The directory is free when the last of the leaf is gone.
-        until(SECONDS_MAX, "the leaf to be gone", || async { (Arc::strong_count(&leaf) == 1).then_some(()) }).await;
+        until(SECONDS_MAX, "the leaf to be gone", || async { (Arc::strong_count(&leaf) == 1).then_some(()) })
+            .await;
     }
 
     /// Stops the root and starts it again on the same directory: what it knows is what its roster kept.
@@ -245,7 +255,8 @@ impl Cluster {
     /// When an event is not taken.
     pub async fn feed(&self, leaf: usize, batches: &[(String, String)]) {
         let directory = format!("feeder-{leaf}");
-        let feeder = self.start_aggregator(&directory, vec![self.leaves[leaf].config.listen.clone()], None).await;
+        let feeder =
+            self.start_aggregator(&directory, vec![self.leaves[leaf].config.listen.clone()], None).await;
         for (table, ndjson) in batches {
             feeder.client.ingest(table, ndjson).await;
         }
@@ -280,7 +291,8 @@ impl Cluster {
     /// When it never does.
     pub async fn wait_for_rows(&self, tables: &[(&str, u64)]) {
         let expected: Vec<(String, u64)> = {
-            let mut expected: Vec<_> = tables.iter().map(|(name, rows)| ((*name).to_owned(), *rows)).collect();
+            let mut expected: Vec<_> =
+                tables.iter().map(|(name, rows)| ((*name).to_owned(), *rows)).collect();
             expected.sort();
             expected
         };
@@ -289,7 +301,9 @@ impl Cluster {
             let mut found: Vec<(String, u64)> = shown
                 .rows
                 .iter()
-                .map(|row| (row[0].as_str().unwrap_or_default().to_owned(), row[1].as_u64().unwrap_or_default()))
+                .map(|row| {
+                    (row[0].as_str().unwrap_or_default().to_owned(), row[1].as_u64().unwrap_or_default())
+                })
                 .collect();
             found.sort();
             (found == expected).then_some(())

@@ -88,7 +88,8 @@ impl Golden {
     /// # Panics
     /// With file and line, when it is not a golden file.
     pub fn read(path: &Path) -> Golden {
-        let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let text =
+            std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         Golden::parse(&path.file_name().unwrap().to_string_lossy(), &text)
     }
 
@@ -118,7 +119,8 @@ impl Golden {
         let mut words = self.lines[start].split_whitespace();
         let kind = match words.next() {
             Some("rows") => {
-                let table = words.next().unwrap_or_else(|| panic!("{place}: rows of which table?")).to_owned();
+                let table =
+                    words.next().unwrap_or_else(|| panic!("{place}: rows of which table?")).to_owned();
                 self.rows.push((table, self.lines[start + 1..end].to_vec()));
                 return;
             }
@@ -227,8 +229,10 @@ impl Question {
 }
 
 fn line_fits(expected: &str, found: &str) -> bool {
-    let (expected, found): (Vec<&str>, Vec<&str>) = (expected.split(" | ").collect(), found.split(" | ").collect());
-    expected.len() == found.len() && expected.iter().zip(found).all(|(expected, found)| cell_fits(expected, found))
+    let (expected, found): (Vec<&str>, Vec<&str>) =
+        (expected.split(" | ").collect(), found.split(" | ").collect());
+    expected.len() == found.len()
+        && expected.iter().zip(found).all(|(expected, found)| cell_fits(expected, found))
 }
 
 fn cell_fits(expected: &str, found: &str) -> bool {
@@ -249,7 +253,8 @@ fn cell_fits(expected: &str, found: &str) -> bool {
 
 fn answer_lines(answer: &Answer) -> Vec<String> {
     let row = |row: &Vec<Json>| {
-        let cells = row.iter().zip(&answer.columns).map(|(cell, (_, column_type))| cell_text(cell, column_type));
+        let cells =
+            row.iter().zip(&answer.columns).map(|(cell, (_, column_type))| cell_text(cell, column_type));
         cells.collect::<Vec<_>>().join(" | ")
     };
     answer.rows.iter().map(row).collect()

@@ -167,7 +167,8 @@ pub struct Answer {
 
 impl Answer {
     fn of(json: &Json) -> Answer {
-        let list = |name: &str| json[name].as_array().cloned().unwrap_or_else(|| panic!("no {name} in {json}"));
+        let list =
+            |name: &str| json[name].as_array().cloned().unwrap_or_else(|| panic!("no {name} in {json}"));
         Answer {
             columns: list("columns")
                 .iter()
@@ -216,7 +217,9 @@ impl Client {
         let status = response.status().as_u16();
         let headers = response.headers().iter();
         let headers = headers
-            .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+            .map(|(name, value)| {
+                (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+            })
             .collect();
         let body = response.bytes().await.ok()?.to_vec();
         Some(Reply { status, headers, body })

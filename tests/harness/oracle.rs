@@ -185,10 +185,10 @@ impl Query {
                 let keys_sql: Vec<String> = keys.iter().map(Key::sql).collect();
                 let shown: Vec<String> =
                     keys_sql.iter().cloned().chain(aggregates.iter().map(Aggregate::sql)).collect();
-                let mut sql =
-                    format!("SELECT {} FROM {}{}", shown.join(", "), table.name, condition(filter));
+                let mut sql = format!("SELECT {} FROM {}{}", shown.join(", "), table.name, condition(filter));
                 if !keys.is_empty() {
-                    let order: Vec<String> = (1..=keys.len()).map(|n| format!("{n} ASC NULLS LAST")).collect();
+                    let order: Vec<String> =
+                        (1..=keys.len()).map(|n| format!("{n} ASC NULLS LAST")).collect();
                     sql += &format!(" GROUP BY {} ORDER BY {}", keys_sql.join(", "), order.join(", "));
                 }
                 if let Some(limit) = limit {
@@ -251,7 +251,8 @@ impl Condition {
         let list = |column: &str, values: &[Value]| {
             values.iter().map(|value| literal(column, value)).collect::<Vec<_>>().join(", ")
         };
-        let texts = |texts: &[String]| texts.iter().map(|text| text_literal(text)).collect::<Vec<_>>().join(", ");
+        let texts =
+            |texts: &[String]| texts.iter().map(|text| text_literal(text)).collect::<Vec<_>>().join(", ");
         let all = |conditions: &[Condition], word: &str| {
             let parts: Vec<String> = conditions.iter().map(Condition::sql).collect();
             format!("({})", parts.join(word))
@@ -268,11 +269,17 @@ impl Condition {
                 format!("{} BETWEEN {} AND {}", quoted(column), literal(column, low), literal(column, high))
             }
             Condition::Like(column, pattern) => format!("{} LIKE {}", quoted(column), text_literal(pattern)),
-            Condition::ILike(column, pattern) => format!("{} ILIKE {}", quoted(column), text_literal(pattern)),
+            Condition::ILike(column, pattern) => {
+                format!("{} ILIKE {}", quoted(column), text_literal(pattern))
+            }
             Condition::IsNull(column) => format!("{} IS NULL", quoted(column)),
             Condition::Truth(column) => quoted(column),
-            Condition::ContainsAny(column, any) => format!("contains_any({}, {})", quoted(column), texts(any)),
-            Condition::ContainsAll(column, every) => format!("contains_all({}, {})", quoted(column), texts(every)),
+            Condition::ContainsAny(column, any) => {
+                format!("contains_any({}, {})", quoted(column), texts(any))
+            }
+            Condition::ContainsAll(column, every) => {
+                format!("contains_all({}, {})", quoted(column), texts(every))
+            }
             Condition::And(conditions) => all(conditions, " AND "),
             Condition::Or(conditions) => all(conditions, " OR "),
             Condition::Not(condition) => format!("NOT ({})", condition.sql()),

@@ -244,7 +244,8 @@ impl Parts {
     pub fn start_aggregator(&mut self) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = Client::new(&format!("http://{}", listener.local_addr().unwrap()));
-        let mut args = ["aggregator", "--data-dir", "aggregator", "--http-on-stdin"].map(str::to_owned).to_vec();
+        let mut args =
+            ["aggregator", "--data-dir", "aggregator", "--http-on-stdin"].map(str::to_owned).to_vec();
         for index in 0..self.leaves.len() {
             args.extend(["--child".to_owned(), format!("unix:leaf-{index}.sock")]);
         }
@@ -341,8 +342,19 @@ impl Up {
         let log = self.directory.path().join("up.log");
         let _ = std::fs::remove_file(&log);
         let leaves = self.leaves.to_string();
-        let args = ["up", "--leaves", &leaves, "--data-dir", "data", "--http", "127.0.0.1:0", "--memory-limit", "1GiB"];
-        let mut process = Process::start(&args.map(str::to_owned), self.directory.path(), &log, Stdio::null());
+        let args = [
+            "up",
+            "--leaves",
+            &leaves,
+            "--data-dir",
+            "data",
+            "--http",
+            "127.0.0.1:0",
+            "--memory-limit",
+            "1GiB",
+        ];
+        let mut process =
+            Process::start(&args.map(str::to_owned), self.directory.path(), &log, Stdio::null());
         let base = until(SECONDS_MAX, "`gannet up` to say its address", || {
             let ended = process.child.try_wait().unwrap();
             assert!(ended.is_none(), "`gannet up` ended with {ended:?}\n{}", process.said());
@@ -401,7 +413,10 @@ mod tests {
 
     #[test]
     fn the_address_is_read_when_it_is_whole() {
-        assert_eq!(address_in("Gannet is up at http://127.0.0.1:7700\n"), Some("http://127.0.0.1:7700".to_owned()));
+        assert_eq!(
+            address_in("Gannet is up at http://127.0.0.1:7700\n"),
+            Some("http://127.0.0.1:7700".to_owned())
+        );
         assert_eq!(address_in("Gannet is up at http://127.0.0.1:77"), None);
         assert_eq!(address_in("starting\n"), None);
     }

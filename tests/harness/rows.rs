@@ -72,19 +72,26 @@ fn row(random: &mut StdRng, index: usize, of: RowsOf) -> Row {
     set("bytes", nullable(random, 0.05, |r| Value::Int(r.random_range(0..2_000_000))));
     set("ok", nullable(random, 0.1, |r| Value::Bool(r.random_bool(0.7))));
     if random.random_bool(0.8) {
-        let tags = (0..random.random_range(0..4)).map(|_| TAGS[random.random_range(0..TAGS.len())].to_owned());
+        let tags =
+            (0..random.random_range(0..4)).map(|_| TAGS[random.random_range(0..TAGS.len())].to_owned());
         set("tags", Value::Strings(tags.collect()));
     }
     set("extreme", nullable(random, 0.2, |r| Value::Int(EXTREMES[r.random_range(0..EXTREMES.len())])));
     set("traceId", text(&format!("{:016x}", random.random::<u64>())));
     // Columns that change type: inside a batch (`number`), between batches (the others).
     let late = index * 2 >= of.count;
-    set("number", match random.random_range(0..3) {
-        0 => Value::Int(random.random_range(-50..50)),
-        1 => Value::Float(f64::from(random.random_range(-200..200)) / 4.0),
-        _ => Value::Null,
-    });
-    set("flag", if late { Value::Int(random.random_range(0..4)) } else { Value::Bool(random.random_bool(0.5)) });
+    set(
+        "number",
+        match random.random_range(0..3) {
+            0 => Value::Int(random.random_range(-50..50)),
+            1 => Value::Float(f64::from(random.random_range(-200..200)) / 4.0),
+            _ => Value::Null,
+        },
+    );
+    set(
+        "flag",
+        if late { Value::Int(random.random_range(0..4)) } else { Value::Bool(random.random_bool(0.5)) },
+    );
     let small = random.random_range(0..5);
     set("code", if late { text(&format!("E{small}")) } else { Value::Int(small) });
     set("level", if late { Value::Strings(vec!["b".to_owned(), "c".to_owned()]) } else { text("b") });
@@ -218,7 +225,9 @@ fn json(name: &str, value: &Value) -> serde_json::Value {
         Value::Int(time) if name == TIME_COLUMN => format_time(*time).into(),
         Value::Int(int) => (*int).into(),
         // Rust writes 5.0 as `5`, which would be an int; serde_json keeps the point.
-        Value::Float(float) => serde_json::Number::from_f64(*float).map_or(serde_json::Value::Null, Into::into),
+        Value::Float(float) => {
+            serde_json::Number::from_f64(*float).map_or(serde_json::Value::Null, Into::into)
+        }
         Value::String(text) => text.clone().into(),
         Value::Strings(texts) => texts.clone().into(),
     }

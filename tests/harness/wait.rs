@@ -10,7 +10,11 @@ const PAUSE: Duration = Duration::from_millis(10);
 ///
 /// # Panics
 /// When there is nothing by the deadline; `what` says for what the test waited.
-pub async fn until<T, F: Future<Output = Option<T>>>(seconds: u64, what: &str, mut ask: impl FnMut() -> F) -> T {
+pub async fn until<T, F: Future<Output = Option<T>>>(
+    seconds: u64,
+    what: &str,
+    mut ask: impl FnMut() -> F,
+) -> T {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     loop {
         if let Some(found) = ask().await {

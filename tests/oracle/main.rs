@@ -65,7 +65,22 @@ fn questions_are_of_every_kind_and_repeat() {
     let texts: Vec<String> = (0..500).map(|seed| generate(seed, 50).sql(&table)).collect();
     let again: Vec<String> = (0..500).map(|seed| generate(seed, 50).sql(&table)).collect();
     assert_eq!(texts, again);
-    for part in ["count(*)", "DISTINCT", "approx_distinct", "stddev", "p95", "unweighted", "FILTER", "contains_all", "ILIKE", "NOT", "LIMIT", "time_bucket", "first_value", "ORDER BY time DESC"] {
+    for part in [
+        "count(*)",
+        "DISTINCT",
+        "approx_distinct",
+        "stddev",
+        "p95",
+        "unweighted",
+        "FILTER",
+        "contains_all",
+        "ILIKE",
+        "NOT",
+        "LIMIT",
+        "time_bucket",
+        "first_value",
+        "ORDER BY time DESC",
+    ] {
         assert!(texts.iter().any(|text| text.contains(part)), "no question in 500 has {part}");
     }
     // Every question has an answer by the reference.

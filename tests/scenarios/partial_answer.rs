@@ -57,13 +57,19 @@ async fn the_answer_says_exactly_what_is_missing() {
     let rest = sum(0, 1000) - sum(300, 600);
     // Whatever the aggregator knows at this moment, it does not count the missing rows.
     let (count, total, completeness) = ask(&cluster).await;
-    assert_eq!((count, total, completeness.rows_covered, completeness.rows_expected), (700, rest, 700, Some(1000)));
+    assert_eq!(
+        (count, total, completeness.rows_covered, completeness.rows_expected),
+        (700, rest, 700, Some(1000))
+    );
     wait_for_state(&cluster, 2, "down").await;
     assert_eq!(ask(&cluster).await, (700, rest, without_the_third()));
 
     // By group, and as rows: the same record.
     let groups = cluster.client().answer("SELECT g, count(*) FROM t GROUP BY g ORDER BY g").await;
-    assert_eq!(groups.rows, [vec![json!("g0"), json!(234)], vec![json!("g1"), json!(233)], vec![json!("g2"), json!(233)]]);
+    assert_eq!(
+        groups.rows,
+        [vec![json!("g0"), json!(234)], vec![json!("g1"), json!(233)], vec![json!("g2"), json!(233)]]
+    );
     assert_eq!(groups.completeness, without_the_third());
     let rows = cluster.client().answer("SELECT n FROM t ORDER BY time DESC LIMIT 1").await;
     assert_eq!((rows.rows, rows.completeness), (vec![vec![json!(999)]], without_the_third()));
@@ -91,7 +97,10 @@ async fn nobody_is_an_error() {
         cluster.stop_leaf(leaf).await;
     }
     let refusal = cluster.client().query("SELECT count(*) FROM t").await.unwrap_err();
-    assert_eq!((refusal.status, refusal.code.as_str(), refusal.message.as_str()), (503, "unavailable", "no leaf answered"));
+    assert_eq!(
+        (refusal.status, refusal.code.as_str(), refusal.message.as_str()),
+        (503, "unavailable", "no leaf answered")
+    );
     for leaf in 0..4 {
         cluster.start_leaf(leaf).await;
         wait_for_state(&cluster, leaf, "serving").await;

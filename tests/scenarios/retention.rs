@@ -26,7 +26,8 @@ async fn old_rows_go_and_are_not_missing() {
     cluster.client().ingest("kept", old).await;
     cluster.client().ingest("brief", old).await;
     // The leaf looks after this by itself, about once a second.
-    until(60, "old rows to go", || async { (cluster.client().count("brief").await == 0).then_some(()) }).await;
+    until(60, "old rows to go", || async { (cluster.client().count("brief").await == 0).then_some(()) })
+        .await;
     // Without a time a row is of now, and stays.
     cluster.client().ingest("brief", "{\"n\":3}\n").await;
     let answer = cluster.client().answer("SELECT count(*), max(n) FROM brief").await;

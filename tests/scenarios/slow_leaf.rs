@@ -21,7 +21,8 @@ async fn a_deadline_holds() {
         client.ingest("t", &numbered(from, from + 100)).await;
     }
     assert_eq!(client.answer("SELECT sum(n) FROM t").await.int(), sum(0, 3000));
-    let frozen = parts.wait_for_leaf(1, "the leaf to hold rows", |leaf| leaf["rows"].as_u64() > Some(0)).await;
+    let frozen =
+        parts.wait_for_leaf(1, "the leaf to hold rows", |leaf| leaf["rows"].as_u64() > Some(0)).await;
     let held = frozen["rows"].as_u64().unwrap();
 
     parts.leaf(1).freeze();
@@ -30,10 +31,14 @@ async fn a_deadline_holds() {
     let answer = client.ask(question.clone()).await.unwrap();
     // Far from the ten seconds that a question has by default.
     assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
-    let missing = |reason: &str| Missing { leaf: "leaf-1".to_owned(), reason: reason.to_owned(), rows: Some(held) };
+    let missing =
+        |reason: &str| Missing { leaf: "leaf-1".to_owned(), reason: reason.to_owned(), rows: Some(held) };
     assert_eq!(answer.int() as u64, 3000 - held);
     assert_eq!(answer.completeness.missing, [missing("timeout")]);
-    assert_eq!((answer.completeness.rows_covered, answer.completeness.rows_expected), (3000 - held, Some(3000)));
+    assert_eq!(
+        (answer.completeness.rows_covered, answer.completeness.rows_expected),
+        (3000 - held, Some(3000))
+    );
 
     let answer = until(60, "the leaf to count as down", || async {
         let answer = client.ask(question.clone()).await.unwrap();

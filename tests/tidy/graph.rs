@@ -37,9 +37,14 @@ fn forbidden(edges: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
 
 #[test]
 fn crates_import_only_what_they_may() {
-    let metadata =
-        MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().other_options(vec!["--offline".to_owned()]).exec().unwrap();
-    let members: BTreeSet<String> = metadata.packages.iter().map(|package| package.name.to_string()).collect();
+    let metadata = MetadataCommand::new()
+        .manifest_path(root().join("Cargo.toml"))
+        .no_deps()
+        .other_options(vec!["--offline".to_owned()])
+        .exec()
+        .unwrap();
+    let members: BTreeSet<String> =
+        metadata.packages.iter().map(|package| package.name.to_string()).collect();
     let edges = metadata
         .packages
         .iter()
@@ -62,7 +67,10 @@ fn crates_import_only_what_they_may() {
 #[test]
 fn a_new_edge_is_seen() {
     let edge = |from: &str, to: &str| BTreeMap::from([(from.to_owned(), BTreeSet::from([to.to_owned()]))]);
-    assert_eq!(forbidden(&edge("gannet-leaf", "gannet-aggregator")), ["gannet-leaf imports gannet-aggregator"]);
+    assert_eq!(
+        forbidden(&edge("gannet-leaf", "gannet-aggregator")),
+        ["gannet-leaf imports gannet-aggregator"]
+    );
     assert_eq!(forbidden(&edge("gannet-shm", "gannet-query")), ["gannet-shm imports gannet-query"]);
     assert_eq!(forbidden(&edge("gannet-utils", "gannet-query")), ["crate gannet-utils has no rule"]);
     assert!(forbidden(&edge("gannet-leaf", "gannet-shm")).is_empty());

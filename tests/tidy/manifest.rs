@@ -21,7 +21,12 @@ fn manifest() -> String {
 
 /// The lines of a section, without its head.
 fn section<'a>(manifest: &'a str, head: &str) -> Vec<&'a str> {
-    manifest.lines().skip_while(|line| *line != head).skip(1).take_while(|line| !line.starts_with('[')).collect()
+    manifest
+        .lines()
+        .skip_while(|line| *line != head)
+        .skip(1)
+        .take_while(|line| !line.starts_with('['))
+        .collect()
 }
 
 /// Dependencies without a comment above them. A comment stands for the dependencies that follow it up to the next
@@ -43,7 +48,9 @@ fn without_reason(lines: &[&str]) -> Vec<String> {
 #[test]
 fn root_lints_are_there() {
     let manifest = manifest();
-    let lines = [section(&manifest, "[workspace.lints.rust]"), section(&manifest, "[workspace.lints.clippy]")].concat();
+    let lines =
+        [section(&manifest, "[workspace.lints.rust]"), section(&manifest, "[workspace.lints.clippy]")]
+            .concat();
     let missing: Vec<String> = LINTS
         .iter()
         .map(|(name, level)| format!("{name} = \"{level}\""))

@@ -44,7 +44,8 @@ fn long_functions(path: &str, text: &str) -> Vec<String> {
                 let starts = code.starts_with("fn ")
                     || (code.contains(" fn ")
                         && head.split_whitespace().all(|word| {
-                            word.starts_with("pub") || ["async", "const", "unsafe", "super)", "crate)"].contains(&word)
+                            word.starts_with("pub")
+                                || ["async", "const", "unsafe", "super)", "crate)"].contains(&word)
                         }));
                 let one_line = code.ends_with(';') || (code.contains('{') && code.ends_with('}'));
                 if starts && !one_line {
@@ -53,7 +54,9 @@ fn long_functions(path: &str, text: &str) -> Vec<String> {
                     open = Some((index, indent, name.to_owned()));
                 }
             }
-            Some((start, depth, name)) if indent == *depth && (code.starts_with('}') || code.ends_with(';')) => {
+            Some((start, depth, name))
+                if indent == *depth && (code.starts_with('}') || code.ends_with(';')) =>
+            {
                 let lines = index - start + 1;
                 if lines > FUNCTION_LINES_MAX {
                     found.push(format!("{path}:{} {name} has {lines} lines", start + 1));
@@ -74,12 +77,16 @@ fn files_are_short_enough_to_read() {
         .filter(|(_, lines)| *lines > LINES_MAX)
         .map(|(path, lines)| format!("{path} has {lines} lines without tests"))
         .collect();
-    refuse("a file has at most 600 lines without its tests: cut it where a sentence can name the part", &long);
+    refuse(
+        "a file has at most 600 lines without its tests: cut it where a sentence can name the part",
+        &long,
+    );
 }
 
 #[test]
 fn functions_are_short_enough_to_see() {
-    let long: Vec<String> = rust_sources().iter().flat_map(|(path, text)| long_functions(path, text)).collect();
+    let long: Vec<String> =
+        rust_sources().iter().flat_map(|(path, text)| long_functions(path, text)).collect();
     refuse("a function has at most 70 lines", &long);
 }
 
@@ -116,7 +123,9 @@ fn only_doors_know_the_wire() {
         .iter()
         .filter(|(path, _)| ["query/", "shm/", "leaf/", "aggregator/"].iter().any(|at| path.starts_with(at)))
         .filter(|(path, _)| !WIRE.iter().any(|file| path.ends_with(&format!("/{file}"))))
-        .flat_map(|(path, text)| [occurrences(path, text, "tonic"), occurrences(path, text, "prost")].concat())
+        .flat_map(|(path, text)| {
+            [occurrences(path, text, "tonic"), occurrences(path, text, "prost")].concat()
+        })
         .collect();
     refuse("tonic is named in doors and in what connects to children", &found);
 }
@@ -127,7 +136,9 @@ fn the_vocabulary_does_no_io() {
     let found: Vec<String> = rust_sources()
         .iter()
         .filter(|(path, _)| path.starts_with("query/src/"))
-        .flat_map(|(path, text)| words.iter().flat_map(|word| occurrences(path, text, word)).collect::<Vec<_>>())
+        .flat_map(|(path, text)| {
+            words.iter().flat_map(|word| occurrences(path, text, word)).collect::<Vec<_>>()
+        })
         .collect();
     refuse("query has no I/O, no clock and no async code", &found);
 }
@@ -138,7 +149,8 @@ fn the_map_names_what_exists() {
     assert!(map.lines().count() <= MAP_LINES_MAX, "ARCHITECTURE.md has more than {MAP_LINES_MAX} lines");
     let named: Vec<&str> = map.split('`').skip(1).step_by(2).filter(|text| is_path(text)).collect();
     assert!(named.len() > 10, "only {} paths found in ARCHITECTURE.md", named.len());
-    let gone: Vec<String> = named.iter().filter(|path| !exists(path)).map(|path| (*path).to_owned()).collect();
+    let gone: Vec<String> =
+        named.iter().filter(|path| !exists(path)).map(|path| (*path).to_owned()).collect();
     refuse("ARCHITECTURE.md names paths that do not exist", &gone);
 }
 
@@ -155,7 +167,10 @@ fn exists(path: &str) -> bool {
 
 #[test]
 fn the_checkers_look() {
-    assert_eq!(occurrences("a.rs", "let a = 1; // unsafe\nunsafe { x }\nunsafe_code\n", "unsafe"), ["a.rs:2"]);
+    assert_eq!(
+        occurrences("a.rs", "let a = 1; // unsafe\nunsafe { x }\nunsafe_code\n", "unsafe"),
+        ["a.rs:2"]
+    );
     assert!(is_path("leaf/src/scan") && !is_path("gannet query") && !is_path("/v1/query"));
     let body = "    x;\n".repeat(FUNCTION_LINES_MAX);
     let text = format!("pub(crate) fn long(\n    a: u8,\n) {{\n{body}}}\nfn short() {{\n    x;\n}}\n");

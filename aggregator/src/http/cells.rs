@@ -181,6 +181,7 @@ impl Cells {
             return;
         }
         match &self.kind {
+            Kind::Null => {}
             Kind::Text(values) => csv_field(values.value(row), out),
             Kind::LargeText(values) => csv_field(values.value(row), out),
             Kind::TextView(values) => csv_field(values.value(row), out),
@@ -194,7 +195,7 @@ impl Cells {
                 csv_field(&String::from_utf8_lossy(&text), out);
             }
             Kind::Shown => csv_field(&self.shown(row), out),
-            Kind::Null | Kind::Bool(_) | Kind::Int(_) | Kind::UInt(_) | Kind::Float(_) | Kind::Number => {
+            Kind::Bool(_) | Kind::Int(_) | Kind::UInt(_) | Kind::Float(_) | Kind::Number => {
                 self.write_json(row, out);
             }
         }

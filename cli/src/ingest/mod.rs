@@ -4,7 +4,7 @@
 //! how many rows were accepted, and a failure says which rows of which file it concerns.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -92,7 +92,7 @@ pub(crate) async fn run(args: IngestArgs) -> Outcome {
     let timeout = args.client.timeout.unwrap_or(TIMEOUT_DEFAULT);
     // Nobody should wait through the retries to learn that there is no server.
     client.get_bytes(&["healthz"], timeout).await?;
-    let sources: Vec<Source> = args.files.iter().map(source_of).collect();
+    let sources: Vec<Source> = args.files.iter().map(|path| source_of(path)).collect();
     let bytes_all = bytes_of(&sources)?;
     let reading = Reading {
         format: args.format,
@@ -119,8 +119,8 @@ pub(crate) async fn run(args: IngestArgs) -> Outcome {
     }
 }
 
-fn source_of(path: &PathBuf) -> Source {
-    if path.as_os_str() == "-" { Source::Stdin } else { Source::File(path.clone()) }
+fn source_of(path: &Path) -> Source {
+    if path.as_os_str() == "-" { Source::Stdin } else { Source::File(path.to_owned()) }
 }
 
 /// Bytes of all files, `None` with stdin among them. Looks at every file before the first is read.

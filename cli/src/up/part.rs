@@ -89,7 +89,10 @@ impl Part {
             let started = Instant::now();
             match self.start() {
                 Ok((child, log)) => ran = self.watch(child, log, &mut orders, &terminal).await,
-                Err(error) => terminal.say(&format!("{}: start its process: {error}", self.name)),
+                Err(error) => {
+                    terminal.say(&format!("{}: start its process: {error}", self.name));
+                    ran = Ran { status: None, killed: false, notices: Vec::new() };
+                }
             }
             if *orders.borrow() > Order::Run {
                 return self.ended(ran);

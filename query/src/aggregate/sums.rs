@@ -58,6 +58,7 @@ impl Counts {
         let valid = |row: usize| counts.is_none_or(|counts| counts(row));
         match (self, weights) {
             (Counts::Rows(sums), _) => match counts {
+                None if sums.len() == 1 => sums[0] += groups.len() as i64,
                 None => groups.iter().for_each(|group| sums[*group as usize] += 1),
                 Some(_) => {
                     for (row, group) in groups.iter().enumerate() {
@@ -66,8 +67,12 @@ impl Counts {
                 }
             },
             (Counts::Ints(sums), weights) => {
-                for (row, group) in groups.iter().enumerate().filter(|(row, _)| valid(*row)) {
-                    sums[*group as usize] += i128::from(int_weight(weights, row));
+                let safe = largest_weight(weights).saturating_mul(groups.len() as u64) < NARROW_MAX;
+                match counts {
+                    None => add_ints(sums, groups, safe, |row| int_weight(weights, row)),
+                    Some(_) => {
+                        add_ints(sums, groups, safe, |row| if valid(row) { int_weight(weights, row) } else { 0 });
+                    }
                 }
             }
             (Counts::Floats(sums), weights) => {
@@ -193,6 +198,38 @@ pub(crate) fn float_weight(weights: Weights<'_>, row: usize) -> f64 {
     }
 }
 
+/// Sums of one call whose magnitude is below this are exact in 64 bits.
+const NARROW_MAX: u64 = i64::MAX as u64;
+
+/// The largest int weight of a run.
+fn largest_weight(weights: Weights<'_>) -> u64 {
+    match weights {
+        Weights::One => 1,
+        Weights::Int(weights) => weights.iter().fold(0, |largest, weight| weight.unsigned_abs().max(largest)),
+        Weights::Float(_) => u64::MAX,
+    }
+}
+
+/// Adds a term of each row to the sum of its group. When the caller has shown that the sums of all terms stay below
+/// [`NARROW_MAX`], they are added in 64 bits first: adding 128 bits in memory for every row is several times slower.
+fn add_ints(sums: &mut [i128], groups: &[u32], narrow: bool, term: impl Fn(usize) -> i64) {
+    if narrow && sums.len() == 1 {
+        let sum: i64 = (0..groups.len()).map(term).sum();
+        sums[0] += i128::from(sum);
+    } else if narrow && sums.len() <= groups.len() {
+        let mut narrow_sums = vec![0i64; sums.len()];
+        for (row, group) in groups.iter().enumerate() {
+            narrow_sums[*group as usize] += term(row);
+        }
+        sums.iter_mut().zip(narrow_sums).for_each(|(sum, narrow)| *sum += i128::from(narrow));
+    } else {
+        for (row, group) in groups.iter().enumerate() {
+            let sum = &mut sums[*group as usize];
+            *sum = sum.saturating_add(i128::from(term(row)));
+        }
+    }
+}
+
 /// Sums of weight × value.
 #[derive(Debug, Clone)]
 pub(crate) enum Sums {
@@ -236,16 +273,21 @@ impl Sums {
     pub(crate) fn update(&mut self, groups: &[u32], input: &Input<'_>) {
         let valid = |row: usize| input.validity.is_none_or(|validity| validity.is_valid(row));
         match (self, input.values, input.weights) {
-            (Sums::Ints(sums), Values::Int(values), Weights::One) if input.validity.is_none() => {
-                for (group, value) in groups.iter().zip(values) {
-                    sums[*group as usize] += i128::from(*value);
-                }
-            }
             (Sums::Ints(sums), Values::Int(values), weights) => {
-                for (row, group) in groups.iter().enumerate().filter(|(row, _)| valid(*row)) {
-                    let product = i128::from(values[row]) * i128::from(int_weight(weights, row));
-                    let sum = &mut sums[*group as usize];
-                    *sum = sum.saturating_add(product);
+                let largest = values.iter().fold(0, |largest, value| value.unsigned_abs().max(largest));
+                let rows = groups.len() as u64;
+                if largest.saturating_mul(largest_weight(weights)).saturating_mul(rows) < NARROW_MAX {
+                    let product = |row: usize| values[row].wrapping_mul(int_weight(weights, row));
+                    match input.validity {
+                        None => add_ints(sums, groups, true, product),
+                        Some(_) => add_ints(sums, groups, true, |row| if valid(row) { product(row) } else { 0 }),
+                    }
+                } else {
+                    for (row, group) in groups.iter().enumerate().filter(|(row, _)| valid(*row)) {
+                        let product = i128::from(values[row]) * i128::from(int_weight(weights, row));
+                        let sum = &mut sums[*group as usize];
+                        *sum = sum.saturating_add(product);
+                    }
                 }
             }
             (Sums::Floats(sums, lost), Values::Int(values), weights) => {

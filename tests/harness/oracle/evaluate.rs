@@ -35,7 +35,10 @@ impl Query {
                     .into_iter()
                     .take(limit.unwrap_or(usize::MAX))
                     .map(|(key, rows)| {
-                        let keys = key.into_iter().zip(keys).map(|(value, key)| Expected::Value(value.0, key.is_time()));
+                        let keys = key
+                            .into_iter()
+                            .zip(keys)
+                            .map(|(value, key)| Expected::Value(value.0, key.is_time()));
                         keys.chain(aggregates.iter().map(|aggregate| aggregate.of(table, &rows))).collect()
                     })
                     .collect()
@@ -50,7 +53,9 @@ impl Query {
                 rows.iter()
                     .map(|row| {
                         let shown = columns.iter();
-                        shown.map(|name| Expected::Value(table.value(row, name), name == TIME_COLUMN)).collect()
+                        shown
+                            .map(|name| Expected::Value(table.value(row, name), name == TIME_COLUMN))
+                            .collect()
                     })
                     .collect()
             }
@@ -59,7 +64,10 @@ impl Query {
 }
 
 fn matching<'a>(table: &'a Table, filter: &'a Option<Condition>) -> impl Iterator<Item = &'a Row> {
-    table.rows.iter().filter(move |row| filter.as_ref().is_none_or(|filter| filter.of(table, row) == Some(true)))
+    table
+        .rows
+        .iter()
+        .filter(move |row| filter.as_ref().is_none_or(|filter| filter.of(table, row) == Some(true)))
 }
 
 fn time_of(row: &Row) -> i64 {
@@ -182,16 +190,20 @@ impl Condition {
                 let held = list(known(column)?);
                 Some(wanted.iter().all(|text| held.contains(text)))
             }
-            Condition::And(all) => all.iter().fold(Some(true), |so_far, next| match (so_far, next.of(table, row)) {
-                (Some(false), _) | (_, Some(false)) => Some(false),
-                (Some(true), Some(true)) => Some(true),
-                _ => None,
-            }),
-            Condition::Or(any) => any.iter().fold(Some(false), |so_far, next| match (so_far, next.of(table, row)) {
-                (Some(true), _) | (_, Some(true)) => Some(true),
-                (Some(false), Some(false)) => Some(false),
-                _ => None,
-            }),
+            Condition::And(all) => {
+                all.iter().fold(Some(true), |so_far, next| match (so_far, next.of(table, row)) {
+                    (Some(false), _) | (_, Some(false)) => Some(false),
+                    (Some(true), Some(true)) => Some(true),
+                    _ => None,
+                })
+            }
+            Condition::Or(any) => {
+                any.iter().fold(Some(false), |so_far, next| match (so_far, next.of(table, row)) {
+                    (Some(true), _) | (_, Some(true)) => Some(true),
+                    (Some(false), Some(false)) => Some(false),
+                    _ => None,
+                })
+            }
             Condition::Not(condition) => condition.of(table, row).map(|value| !value),
         }
     }
@@ -220,7 +232,9 @@ fn like(text: &str, pattern: &str) -> bool {
             text.char_indices().map(|(at, _)| at).chain([text.len()]).any(|at| like(&text[at..], rest))
         }
         Some(wanted) => match text.chars().next() {
-            Some(c) if wanted == '_' || c == wanted => like(&text[c.len_utf8()..], &pattern[wanted.len_utf8()..]),
+            Some(c) if wanted == '_' || c == wanted => {
+                like(&text[c.len_utf8()..], &pattern[wanted.len_utf8()..])
+            }
             _ => false,
         },
     }
@@ -228,7 +242,8 @@ fn like(text: &str, pattern: &str) -> bool {
 
 impl Aggregate {
     fn of(&self, table: &Table, rows: &[&Row]) -> Expected {
-        let rows = rows.iter().filter(|row| self.filter.as_ref().is_none_or(|f| f.of(table, row) == Some(true)));
+        let rows =
+            rows.iter().filter(|row| self.filter.as_ref().is_none_or(|f| f.of(table, row) == Some(true)));
         let argument = self.function.argument();
         let weighted = rows.map(|row| Weighted {
             value: argument.map_or(Value::Bool(true), |column| table.value(row, column)),
@@ -360,7 +375,10 @@ mod tests {
     use super::*;
 
     fn weighted(values: &[(f64, f64)]) -> Vec<Weighted> {
-        values.iter().map(|(value, weight)| Weighted { value: Value::Float(*value), weight: *weight, time: 0 }).collect()
+        values
+            .iter()
+            .map(|(value, weight)| Weighted { value: Value::Float(*value), weight: *weight, time: 0 })
+            .collect()
     }
 
     #[test]

@@ -14,7 +14,8 @@ pub fn generate(seed: u64, row_count: usize) -> Query {
     let filter = random.random_bool(0.7).then(|| condition(random, row_count, 2));
     if random.random_bool(0.2) {
         let mut columns: Vec<String> = vec![TIME_COLUMN.to_owned()];
-        let others = ["host", "service.name", "statusCode", "durationMs", "ok", "tags", "extreme", "number", "flag"];
+        let others =
+            ["host", "service.name", "statusCode", "durationMs", "ok", "tags", "extreme", "number", "flag"];
         let more = ["code", "level", "wide", "lateOnly", "traceId"];
         let all: Vec<&str> = others.into_iter().chain(more).collect();
         columns.extend(all.choose_multiple(random, 4).map(|name| (*name).to_owned()));
@@ -51,8 +52,18 @@ fn key(random: &mut StdRng) -> Key {
         4 => Key::IsNull(one(random, &["service.name", "tags", "lateOnly", "ok", "bytes"]).to_owned()),
         5 => Key::Graded(one(random, &["statusCode", "bytes", "lateOnly"]).to_owned(), 500),
         _ => {
-            let columns =
-                ["host", "service.name", "statusCode", "ok", "extreme", "number", "flag", "code", "wide", "lateOnly"];
+            let columns = [
+                "host",
+                "service.name",
+                "statusCode",
+                "ok",
+                "extreme",
+                "number",
+                "flag",
+                "code",
+                "wide",
+                "lateOnly",
+            ];
             Key::Column(one(random, &columns).to_owned())
         }
     }
@@ -60,8 +71,10 @@ fn key(random: &mut StdRng) -> Key {
 
 fn aggregate(random: &mut StdRng, row_count: usize) -> Aggregate {
     let numbers = ["durationMs", "bytes", "statusCode", "number", "flag", "lateOnly"];
-    let ordered = ["durationMs", "bytes", "extreme", "number", "host", "code", "traceId", "wide", TIME_COLUMN];
-    let any = ["host", "service.name", "statusCode", "extreme", "number", "flag", "code", "wide", "lateOnly", "ok"];
+    let ordered =
+        ["durationMs", "bytes", "extreme", "number", "host", "code", "traceId", "wide", TIME_COLUMN];
+    let any =
+        ["host", "service.name", "statusCode", "extreme", "number", "flag", "code", "wide", "lateOnly", "ok"];
     let number = || numbers;
     let mut weighs = false;
     let function = match random.random_range(0..13) {
@@ -113,7 +126,9 @@ fn condition(random: &mut StdRng, row_count: usize, depth: usize) -> Condition {
         0 | 1 => Condition::Between(owned(TIME_COLUMN), time(random, row_count), time(random, row_count)),
         2 => Condition::Compare(owned(TIME_COLUMN), operator, time(random, row_count)),
         3 => Condition::Compare(owned("statusCode"), operator, Value::Int(random.random_range(199..505))),
-        4 => Condition::Compare(owned("durationMs"), operator, Value::Float(random.random_range(1.0..3000.0))),
+        4 => {
+            Condition::Compare(owned("durationMs"), operator, Value::Float(random.random_range(1.0..3000.0)))
+        }
         5 => Condition::Compare(owned("extreme"), operator, Value::Int(extreme(random))),
         6 => {
             let values = ["web-1", "db", "", "nobody"].choose_multiple(random, 2);
@@ -127,9 +142,16 @@ fn condition(random: &mut StdRng, row_count: usize, depth: usize) -> Condition {
         8 => {
             let pattern = owned(one(random, &["web%", "%-1", "w_b-_", "%e%", "WEB%", "%", "ä", "n%✓"]));
             let column = owned(one(random, &["host", "service.name", "code"]));
-            if random.random_bool(0.3) { Condition::ILike(column, pattern) } else { Condition::Like(column, pattern) }
+            if random.random_bool(0.3) {
+                Condition::ILike(column, pattern)
+            } else {
+                Condition::Like(column, pattern)
+            }
         }
-        9 => Condition::IsNull(owned(one(random, &["service.name", "tags", "lateOnly", "ok", "bytes", "number"]))),
+        9 => Condition::IsNull(owned(one(
+            random,
+            &["service.name", "tags", "lateOnly", "ok", "bytes", "number"],
+        ))),
         10 => Condition::Truth(owned("ok")),
         _ => {
             let wanted = ["canary", "eu", "beta", "", "nothing"].choose_multiple(random, 2);
