@@ -142,7 +142,9 @@ fn status(error: LeafError) -> Status {
     let text = error.to_string();
     match error {
         LeafError::NotServing { .. } | LeafError::NoRoom { .. } => Status::unavailable(text),
-        LeafError::Full { .. } | LeafError::Limit(_) => Status::resource_exhausted(text),
+        LeafError::Full { .. } => Status::resource_exhausted(text),
+        // Not overload, which passes: this query is too large for any leaf.
+        LeafError::Limit(_) => Status::out_of_range(text),
         LeafError::StalePlan { .. } => Status::failed_precondition(text),
         LeafError::Batch { .. } | LeafError::Plan(_) => Status::invalid_argument(text),
         LeafError::Config(_) | LeafError::Manifest { .. } | LeafError::Shm(_) | LeafError::Internal(_) => {
@@ -169,7 +171,7 @@ type Replies = Pin<Box<dyn Stream<Item = Result<wire::RunReply, Status>> + Send>
 
 /// A partial as the replies that carry it.
 fn replies(partial: &Partial) -> Result<Vec<Result<wire::RunReply, Status>>, Status> {
-    let pieces = encode_body(&partial.body).map_err(|error| Status::resource_exhausted(error.to_string()))?;
+    let pieces = encode_body(&partial.body).map_err(|error| Status::out_of_range(error.to_string()))?;
     let piece = |body| wire::RunReply { body, completeness: None, stats: None };
     let mut replies: Vec<_> = pieces.into_iter().map(|body| Ok(piece(body))).collect();
     replies.push(Ok(wire::RunReply {

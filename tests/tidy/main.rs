@@ -12,6 +12,7 @@ mod sources;
 mod words;
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// The root of the repository.
 fn root() -> PathBuf {
@@ -45,22 +46,51 @@ fn rust_sources() -> Vec<(String, String)> {
     sources
 }
 
-/// The lines of a source that ship: without `#[cfg(test)] mod … { … }` at its end, and nothing of a test file.
+/// How many lines of a source ship: none of a test file, and of others all above `#[cfg(test)] mod … {` at the end.
 fn shipped(path: &str, text: &str) -> usize {
     if is_test(path) {
         return 0;
     }
-    text.lines().position(|line| line.trim_end() == "#[cfg(test)]").unwrap_or(text.lines().count())
+    let lines: Vec<&str> = text.lines().collect();
+    let tests = lines.windows(2).position(|pair| pair[0] == "#[cfg(test)]" && opens_a_module(pair[1]));
+    tests.unwrap_or(lines.len())
 }
 
-/// Files that only tests are made of.
+fn opens_a_module(line: &str) -> bool {
+    line.contains("mod ") && line.ends_with('{')
+}
+
+/// Files that only tests are made of: by their place, or because the file that names them says so.
 fn is_test(path: &str) -> bool {
-    path.starts_with("tests/") || path.ends_with("/tests.rs") || path.contains("/tests/")
+    static DECLARED: LazyLock<Vec<String>> =
+        LazyLock::new(|| rust_sources().iter().flat_map(|(path, text)| test_modules(path, text)).collect());
+    path.starts_with("tests/")
+        || path.ends_with("/tests.rs")
+        || path.contains("/tests/")
+        || DECLARED.iter().any(|file| file == path)
+}
+
+/// The files of the modules that a source declares for tests only.
+fn test_modules(path: &str, text: &str) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
+    let folder = match file {
+        "lib.rs" | "main.rs" | "mod.rs" => folder.to_owned(),
+        other => format!("{folder}/{}", other.trim_end_matches(".rs")),
+    };
+    let declared = lines.windows(2).filter(|pair| pair[0] == "#[cfg(test)]" && pair[1].ends_with(';'));
+    let names = declared.filter_map(|pair| pair[1].split("mod ").nth(1));
+    names.map(|name| format!("{folder}/{}.rs", name.trim_end_matches(';'))).collect()
 }
 
 #[test]
 fn tests_are_told_from_what_ships() {
     assert_eq!(shipped("leaf/src/a.rs", "one\ntwo\n#[cfg(test)]\nmod tests {\n}\n"), 2);
-    assert_eq!(shipped("leaf/src/a.rs", "one\ntwo\n"), 2);
+    assert_eq!(shipped("leaf/src/a.rs", "one\n#[cfg(test)]\nmod fakes;\ntwo\n"), 4);
     assert_eq!(shipped("leaf/src/a/tests.rs", "one\ntwo\n"), 0);
+    assert_eq!(
+        test_modules("leaf/src/lib.rs", "mod a;\n#[cfg(test)]\npub(crate) mod b;\n"),
+        ["leaf/src/b.rs"]
+    );
+    assert_eq!(test_modules("leaf/src/a.rs", "#[cfg(test)]\nmod b;\n"), ["leaf/src/a/b.rs"]);
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use axum::Json;
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
@@ -17,7 +18,7 @@ use futures::stream::FuturesUnordered;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::{About, Shared, refused, refused_with};
+use super::{About, Shared, named, refused, refused_with};
 use crate::aggregator::{Aggregator, Appended};
 use crate::error::{ErrorCode, Failure};
 use crate::ingest::{
@@ -33,11 +34,15 @@ const RETRY_HEADERS: [&str; 3] = ["gannet-producer", "gannet-sequence", "idempot
 
 pub(super) async fn events(
     State(aggregator): Shared,
-    Path(table): Path<String>,
+    table: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     RawQuery(parameters): RawQuery,
     body: Body,
 ) -> Response {
+    let table = match named(table) {
+        Ok(table) => table,
+        Err(failure) => return refused(failure, About::Body),
+    };
     let decoder = match decoder(&aggregator, &table, &headers, parameters.as_deref().unwrap_or("")) {
         Ok(decoder) => decoder,
         Err(failure) => return refused(failure, About::Body),
@@ -66,12 +71,25 @@ fn decoder(
     check_table_name(table)?;
     let text = |name: header::HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let format = BodyFormat::from_content_type(text(header::CONTENT_TYPE))?;
-    let encoding = BodyEncoding::from_content_encoding(text(header::CONTENT_ENCODING))?;
-    let options = options(parameters)?;
+    let encodings: Vec<&str> =
+        headers.get_all(header::CONTENT_ENCODING).iter().map(|value| value.to_str().unwrap_or("?")).collect();
+    let encoding = BodyEncoding::from_content_encoding(
+        (!encodings.is_empty()).then(|| encodings.join(", ")).as_deref(),
+    )?;
+    let mut options = options(parameters)?;
+    // The parameter of RFC 4180.
+    if text(header::CONTENT_TYPE).is_some_and(says_header_absent) {
+        options.csv_header = CsvHeader::None;
+    }
     let kept = aggregator.config().rejections_listed_max;
     let limits = IngestLimits { rejections_kept_max: kept, ..IngestLimits::default() };
     let arrival_ns = chrono::Utc::now().timestamp_nanos_opt().unwrap_or(i64::MAX);
     Decoder::new(format, encoding, options, limits, arrival_ns)
+}
+
+/// Whether a content type says that a CSV body has no header line.
+fn says_header_absent(content_type: &str) -> bool {
+    content_type.split(';').skip(1).any(|parameter| parameter.trim().eq_ignore_ascii_case("header=absent"))
 }
 
 fn options(parameters: &str) -> Result<IngestOptions, Failure> {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -80,8 +81,37 @@ fn refused(failure: Failure, about: About) -> Response {
     refused_with(failure, about, |error| Refused { error })
 }
 
+/// Characters of a message or a detail that are sent: an error names what it refuses, it does not send it all back.
+const ERROR_TEXT_MAX: usize = 2000;
+
+fn cut(text: &mut String) {
+    if let Some((at, _)) = text.char_indices().nth(ERROR_TEXT_MAX) {
+        text.truncate(at);
+        text.push('…');
+    }
+}
+
+/// The name in a path, or why it is none.
+fn named(path: Result<Path<String>, PathRejection>) -> Result<String, Failure> {
+    match path {
+        Ok(Path(name)) => Ok(name),
+        Err(error) => {
+            Err(Failure::new(ErrorCode::BadRequest, format!("the path holds no name: {}", error.body_text()))
+                .hint("Names are UTF-8, with % escapes for what a path cannot hold."))
+        }
+    }
+}
+
 /// An error as its response, in a body that says more than the error.
-fn refused_with<T: Serialize>(failure: Failure, about: About, body: impl FnOnce(Failure) -> T) -> Response {
+fn refused_with<T: Serialize>(
+    mut failure: Failure,
+    about: About,
+    body: impl FnOnce(Failure) -> T,
+) -> Response {
+    cut(&mut failure.message);
+    if let Some(detail) = &mut failure.detail {
+        cut(detail);
+    }
     let status = status_of(failure.code, about);
     let retry_after = failure.retry_after_seconds;
     if failure.code == ErrorCode::Internal {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -10,7 +11,7 @@ use gannet_query::LeafState;
 use gannet_query::value::format_time;
 use serde::Serialize;
 
-use super::{About, Shared, refused};
+use super::{About, Shared, named, refused};
 use crate::aggregator::Aggregator;
 use crate::catalogue::CatalogueTable;
 use crate::error::{ErrorCode, Failure};
@@ -48,7 +49,11 @@ pub(super) async fn tables(State(aggregator): Shared) -> Response {
     Json(Tables { tables: catalogue.tables.values().map(TableText::new).collect() }).into_response()
 }
 
-pub(super) async fn table(State(aggregator): Shared, Path(name): Path<String>) -> Response {
+pub(super) async fn table(State(aggregator): Shared, path: Result<Path<String>, PathRejection>) -> Response {
+    let name = match named(path) {
+        Ok(name) => name,
+        Err(failure) => return refused(failure, About::Path),
+    };
     #[derive(Serialize)]
     struct Column {
         name: String,
@@ -251,7 +256,14 @@ pub(super) async fn ready(State(aggregator): Shared) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
-pub(super) async fn accept_loss(State(aggregator): Shared, Path(leaf): Path<String>) -> Response {
+pub(super) async fn accept_loss(
+    State(aggregator): Shared,
+    path: Result<Path<String>, PathRejection>,
+) -> Response {
+    let leaf = match named(path) {
+        Ok(leaf) => leaf,
+        Err(failure) => return refused(failure, About::Path),
+    };
     #[derive(Serialize)]
     struct Accepted {
         leaf: String,

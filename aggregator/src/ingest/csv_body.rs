@@ -193,7 +193,12 @@ impl CsvBody {
 
     /// The names of the columns, from the first record or its number of fields.
     fn header_names(&self, open: bool) -> Result<Vec<String>, Failure> {
-        let bad = |what: String| Failure::new(ErrorCode::BadRequest, format!("CSV header: {what}"));
+        let bad = |what: String| {
+            Failure::new(ErrorCode::BadRequest, format!("CSV header: {what}")).hint(
+                "A body without a header line is posted with ?csv_header=none or Content-Type: text/csv; header=absent, \
+                 and loaded with gannet ingest --format csv-no-header.",
+            )
+        };
         if self.length > self.limits.line_bytes_max as u64 {
             return Err(bad(RowError::RowLength { limit: self.limits.line_bytes_max }.to_string()));
         }

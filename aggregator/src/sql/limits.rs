@@ -147,7 +147,7 @@ impl Visitor for Meter {
     fn pre_visit_query(&mut self, query: &Query) -> Flow {
         self.with_depth += usize::from(query.with.is_some());
         if self.with_depth > WITH_DEPTH_MAX {
-            return too_large(format!("WITH is nested deeper than {WITH_DEPTH_MAX}"));
+            return too_large(format!("WITH is nested deeper than the limit of {WITH_DEPTH_MAX}"));
         }
         if !query.locks.is_empty() {
             return ControlFlow::Break(Box::new(refused("SELECT FOR UPDATE")));
@@ -163,7 +163,7 @@ impl Visitor for Meter {
     fn pre_visit_select(&mut self, select: &Select) -> Flow {
         self.selects += 1;
         if self.selects > SELECTS_MAX {
-            return too_large(format!("sql has more than {SELECTS_MAX} SELECTs"));
+            return too_large(format!("sql has more SELECTs than the limit of {SELECTS_MAX}"));
         }
         match select.into {
             Some(_) => ControlFlow::Break(Box::new(refused("SELECT INTO"))),
@@ -174,7 +174,9 @@ impl Visitor for Meter {
     fn pre_visit_table_factor(&mut self, _table: &TableFactor) -> Flow {
         self.relations += 1;
         if self.relations > RELATIONS_MAX {
-            return too_large(format!("sql reads more than {RELATIONS_MAX} tables and subqueries"));
+            return too_large(format!(
+                "sql reads more tables and subqueries than the limit of {RELATIONS_MAX}"
+            ));
         }
         ControlFlow::Continue(())
     }
@@ -189,11 +191,11 @@ impl Visitor for Meter {
         }
         self.nodes += 1;
         if self.nodes > NODES_MAX + self.list_literals {
-            return too_large(format!("sql has more than {NODES_MAX} expressions"));
+            return too_large(format!("sql has more expressions than the limit of {NODES_MAX}"));
         }
         self.depth += usize::from(!is_chain(expr));
         if self.depth > DEPTH_MAX {
-            return too_large(format!("an expression is nested deeper than {DEPTH_MAX}"));
+            return too_large(format!("an expression is nested deeper than the limit of {DEPTH_MAX}"));
         }
         ControlFlow::Continue(())
     }

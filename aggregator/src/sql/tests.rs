@@ -436,17 +436,17 @@ async fn large_statements_are_refused_and_long_ones_run() {
     let nested = format!("select {}1{}", "(".repeat(60), ")".repeat(60));
     for (sql, message) in [
         (format!("select '{}'", "x".repeat(70_000)), "sql text has 70009 bytes, the limit is 65536"),
-        (format!("select {}1", "1+".repeat(32_000)), "an expression is nested deeper than 400"),
-        (conditions(900), "sql has more than 4096 expressions"),
+        (format!("select {}1", "1+".repeat(32_000)), "an expression is nested deeper than the limit of 400"),
+        (conditions(900), "sql has more expressions than the limit of 4096"),
         (
             format!("select 1 in ({})", numbers(10_001).join(",")),
             "IN list has 10001 members, the limit is 10000",
         ),
         (nested, "sql nests deeper than the limit of 50"),
-        (vec!["select 1"; 200].join(" union all "), "sql has more than 128 SELECTs"),
+        (vec!["select 1"; 200].join(" union all "), "sql has more SELECTs than the limit of 128"),
         (
             format!("select 1 from {}", vec!["events"; 70].join(", ")),
-            "sql reads more than 64 tables and subqueries",
+            "sql reads more tables and subqueries than the limit of 64",
         ),
     ] {
         check_failure(&sql, TooLarge, message, "", None).await;

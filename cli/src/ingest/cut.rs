@@ -43,6 +43,8 @@ pub(crate) enum TextFormat {
     Json,
     /// Comma-separated values under a header line.
     Csv,
+    /// Comma-separated values without a header line; the columns are c1, c2 and so on.
+    CsvNoHeader,
     /// Tab-separated values under a header line, with quotes as in CSV.
     Tsv,
 }
@@ -194,7 +196,7 @@ impl<R: Read> Pieces<R> {
             self.unread_from += 1;
             match self.format {
                 TextFormat::Ndjson => self.push(byte, byte == b'\n'),
-                TextFormat::Csv | TextFormat::Tsv => {
+                TextFormat::Csv | TextFormat::CsvNoHeader | TextFormat::Tsv => {
                     let delimiter = if self.format == TextFormat::Tsv { b'\t' } else { b',' };
                     let (state, ended) = self.csv.after(byte, delimiter);
                     self.csv = state;
@@ -327,10 +329,12 @@ impl<R: Read> Pieces<R> {
             TextFormat::Ndjson if rest => self.record_ended(),
             // A header alone has no rows.
             TextFormat::Csv | TextFormat::Tsv if rest && self.header.is_empty() => self.pending.clear(),
-            TextFormat::Csv | TextFormat::Tsv if rest && self.csv == CsvState::Quoted => {
+            TextFormat::Csv | TextFormat::CsvNoHeader | TextFormat::Tsv
+                if rest && self.csv == CsvState::Quoted =>
+            {
                 self.failed = Some(CutError::Truncated(self.rows_done + self.whole_rows + 1));
             }
-            TextFormat::Csv | TextFormat::Tsv if rest => self.record_ended(),
+            TextFormat::Csv | TextFormat::CsvNoHeader | TextFormat::Tsv if rest => self.record_ended(),
             TextFormat::Json if self.json.in_element && self.json.depth == 0 && !self.json.in_string => {
                 self.json.in_element = false;
                 self.record_ended();
@@ -349,7 +353,7 @@ impl<R: Read> Pieces<R> {
         }
         let records = &self.pending[..self.whole];
         let body = match self.format {
-            TextFormat::Ndjson => records.to_vec(),
+            TextFormat::Ndjson | TextFormat::CsvNoHeader => records.to_vec(),
             TextFormat::Csv | TextFormat::Tsv => [&self.header, records].concat(),
             TextFormat::Json => [b"[", records, b"]"].concat(),
         };
@@ -376,6 +380,7 @@ impl TextFormat {
             TextFormat::Ndjson => "application/x-ndjson",
             TextFormat::Json => "application/json",
             TextFormat::Csv => "text/csv",
+            TextFormat::CsvNoHeader => "text/csv; header=absent",
             TextFormat::Tsv => "text/tab-separated-values",
         }
     }
@@ -447,6 +452,7 @@ mod tests {
         // A quote inside a plain field is a quote.
         check("a,b\n5\" pipe,1\n6,2\n7,3\n", &["a,b\n5\" pipe,1\n6,2\n", "a,b\n7,3\n"]);
         check("\n\r\na,b\n\n1,2\n", &["a,b\n1,2\n"]);
+        super::tests::check(TextFormat::CsvNoHeader, 2, "1,2\n3,4\n5,6", &["1,2\n3,4\n", "5,6"]);
         super::tests::check(TextFormat::Tsv, 1000, "a\tb\n1,2\t\"\n\"\n3\t4", &["a\tb\n1,2\t\"\n\"\n3\t4"]);
         check("a\n1\n\"x\n", &["a\n1\n", "error: the file ends in the middle of row 2"]);
     }

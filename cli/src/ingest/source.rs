@@ -24,6 +24,8 @@ pub(crate) enum Format {
     Json,
     /// Comma-separated values under a header line
     Csv,
+    /// Comma-separated values without a header line; the columns are named c1, c2, …
+    CsvNoHeader,
     /// Tab-separated values under a header line
     Tsv,
     /// An Apache Parquet file
@@ -97,7 +99,7 @@ pub(crate) fn read(source: &Source, reading: &Reading, sink: &mut Sink<'_>) -> R
         Some(format) => format,
         None => format_of(source, first).ok_or_else(|| {
             Failure::usage(format!("{source} has neither a name nor first bytes that tell its format"))
-                .hint("name it with --format ndjson, json, csv, tsv, parquet or arrow")
+                .hint("name it with --format ndjson, json, csv, csv-no-header, tsv, parquet or arrow")
         })?,
     };
     let first_is_arrow_file = first.starts_with(columnar::ARROW_FILE_MAGIC);
@@ -105,6 +107,7 @@ pub(crate) fn read(source: &Source, reading: &Reading, sink: &mut Sink<'_>) -> R
         Format::Ndjson => cut(source, input, TextFormat::Ndjson, reading.limits, sink),
         Format::Json => cut(source, input, TextFormat::Json, reading.limits, sink),
         Format::Csv => cut(source, input, TextFormat::Csv, reading.limits, sink),
+        Format::CsvNoHeader => cut(source, input, TextFormat::CsvNoHeader, reading.limits, sink),
         Format::Tsv => cut(source, input, TextFormat::Tsv, reading.limits, sink),
         Format::Arrow if !first_is_arrow_file => {
             columnar::read_arrow_stream(source, input, reading.limits, sink)

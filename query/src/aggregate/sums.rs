@@ -71,7 +71,12 @@ impl Counts {
                 match counts {
                     None => add_ints(sums, groups, safe, |row| int_weight(weights, row)),
                     Some(_) => {
-                        add_ints(sums, groups, safe, |row| if valid(row) { int_weight(weights, row) } else { 0 });
+                        add_ints(
+                            sums,
+                            groups,
+                            safe,
+                            |row| if valid(row) { int_weight(weights, row) } else { 0 },
+                        );
                     }
                 }
             }
@@ -280,7 +285,9 @@ impl Sums {
                     let product = |row: usize| values[row].wrapping_mul(int_weight(weights, row));
                     match input.validity {
                         None => add_ints(sums, groups, true, product),
-                        Some(_) => add_ints(sums, groups, true, |row| if valid(row) { product(row) } else { 0 }),
+                        Some(_) => {
+                            add_ints(sums, groups, true, |row| if valid(row) { product(row) } else { 0 })
+                        }
                     }
                 } else {
                     for (row, group) in groups.iter().enumerate().filter(|(row, _)| valid(*row)) {
