@@ -98,6 +98,10 @@ struct Column {
 struct Stats {
     elapsed_ms: f64,
     rows_scanned: u64,
+    /// Rows that the filter let through.
+    stored_rows: u64,
+    /// Events that those stand for, by their `sample_rate`.
+    represented_events: u64,
 }
 
 /// Runs `gannet query`.
@@ -214,10 +218,20 @@ fn footer(answer: &Answer, shown: usize) -> String {
     } else {
         format!("{} of {} (more with --max-rows N)", units::count(shown as u64), units::rows(all))
     };
+    let stats = &answer.stats;
+    let sampled = if stats.represented_events == stats.stored_rows {
+        String::new()
+    } else {
+        format!(
+            " · {} stand for {} events",
+            units::rows(stats.stored_rows),
+            units::count(stats.represented_events)
+        )
+    };
     format!(
-        "{rows} · {} · {} scanned · completeness {}",
-        units::seconds(answer.stats.elapsed_ms / 1000.0),
-        units::rows(answer.stats.rows_scanned),
+        "{rows} · {} · {} scanned{sampled} · completeness {}",
+        units::seconds(stats.elapsed_ms / 1000.0),
+        units::rows(stats.rows_scanned),
         answer.completeness.percent()
     )
 }
@@ -289,6 +303,15 @@ mod tests {
             printed(&answer, Format::Table, Some(1)).lines().last(),
             Some("1 of 2 rows (more with --max-rows N) · 12 ms · 1,204,331 rows scanned · completeness 100%")
         );
+        let mut sampled = answer;
+        (sampled.stats.stored_rows, sampled.stats.represented_events) = (12, 120);
+        assert_eq!(
+            printed(&sampled, Format::Table, None).lines().last(),
+            Some(
+                "2 rows · 12 ms · 1,204,331 rows scanned · 12 rows stand for 120 events · completeness 100%"
+            )
+        );
+        let answer = sampled;
         assert_eq!(printed(&answer, Format::Csv, Some(1)), "service,n\ncart,12\n");
         assert_eq!(
             printed(&answer, Format::Ndjson, None),

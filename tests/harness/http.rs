@@ -200,6 +200,8 @@ impl Client {
     pub fn new(base: &str) -> Client {
         let http = reqwest::Client::builder()
             .no_proxy()
+            // A connection that the server closed, because it refused a body it did not read, is not used again.
+            .pool_max_idle_per_host(0)
             .timeout(Duration::from_secs(REPLY_SECONDS_MAX))
             .build()
             .unwrap();

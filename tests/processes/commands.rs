@@ -21,7 +21,7 @@ async fn commands_and_their_exit_codes() {
     let said = gannet(&["ingest", "t", "-", "--server", &server], "{\"a\":6}\nnonsense\n").await;
     assert_eq!(said.code, 6, "{said:?}");
     let said = gannet(&["ingest", "t", &path("nosuch.ndjson"), "--server", &server], "").await;
-    assert_eq!(said.code, 1, "{said:?}");
+    assert_eq!(said.code, 2, "{said:?}");
     assert!(said.err.contains("nosuch.ndjson"), "{said:?}");
 
     // Questions.

@@ -44,7 +44,7 @@ async fn the_oldest_rows_go_first() {
     let answer = cluster.client().answer("SELECT count(*), min(n), max(n) FROM t").await;
     let int = |column: usize| answer.rows[0][column].as_u64().unwrap();
     let (count, min, max) = (int(0), int(1), int(2));
-    assert!(count < ROWS && count >= STEP, "{count} of {ROWS} rows of about 150 bytes are in 5 MiB");
+    assert!((STEP..ROWS).contains(&count), "{count} of {ROWS} rows of about 150 bytes are in 5 MiB");
     // What is left is the newest, without a gap.
     assert_eq!((max, max - min + 1), (ROWS - 1, count));
     // Expired is not missing: nobody expects those rows.
@@ -82,4 +82,49 @@ async fn rows_that_do_not_fit_are_refused_by_name() {
     let answer = cluster.client().answer("SELECT count(*), max(n) FROM t").await;
     assert_eq!(answer.rows, [vec![json!(taken), json!(taken - 1)]]);
     assert_eq!(answer.completeness.ratio, Some(1.0));
+}
+
+/// A batch with many columns takes what its values take: all of it is taken, and counted once.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_columns_count_once() {
+    const ROWS: usize = 10_000;
+    const COLUMNS: usize = 150;
+    let cluster = Cluster::start(ONE).await;
+    let mut body = String::new();
+    for row in 0..ROWS {
+        let cells: Vec<String> = (0..COLUMNS).map(|column| format!("\"c{column}\":{}", row % 10)).collect();
+        let _ = writeln!(body, "{{{}}}", cells.join(","));
+    }
+    cluster.client().ingest("t", &body).await;
+    let answer = cluster.client().answer("SELECT count(*), sum(c149) FROM t").await;
+    assert_eq!(answer.rows, [vec![json!(ROWS), json!(ROWS / 10 * 45)]]);
+    // Eight bytes a value, a bit a value for NULLs, and the time.
+    let used = cluster.leaf(0).used_bytes();
+    let least = (ROWS * COLUMNS * 8) as u64;
+    assert!((least / 2..least * 3).contains(&used), "{used} bytes in use by values of {least}");
+}
+
+/// Rows that are pulled to the aggregator count once as well, and so do those that a leaf sends.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_columns_are_pulled_at_their_size() {
+    const ROWS: usize = 10_000;
+    const COLUMNS: usize = 150;
+    let cluster = Cluster::start(ONE).await;
+    let mut body = String::new();
+    for row in 0..ROWS {
+        let cells: Vec<String> = (0..COLUMNS).map(|column| format!("\"c{column}\":{row}")).collect();
+        let _ = writeln!(body, "{{{}}}", cells.join(","));
+        if row % 1_000 == 999 {
+            cluster.client().ingest("t", &body).await;
+            body.clear();
+        }
+    }
+    // About 12 MB, far from the 256 MiB that may be pulled.
+    let columns: Vec<String> = (0..COLUMNS).map(|column| format!("c{column}")).collect();
+    let all = columns.join(" + ");
+    let sql = format!("SELECT max(s) FROM (SELECT {all} AS s, row_number() OVER (ORDER BY c0) FROM t)");
+    let largest = ((ROWS - 1) * COLUMNS) as i64;
+    assert_eq!(cluster.client().answer(&sql).await.int(), largest);
+    let answer = cluster.client().answer("SELECT * FROM t ORDER BY c0 DESC").await;
+    assert_eq!(answer.rows.len(), ROWS);
 }

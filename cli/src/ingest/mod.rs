@@ -296,7 +296,8 @@ impl Account {
         }
         let mut failure = failure;
         let said = failure.detail.take().map_or_else(String::new, |detail| format!("{detail}\n"));
-        Err(failure.detail(format!("{said}{which}, {fate}; rows before them are in the summary.")))
+        let before = if first_row == 1 { "" } else { "; rows before them are in the summary" };
+        Err(failure.detail(format!("{said}{which}, {fate}{before}.")))
     }
 
     fn note(&mut self, source: &Source, first_row: u64, reply: Reply) {

@@ -8,7 +8,7 @@ pub(crate) fn line(leaf: &Ended) -> String {
     let name = &leaf.name;
     if let (false, Some((rows, bytes, seconds))) = (leaf.killed, leaf.handed_over) {
         let (rows, bytes) = (units::rows(rows), units::bytes(bytes));
-        return format!("  {name}  handed over {rows} ({bytes}) in {}", units::seconds(seconds));
+        return format!("  {name}  handed over {rows} ({bytes} copied) in {}", units::seconds(seconds));
     }
     let what = match leaf.status {
         Some(status) => how_it_ended(status),
@@ -53,7 +53,7 @@ mod tests {
         let exit = |code: i32| Some(ExitStatus::from_raw(code << 8));
         check(
             ended(exit(0), Some((500_123, 61_234_567, 0.31)), None),
-            "  leaf-0  handed over 500,123 rows (61.2 MB) in 310 ms",
+            "  leaf-0  handed over 500,123 rows (61.2 MB copied) in 310 ms",
             true,
         );
         check(

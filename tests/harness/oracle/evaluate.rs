@@ -191,18 +191,20 @@ impl Condition {
                 Some(wanted.iter().all(|text| held.contains(text)))
             }
             Condition::And(all) => {
-                all.iter().fold(Some(true), |so_far, next| match (so_far, next.of(table, row)) {
-                    (Some(false), _) | (_, Some(false)) => Some(false),
-                    (Some(true), Some(true)) => Some(true),
-                    _ => None,
-                })
+                let truths: Vec<Option<bool>> = all.iter().map(|next| next.of(table, row)).collect();
+                if truths.contains(&Some(false)) {
+                    Some(false)
+                } else {
+                    (!truths.contains(&None)).then_some(true)
+                }
             }
             Condition::Or(any) => {
-                any.iter().fold(Some(false), |so_far, next| match (so_far, next.of(table, row)) {
-                    (Some(true), _) | (_, Some(true)) => Some(true),
-                    (Some(false), Some(false)) => Some(false),
-                    _ => None,
-                })
+                let truths: Vec<Option<bool>> = any.iter().map(|next| next.of(table, row)).collect();
+                if truths.contains(&Some(true)) {
+                    Some(true)
+                } else {
+                    (!truths.contains(&None)).then_some(false)
+                }
             }
             Condition::Not(condition) => condition.of(table, row).map(|value| !value),
         }
