@@ -24,6 +24,7 @@ use crate::children::{Child, ChildAnswer, ChildError, Description, wire_plan};
 use crate::config::Config;
 use crate::error::{ErrorCode, Failure};
 use crate::roster::Roster;
+use crate::sql::errors::refused_by_child;
 
 /// Bodies smaller than this are decoded and merged where they arrive; larger ones on a blocking thread.
 const MERGED_IN_PLACE_BYTES_MAX: usize = 32 << 10;
@@ -159,7 +160,7 @@ impl FanOut {
                 Ok(decoded) => gathering.add(decoded).await?,
                 Err(ChildError::Stale(text)) => return Err(GatherError::Stale(text)),
                 Err(ChildError::Refused(text)) => {
-                    return Err(GatherError::Failed(Failure::new(ErrorCode::BadRequest, text)));
+                    return Err(GatherError::Failed(refused_by_child(&text)));
                 }
                 Err(ChildError::TooLarge(text)) => {
                     return Err(GatherError::Failed(Failure::new(ErrorCode::TooLarge, text)));

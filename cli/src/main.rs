@@ -50,7 +50,7 @@ Examples:
   gannet query \"select service, count(*) from requests group by service order by 2 desc\"
   gannet ingest requests requests.ndjson.gz
 
-`gannet COMMAND --help` says more about each. GANNET_LOG sets what is logged on stderr: error, warn, info, debug, trace,
+`gannet COMMAND --help` says more about each. GANNET_LOG sets what is logged on stderr: error, warn, info, debug, trace, \
 or by part, such as gannet_leaf=debug,info."
 )]
 struct Cli {

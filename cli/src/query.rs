@@ -34,11 +34,11 @@ Examples:
   gannet query -f report.sql
   echo 'show tables' | gannet query -
 
-The last line of a table says how many rows were scanned and how complete the answer is; with other formats it goes
-nowhere but `json`, which holds the whole record. Whenever something is missing, a warning on stderr says what and why.
+The last line of a table says how many rows were scanned and how complete the answer is; with other formats it goes \
+nowhere but `json`, which holds the whole record. Whenever something is missing, a warning on stderr says what and why. \
 Tables round floats to six digits; the other formats are exact.
 
-Exit codes: 0 answered; 1 failed; 2 wrong usage; 3 answered and printed, but less complete than --min-completeness;
+Exit codes: 0 answered; 1 failed; 2 wrong usage; 3 answered and printed, but less complete than --min-completeness; \
 4 no server; 5 no usable answer in time.")]
 pub(crate) struct QueryArgs {
     /// The SQL, or `-` to read it from stdin

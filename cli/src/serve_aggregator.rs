@@ -19,7 +19,7 @@ Examples:
   gannet aggregator --config /etc/gannet/aggregator.toml
   gannet aggregator --http 127.0.0.1:7701 --grpc 10.0.0.5:7720 --child 10.0.0.7:7710
 
-A child is a leaf, or another aggregator by its gRPC address. Name every child that must exist: those that cannot be
+A child is a leaf, or another aggregator by its gRPC address. Name every child that must exist: those that cannot be \
 reached count as missing in the completeness of answers, never as absent.
 
 A settings file has the same settings and more; flags and environment win over it:

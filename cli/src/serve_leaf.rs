@@ -32,8 +32,8 @@ A settings file has the same settings and more, with units in their names; flags
   retention_seconds = 86_400
   table_bytes_max = 10_737_418_240
 
-SIGTERM or Ctrl-C stops it: the rows stay behind in shared memory, and the next start with the same id and data
-directory serves them at once. The id must not change over restarts. There is no encryption and no password: listen on a
+SIGTERM or Ctrl-C stops it: the rows stay behind in shared memory, and the next start with the same id and data \
+directory serves them at once. The id must not change over restarts. There is no encryption and no password: listen on a \
 network you trust."
 )]
 pub(crate) struct LeafArgs {
@@ -75,7 +75,7 @@ enum LeafCommand {
 Example:
   gannet leaf accept-loss leaf-2
 
-A leaf that came back without its rows, or that will never come back, keeps answers below 100 %, because those rows were
+A leaf that came back without its rows, or that will never come back, keeps answers below 100 %, because those rows were \
 acknowledged once. After this, completeness counts what is there. It cannot be undone.")]
     AcceptLoss {
         /// The leaf's id

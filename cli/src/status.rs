@@ -21,8 +21,8 @@ Examples:
   gannet status
   gannet status --json | jq '.leaves[] | select(.state != \"serving\")'
 
-`from` says where the rows of a leaf came from when it started: shared memory (a hand-over), or nothing; `start` says how
-long that took. `lost` are rows that were acknowledged once and that the leaf came back without; they lower the
+`from` says where the rows of a leaf came from when it started: shared memory (a hand-over), or nothing; `start` says how \
+long that took. `lost` are rows that were acknowledged once and that the leaf came back without; they lower the \
 completeness of answers until somebody decides: gannet leaf accept-loss LEAF.")]
 pub(crate) struct StatusArgs {
     /// Print the server's whole reply

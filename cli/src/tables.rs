@@ -29,7 +29,7 @@ There is nothing to create: a table exists from its first row.")]
 Example:
   gannet table describe requests
 
-`null` is the share of rows without a value, `distinct` an estimate of how many different values there are. A column may
+`null` is the share of rows without a value, `distinct` an estimate of how many different values there are. A column may \
 change its type; the one shown holds every value there is.")]
     Describe(DescribeArgs),
 }

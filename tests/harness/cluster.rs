@@ -21,6 +21,8 @@ use crate::wait::until;
 
 /// How long anything in one process may take before a test gives up.
 const SECONDS_MAX: u64 = 60;
+/// How often the directory of a dropped cluster is tried to be removed.
+const DIRECTORY_ATTEMPTS_MAX: usize = 100;
 
 /// A server that runs until it is told to stop.
 #[derive(Debug)]
@@ -344,6 +346,14 @@ impl Drop for Cluster {
         leaves.chain(aggregators).for_each(|server| server.task.abort());
         for slot in &self.leaves {
             segments::remove(&slot.config.data_dir);
+        }
+        // What was just told to end may still write a file, and then a directory is not empty.
+        for _ in 0..DIRECTORY_ATTEMPTS_MAX {
+            let removed = std::fs::remove_dir_all(self.directory.path());
+            if removed.is_ok() || !self.directory.path().exists() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn failure(error: &DataFusionError) -> Failure {
         | DataFusionError::Execution(what) => told(ErrorCode::BadRequest, what),
         DataFusionError::External(error) => match error.downcast_ref::<DataFusionError>() {
             Some(inner) => failure(inner),
-            None => Failure::new(ErrorCode::Internal, short(&error.to_string())),
+            None => library_failure(&error.to_string()),
         },
         other => Failure::new(ErrorCode::Internal, "the query could not be planned or run")
             .detail(short(&other.to_string())),
@@ -115,17 +115,37 @@ fn schema_failure(error: &SchemaError) -> Failure {
     }
 }
 
+fn division_by_zero() -> Failure {
+    Failure::new(ErrorCode::BadRequest, "division by zero").hint("Guard the divisor: x / nullif(y, 0).")
+}
+
+/// An error of a library below DataFusion; those of the regex compiler are about the user's pattern.
+fn library_failure(text: &str) -> Failure {
+    if text.starts_with("regex parse error") || text.starts_with("Compiled regex exceeds") {
+        return told(ErrorCode::BadRequest, &text.split_whitespace().collect::<Vec<_>>().join(" "));
+    }
+    Failure::new(ErrorCode::Internal, short(text))
+}
+
+/// What a leaf refused to compute, which is about the query.
+pub(crate) fn refused_by_leaf(text: &str) -> Failure {
+    if text.ends_with("Divide by zero error") {
+        division_by_zero()
+    } else {
+        told(ErrorCode::BadRequest, text)
+    }
+}
+
 fn arrow_failure(error: &arrow::error::ArrowError) -> Failure {
     use arrow::error::ArrowError;
     match error {
-        ArrowError::DivideByZero => Failure::new(ErrorCode::BadRequest, "division by zero")
-            .hint("Guard the divisor: x / nullif(y, 0)."),
+        ArrowError::DivideByZero => division_by_zero(),
         ArrowError::ArithmeticOverflow(what) => {
             Failure::new(ErrorCode::BadRequest, "a number left the range of its type").detail(short(what))
         }
         ArrowError::ExternalError(inner) => match inner.downcast_ref::<DataFusionError>() {
             Some(inner) => failure(inner),
-            None => Failure::new(ErrorCode::Internal, short(&inner.to_string())),
+            None => library_failure(&inner.to_string()),
         },
         ArrowError::CastError(what)
         | ArrowError::ParseError(what)

@@ -16,7 +16,7 @@
 
 mod chain;
 mod completeness;
-mod errors;
+pub(crate) mod errors;
 mod exec;
 mod functions;
 mod limits;

@@ -50,16 +50,16 @@ Examples:
   gannet ingest trips *.parquet
   journalctl -o json | gannet ingest journal -
 
-There is nothing to create first: a table exists from its first row, a column from its first value. Each row needs a
-time in the column `time` (RFC 3339, or a number of seconds, milliseconds, microseconds or nanoseconds); name another
+There is nothing to create first: a table exists from its first row, a column from its first value. Each row needs a \
+time in the column `time` (RFC 3339, or a number of seconds, milliseconds, microseconds or nanoseconds); name another \
 column with --time-field. Rows without a time get the time of their arrival.
 
-The format is found by the file's name, else by its first bytes; gzip and zstd are found by their first bytes. Files are
-sent in pieces, and rows that cannot be taken are counted and named, while the others go in. Rows are searchable as soon
-as they are acknowledged. When a request breaks off with an unknown outcome the ingest ends and says so; sending the same
+The format is found by the file's name, else by its first bytes; gzip and zstd are found by their first bytes. Files are \
+sent in pieces, and rows that cannot be taken are counted and named, while the others go in. Rows are searchable as soon \
+as they are acknowledged. When a request breaks off with an unknown outcome the ingest ends and says so; sending the same \
 rows again may count some of them twice.
 
-Exit codes: 0 all rows accepted; 1 failed; 2 wrong usage; 4 no server; 5 timeout; 6 some rows were rejected;
+Exit codes: 0 all rows accepted; 1 failed; 2 wrong usage; 4 no server; 5 timeout; 6 some rows were rejected; \
 130 interrupted.")]
 pub(crate) struct IngestArgs {
     /// The table

@@ -46,11 +46,11 @@ Examples:
   gannet up --leaves 4 --memory-limit 32GiB --data-dir /var/lib/gannet
   gannet up --http 127.0.0.1:8080
 
-Ctrl-C or SIGTERM stops everything: each leaf leaves its rows behind in shared memory, and the next `gannet up` on the
-same data directory serves them at once. The rows must fit into /dev/shm to be handed over. A reboot empties shared
+Ctrl-C or SIGTERM stops everything: each leaf leaves its rows behind in shared memory, and the next `gannet up` on the \
+same data directory serves them at once. The rows must fit into /dev/shm to be handed over. A reboot empties shared \
 memory.
 
-Each part logs into its folder in the data directory; warnings and errors are shown here as well. GANNET_LOG=debug logs
+Each part logs into its folder in the data directory; warnings and errors are shown here as well. GANNET_LOG=debug logs \
 more. There is no encryption and no password: do not listen on a network you do not trust.")]
 pub(crate) struct UpArgs {
     /// How many leaf processes to run

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
+
 use crate::client::{Client, server_error};
 use crate::outcome::Failure;
 use crate::up::terminal::Terminal;
@@ -38,7 +40,7 @@ pub(crate) async fn wait(server: &str, terminal: &Terminal) -> Result<Readiness,
             }
             let served_since = *served_since.get_or_insert_with(Instant::now);
             let body = response.bytes().await.unwrap_or_default();
-            if served_since.elapsed() > PARTLY_AFTER {
+            if served_since.elapsed() > PARTLY_AFTER || all_serve(&client).await {
                 return Ok(Readiness::Partly(what(&body)));
             }
         }
@@ -47,6 +49,32 @@ pub(crate) async fn wait(server: &str, terminal: &Terminal) -> Result<Readiness,
             terminal.say("still waiting for the aggregator to answer; the logs are in the data directory");
         }
         tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
+/// Every leaf serves what it has; what is missing then does not come by waiting.
+async fn all_serve(client: &Client) -> bool {
+    let status = client.get_bytes(&["v1", "status"], ASK_MAX).await;
+    status.is_ok_and(|body| client.decode::<Status>(&body).is_ok_and(|status| status.all_serve()))
+}
+
+/// As much of the status as tells whether there is something to wait for.
+#[derive(Debug, Deserialize)]
+struct Status {
+    leaves: Vec<Leaf>,
+    unheard: Vec<serde::de::IgnoredAny>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Leaf {
+    state: String,
+}
+
+impl Status {
+    fn all_serve(&self) -> bool {
+        self.unheard.is_empty()
+            && !self.leaves.is_empty()
+            && self.leaves.iter().all(|leaf| leaf.state == "serving")
     }
 }
 
@@ -66,6 +94,17 @@ fn what(body: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_leaves_that_do_not_serve_yet_are_waited_for() {
+        let check = |status: &str, expect: bool| {
+            assert_eq!(serde_json::from_str::<Status>(status).unwrap().all_serve(), expect, "{status}");
+        };
+        check(r#"{"leaves":[{"state":"serving","rows_lost":5}],"unheard":[]}"#, true);
+        check(r#"{"leaves":[{"state":"serving"},{"state":"attaching"}],"unheard":[]}"#, false);
+        check(r#"{"leaves":[{"state":"serving"}],"unheard":[{"leaf":"a:1"}]}"#, false);
+        check(r#"{"leaves":[],"unheard":[]}"#, false);
+    }
 
     #[test]
     fn the_reason_is_told() {
