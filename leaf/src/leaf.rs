@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
+use gannet_query::value::rows_bytes;
 use gannet_query::{
     Completeness, Holdings, LeafEpoch, LeafState, Missing, MissingReason, Partial, Phase, Plan, TIME_COLUMN,
     TableHolding,
@@ -161,7 +162,7 @@ impl Leaf {
         self.admit(Request::Append)?;
         let rows = self.check_batch(table, batches)?;
         let Some(rows) = rows else { return Ok(self.holding(table, false)) };
-        self.make_room(table, rows.get_array_memory_size() as u64)?;
+        self.make_room(table, rows_bytes(&rows) as u64)?;
         let held = self.table_or_new(table)?;
         let appended = held.append(&rows, self.config.columns_per_table_max, Instant::now())?;
         self.used_bytes.fetch_add(appended.bytes_added, Ordering::Relaxed);
@@ -183,7 +184,7 @@ impl Leaf {
         if rows > self.config.batch_rows_max {
             return Err(wrong(format!("it has {rows} rows, the limit is {}", self.config.batch_rows_max)));
         }
-        let bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
+        let bytes: usize = batches.iter().map(rows_bytes).sum();
         if bytes > self.config.batch_bytes_max.saturating_mul(4) {
             let limit = self.config.batch_bytes_max.saturating_mul(4);
             return Err(wrong(format!("it takes {bytes} bytes, the limit is {limit}")));

@@ -49,10 +49,10 @@ pub enum QueryError {
         /// The Arrow type it was given.
         data_type: String,
     },
-    /// The groups of a query would take more memory than it may have.
-    #[error("query needs more than {limit} bytes for {groups} groups")]
+    /// The groups or rows of a query would take more memory than it may have.
+    #[error("query needs more than {limit} bytes for {groups} groups or rows")]
     Memory {
-        /// Groups when the limit was met.
+        /// Groups or rows when the limit was met.
         groups: usize,
         /// The limit in bytes.
         limit: u64,

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, TimeUnit};
 
 /// The type of a table's column, as the user sees it.
@@ -151,6 +152,15 @@ pub enum Value {
     String(String),
     /// a list of texts
     Strings(Vec<String>),
+}
+
+/// Bytes that the rows of a batch take. Arrays that share a buffer, as those of one message do, count only the part of
+/// it that is theirs.
+pub fn rows_bytes(rows: &RecordBatch) -> usize {
+    let bytes = |array: &ArrayRef| {
+        array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
+    };
+    rows.columns().iter().map(bytes).sum()
 }
 
 /// A time as RFC 3339 with as many digits as it needs, such as `2026-09-22T12:00:00Z`.

@@ -127,9 +127,9 @@ fn library_failure(text: &str) -> Failure {
     Failure::new(ErrorCode::Internal, short(text))
 }
 
-/// What a leaf refused to compute, which is about the query.
-pub(crate) fn refused_by_leaf(text: &str) -> Failure {
-    if text.ends_with("Divide by zero error") {
+/// What a child refused to compute, which is about the query: in a leaf's words, or in ours from an aggregator below.
+pub(crate) fn refused_by_child(text: &str) -> Failure {
+    if text.ends_with("Divide by zero error") || text == "division by zero" {
         division_by_zero()
     } else {
         told(ErrorCode::BadRequest, text)

@@ -194,7 +194,7 @@ fn slices(batch: &RecordBatch) -> Vec<RecordBatch> {
 
 /// Refuses pulled rows beyond the budget. Rows that leaves cut to a limit are within it by nature.
 fn check_budget(rows: &RowSet, plan: &Plan, pulled_bytes_max: usize) -> std::result::Result<(), Failure> {
-    let bytes: usize = rows.batches.iter().map(RecordBatch::get_array_memory_size).sum();
+    let bytes: usize = rows.batches.iter().map(gannet_query::value::rows_bytes).sum();
     if bytes <= pulled_bytes_max {
         return Ok(());
     }

@@ -105,7 +105,7 @@ impl Posting<'_, '_> {
         if rows == 0 {
             return Ok(true);
         }
-        let by_bytes = batch.get_array_memory_size().div_ceil(self.limits.bytes.max(1)).max(1);
+        let by_bytes = gannet_query::value::rows_bytes(batch).div_ceil(self.limits.bytes.max(1)).max(1);
         let by_rows = (rows as u64).div_ceil(self.limits.rows.max(1)) as usize;
         let rows_each = rows.div_ceil(by_bytes.max(by_rows)).max(1);
         for first in (0..rows).step_by(rows_each) {

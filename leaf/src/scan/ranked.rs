@@ -59,7 +59,7 @@ impl Shared {
     fn report(&self, plan: &RowsPlan<'_>, limits: &ScanLimits, batch: &RecordBatch) -> Result<(), ScanError> {
         if plan.limit.is_none() || plan.order_by.is_empty() {
             self.found.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
-            let bytes = batch.get_array_memory_size() as u64;
+            let bytes = gannet_query::value::rows_bytes(batch) as u64;
             let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
             if before.saturating_add(bytes) > limits.result_bytes_max {
                 return Err(ScanError::Memory { limit: limits.result_bytes_max, what: "rows" });

@@ -6,6 +6,7 @@ use arrow::compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices
 use super::keys::Keys;
 use super::{Body, Groups, RowSet};
 use crate::plan::Key;
+use crate::value::rows_bytes;
 use crate::{OrderBy, Output, Plan, QueryError, States};
 
 /// Rows beyond the limit are kept until there are this many, then sorted and cut.
@@ -93,13 +94,13 @@ impl Merger {
             (Kind::Rows { order_by, limit, batches, rows, bytes }, Body::Rows(new)) => {
                 for batch in new.batches {
                     *rows += batch.num_rows();
-                    *bytes += batch.get_array_memory_size();
+                    *bytes += rows_bytes(&batch);
                     batches.push(batch);
                 }
                 if limit.is_some_and(|limit| *rows > limit.saturating_mul(2).saturating_add(ROWS_SLACK)) {
                     *batches = sort_rows(std::mem::take(batches), order_by, *limit)?;
                     *rows = batches.iter().map(RecordBatch::num_rows).sum();
-                    *bytes = batches.iter().map(RecordBatch::get_array_memory_size).sum();
+                    *bytes = batches.iter().map(rows_bytes).sum();
                 }
                 check_memory(*bytes, *rows, self.memory_bytes_max)
             }
