@@ -86,8 +86,12 @@ pub struct Process {
 
 impl Process {
     fn start(args: &[String], folder: &Path, log: &Path, stdin: Stdio) -> Process {
+        Process::start_with(Command::new(binary()), args, folder, log, stdin)
+    }
+
+    fn start_with(mut command: Command, args: &[String], folder: &Path, log: &Path, stdin: Stdio) -> Process {
         let file = File::options().create(true).append(true).open(log).unwrap();
-        let child = Command::new(binary())
+        let child = command
             .args(args)
             .current_dir(folder)
             .stdin(stdin)
@@ -314,7 +318,15 @@ pub struct Up {
     process: Option<Process>,
     client: Option<Client>,
     leaves: usize,
+    /// Bytes of a `/dev/shm` of its own; the machine's when absent.
+    shm_bytes: Option<u64>,
     directory: TempDir,
+}
+
+/// Whether this user may give a process a `/dev/shm` of its own.
+pub fn may_mount() -> bool {
+    let tried = Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"]).output();
+    tried.is_ok_and(|tried| tried.status.success())
 }
 
 impl Up {
@@ -323,10 +335,30 @@ impl Up {
     /// # Panics
     /// When it does not get ready.
     pub async fn start(leaves: usize) -> Up {
+        Up::start_in(leaves, None).await
+    }
+
+    /// As [`Up::start`], with a `/dev/shm` of its own of this size; see [`may_mount`].
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    pub async fn start_in_small_shm(leaves: usize, shm_bytes: u64) -> Up {
+        Up::start_in(leaves, Some(shm_bytes)).await
+    }
+
+    async fn start_in(leaves: usize, shm_bytes: Option<u64>) -> Up {
         let directory = TempDir::with_prefix("gannet-").unwrap();
-        let mut up = Up { process: None, client: None, leaves, directory };
+        let mut up = Up { process: None, client: None, leaves, shm_bytes, directory };
         up.start_again().await;
         up
+    }
+
+    fn command(&self) -> Command {
+        let Some(bytes) = self.shm_bytes else { return Command::new(binary()) };
+        let mut command = Command::new("unshare");
+        let script = format!("mount -t tmpfs -o size={bytes} tmpfs /dev/shm && exec \"$0\" \"$@\"");
+        command.args(["-m", "sh", "-c", &script]).arg(binary());
+        command
     }
 
     /// Where the data is.
@@ -353,8 +385,9 @@ impl Up {
             "--memory-limit",
             "1GiB",
         ];
+        let args = args.map(str::to_owned);
         let mut process =
-            Process::start(&args.map(str::to_owned), self.directory.path(), &log, Stdio::null());
+            Process::start_with(self.command(), &args, self.directory.path(), &log, Stdio::null());
         let base = until(SECONDS_MAX, "`gannet up` to say its address", || {
             let ended = process.child.try_wait().unwrap();
             assert!(ended.is_none(), "`gannet up` ended with {ended:?}\n{}", process.said());

@@ -4,6 +4,7 @@
 
 mod commands;
 mod four_leaves;
+mod full_shm;
 mod up;
 
 use std::fmt::Write;

@@ -196,6 +196,22 @@ fn an_old_generation_is_refused() {
 }
 
 #[test]
+fn segments_of_another_layout_version_are_refused() {
+    let (directory, leaf) = filled();
+    leaf.hand_over().unwrap();
+    end(leaf);
+    // What a newer build would have left behind.
+    let newer = Edition { layout_version: row_block::LAYOUT_VERSION + 1, generation: 1 };
+    gannet_shm::publish(&segments(directory.0.path()), newer, b"{}").unwrap();
+    let leaf = Leaf::start(config(directory.0.path())).unwrap();
+    let (partial, count, _) = ask(&leaf);
+    assert_eq!((count, partial.completeness.rows_expected()), (0, Some(ROWS as u64)));
+    let said = leaf.describe();
+    assert_eq!((said.source.as_str(), said.state), ("nothing", LeafState::Serving));
+    assert_eq!(said.source_detail, "layout version 2, this build reads 1");
+}
+
+#[test]
 fn a_changed_byte_is_found_named_and_not_served() {
     let (directory, leaf) = filled();
     leaf.hand_over().unwrap();
