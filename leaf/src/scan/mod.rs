@@ -24,6 +24,8 @@ use gannet_query::{Body, ColumnType, Plan, QueryError, ScanStats, TypeSet};
 
 use crate::column::Column;
 
+mod arguments;
+mod coder;
 mod columns;
 mod compile;
 mod domain;
@@ -32,8 +34,10 @@ mod groups;
 mod intern;
 mod ints;
 mod keys;
+mod numbering;
 mod prepare;
 mod ranked;
+mod readers;
 mod run_scan;
 mod selection;
 mod steps;
