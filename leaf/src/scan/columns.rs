@@ -207,6 +207,14 @@ impl<'a> Run<'a> {
         if held == spec.column_type { self.run.int_range(&spec.name) } else { None }
     }
 
+    /// The sum of a column's values and its rows without value, when the run holds it as ints and knows.
+    pub(super) fn int_sum(&self, column: usize) -> Option<(i128, u64)> {
+        let spec = &self.specs[column];
+        let held = self.run.column_type(&spec.name)?.resolve()?;
+        let is_int = held == ColumnType::Int && spec.column_type == ColumnType::Int;
+        if is_int { self.run.int_sum(&spec.name) } else { None }
+    }
+
     pub(super) fn spec(&self, column: usize) -> &ColumnSpec {
         &self.specs[column]
     }

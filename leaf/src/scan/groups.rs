@@ -4,7 +4,7 @@
 //! that needs it takes from the nearest cache. Aggregates with the same FILTER share their rows; arguments reach the
 //! states as plain slices or as codes, never row by row.
 
-use gannet_query::{AggregateFunction, Groups, Input, Plan, States, WeightKind, Weights};
+use gannet_query::{AggregateFunction, Groups, Input, Plan, States, Values, WeightKind, Weights};
 
 use super::arguments::{Argument, Buffers, Read, RowWeights, events, takes_codes};
 use super::columns::Run;
@@ -53,6 +53,9 @@ pub(super) fn aggregate(
     if selection.is_empty() {
         return Ok(None);
     }
+    if let Some(known) = known(run, prepared, plan, selection)? {
+        return Ok(Some(known));
+    }
     let mut keys = Vec::with_capacity(plan.keys.len());
     for plan in &plan.keys {
         run.look()?;
@@ -93,6 +96,54 @@ pub(super) fn aggregate(
     let (keys, codes) = numbering.finish(scratch);
     let keys = keys.iter().zip(&codes).map(|(key, codes)| key.values_at(codes)).collect::<Result<_, _>>()?;
     Ok(Some(Aggregated { groups: Groups { keys, states, group_count }, events }))
+}
+
+/// The one group of a plan without keys, when the run's directory knows all that is asked: how many events all its
+/// rows stand for, the least and the greatest of its integers.
+fn known(
+    run: &Run<'_>,
+    prepared: &Prepared<'_>,
+    plan: &GroupsPlan<'_>,
+    selection: &Selection,
+) -> Result<Option<Aggregated>, Stop> {
+    const ZEROS: [u32; ROWS_PER_STRETCH] = [0; ROWS_PER_STRETCH];
+    let is_whole = matches!(selection, Selection::All(count) if *count == run.row_count);
+    if !plan.keys.is_empty() || !plan.filters.is_empty() || !is_whole {
+        return Ok(None);
+    }
+    let rows = run.row_count as i128;
+    let events = match (prepared.weight, prepared.plan.weight) {
+        (None, _) => Some(rows),
+        (Some(column), _) if run.is_missing(column) => Some(rows),
+        (Some(column), WeightKind::Int) => run.int_sum(column).map(|(sum, nulls)| sum + i128::from(nulls)),
+        (Some(_), WeightKind::One | WeightKind::Float) => None,
+    };
+    let Some(events) = events.and_then(|events| i64::try_from(events).ok()) else { return Ok(None) };
+    let mut whole = empty_group(prepared.plan, plan)?;
+    for (aggregate, states) in plan.aggregates.iter().zip(&mut whole.states) {
+        let nothing = Input { values: Values::None, validity: None, weights: Weights::One, times: &[] };
+        let ends = || aggregate.argument.and_then(|argument| run.int_range(plan.arguments[argument].column?));
+        let end = match &aggregate.aggregate.function {
+            AggregateFunction::Count
+                if aggregate.aggregate.weight_kind(prepared.plan.weight) == WeightKind::Int =>
+            {
+                states.update(&[0], &Input { weights: Weights::Int(&[events]), ..nothing })?;
+                continue;
+            }
+            AggregateFunction::Count => {
+                for rows in Rows::all(run.row_count).stretches(ROWS_PER_STRETCH) {
+                    states.update(&ZEROS[..rows.len()], &nothing)?;
+                }
+                continue;
+            }
+            AggregateFunction::Min => ends().map(|(min, _)| min),
+            AggregateFunction::Max => ends().map(|(_, max)| max),
+            _ => None,
+        };
+        let Some(end) = end else { return Ok(None) };
+        states.update(&[0], &Input { values: Values::Int(&[end]), ..nothing })?;
+    }
+    Ok(Some(Aggregated { groups: whole, events: events as f64 }))
 }
 
 /// The one group of a plan without keys before any row was seen.
