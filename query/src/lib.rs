@@ -20,6 +20,7 @@ pub mod holdings;
 pub mod partial;
 pub mod plan;
 pub mod sketch;
+mod tables;
 pub mod value;
 
 pub use aggregate::{Aggregate, AggregateFunction, Finish, HistogramBuckets, Input, States, Values, Weights};
