@@ -101,9 +101,16 @@ impl ApproxDistinct {
                 unknown.push(*code);
             }
         }
-        each_of_array(&unknown, distinct, self.kind, None, |row| unknown[row] as usize, |code, value| {
-            hashes[code as usize] = Some(value.hash());
-        })?;
+        each_of_array(
+            &unknown,
+            distinct,
+            self.kind,
+            None,
+            |row| unknown[row] as usize,
+            |code, value| {
+                hashes[code as usize] = Some(value.hash());
+            },
+        )?;
         for (group, code) in fresh {
             if let Some(hash) = hashes[code as usize] {
                 self.sketches[group as usize].add_hash(hash);

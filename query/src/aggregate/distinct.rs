@@ -221,9 +221,7 @@ impl Distinct {
     /// These groups of gathered ones.
     pub(crate) fn take(&self, groups: &[u32]) -> Distinct {
         let sets = match &self.sets {
-            Sets::Ints { sets, .. } => {
-                Sets::Ints { sets: take(sets, groups), gathered: Gathered::default() }
-            }
+            Sets::Ints { sets, .. } => Sets::Ints { sets: take(sets, groups), gathered: Gathered::default() },
             Sets::Bytes(sets) => Sets::Bytes(take(sets, groups)),
         };
         Distinct { kind: self.kind, sets, pairs: Pairs::default() }

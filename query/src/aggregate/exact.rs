@@ -190,7 +190,7 @@ mod tests {
         check(&[&[i64::MAX], &[1], &[i64::MAX]], i128::from(i64::MAX) * 2 + 1);
         check(&[&[i64::MIN], &[i64::MIN, i64::MIN]], i128::from(i64::MIN) * 3);
         check(&[&[i64::MIN], &[i64::MAX], &[1]], 0);
-        check(&[&[half / 4; 3]; 9], i128::from(half / 4) * 27);
+        check(&[[half / 4; 3].as_slice(); 9], i128::from(half / 4) * 27);
     }
 
     #[test]

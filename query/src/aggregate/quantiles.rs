@@ -164,8 +164,7 @@ impl Quantiles {
         if self.cover(values, &missed) {
             let part = |row: &u32| (groups[*row as usize], values[*row as usize]);
             let (part_groups, part_values): (Vec<u32>, Vec<f64>) = missed.iter().map(part).unzip();
-            let still =
-                self.table.add(&part_groups, &part_values, None, |row| weight(missed[row] as usize));
+            let still = self.table.add(&part_groups, &part_values, None, |row| weight(missed[row] as usize));
             missed = still.into_iter().map(|index| missed[index as usize]).collect();
         }
         for row in missed {

@@ -348,9 +348,7 @@ impl States {
             (Kinds::Distinct(distinct), Finish::DistinctCount) => {
                 Ok(Arc::new(Int64Array::from(distinct.counts())))
             }
-            (Kinds::ApproxDistinct(distinct), Finish::DistinctCount) => {
-                Ok(distinct.finish())
-            }
+            (Kinds::ApproxDistinct(distinct), Finish::DistinctCount) => Ok(distinct.finish()),
             (Kinds::Quantiles(sketches), Finish::Quantile(fraction)) => Ok(sketches.finish(*fraction)),
             (Kinds::Histogram(histograms), Finish::Histogram) => histograms.finish(),
             _ => Err(QueryError::Mismatch(format!("this state cannot be finished as {finish:?}"))),

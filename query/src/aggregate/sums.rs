@@ -15,9 +15,7 @@ use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type};
 
 use super::counts::{Counts, add_ints, round_to_int};
-use super::each::{
-    for_each_valid, int_weight, magnitude, power_of_ten, scaled_floats, weight_magnitude,
-};
+use super::each::{for_each_valid, int_weight, magnitude, power_of_ten, scaled_floats, weight_magnitude};
 use super::exact::{ExactSums, WIDE, take};
 use super::scalars::{expect, without_nulls};
 use super::{Input, Values, Weights};
@@ -256,8 +254,7 @@ impl Sums {
             Sums::Nothing => vec![],
             Sums::Ints(sums) => vec![sums.to_array()],
             Sums::Floats(sums) => {
-                let (sums, lost): (Vec<f64>, Vec<f64>) =
-                    (0..sums.len).map(|group| sums.parts(group)).unzip();
+                let (sums, lost): (Vec<f64>, Vec<f64>) = (0..sums.len).map(|group| sums.parts(group)).unzip();
                 vec![Arc::new(Float64Array::from(sums)), Arc::new(Float64Array::from(lost))]
             }
         }
@@ -299,13 +296,7 @@ impl Sums {
 }
 
 /// Adds ints and their weights.
-fn add_exact(
-    sums: &mut ExactSums,
-    events: &mut Counts,
-    groups: &[u32],
-    values: &[i64],
-    input: &Input<'_>,
-) {
+fn add_exact(sums: &mut ExactSums, events: &mut Counts, groups: &[u32], values: &[i64], input: &Input<'_>) {
     let (rows, weights, validity) = (groups.len(), input.weights, input.validity);
     let values = &values[..rows];
     let weight_bound = weight_magnitude(weights).saturating_mul(rows as u64);
@@ -369,13 +360,7 @@ fn add_pairs(
 }
 
 /// Adds floats and their weights.
-fn add_floats(
-    sums: &mut FloatSums,
-    events: &mut Counts,
-    groups: &[u32],
-    values: &[f64],
-    input: &Input<'_>,
-) {
+fn add_floats(sums: &mut FloatSums, events: &mut Counts, groups: &[u32], values: &[f64], input: &Input<'_>) {
     // Longer runs are added in parts, so that no more than the most are ever added plainly.
     let rows = groups.len();
     let validity = input.validity;
@@ -409,7 +394,8 @@ fn add_floats(
         }
         start = end;
     }
-    let counted = matches!((&*events, input.weights), (Counts::Rows(counts), Weights::One) if counts.len() > 1);
+    let counted =
+        matches!((&*events, input.weights), (Counts::Rows(counts), Weights::One) if counts.len() > 1);
     if !counted {
         events.update(groups, input.weights, validity);
     }

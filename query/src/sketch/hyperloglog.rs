@@ -344,7 +344,7 @@ mod tests {
             }
             let mut other = HyperLogLog::default();
             other.merge_registers(registers.of(0));
-            assert_eq!(other.to_bytes(), vec![]);
+            assert!(other.to_bytes().is_empty());
             other.merge_registers(registers.of(1));
             other.merge(&one);
             assert_eq!(HyperLogLog::from_bytes(&one.to_bytes()).unwrap().estimate(), other.estimate());
