@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arrow::array::new_null_array;
-use gannet_query::{Body, Merger, Plan, RowSet, ScanStats, TimeRange};
+use gannet_query::{Body, Merger, Plan, RowSet, ScanStats, Share, TimeRange};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
 use super::arguments::RowWeights;
@@ -221,8 +221,9 @@ impl Scan<'_> {
             let one = groups::empty_group(self.prepared.plan, plan)?;
             whole.merger.push(Body::Groups(one))?;
         }
+        let mut mergers = vec![whole.merger];
         for gathered in threads {
-            whole.merger.push(gathered.merger.finish()?)?;
+            mergers.push(gathered.merger);
             whole.stats.merge(&gathered.stats);
             whole.events += gathered.events;
             whole.rows_covered += gathered.rows_covered;
@@ -230,11 +231,15 @@ impl Scan<'_> {
             whole.unscanned += gathered.unscanned;
             whole.newest_time = whole.newest_time.max(gathered.newest_time);
         }
+        // Millions of groups are merged share by share, each by a thread of its own.
+        let shares = Merger::shares(mergers)?;
+        let bodies: Result<Vec<Body>, _> = shares.into_par_iter().map(Share::merge).collect();
+        let body = Merger::join(bodies?, self.limits.memory_bytes_max)?;
         whole.unreadable.sort_unstable();
         // A cast from float to int saturates.
         whole.stats.represented_events = whole.events.round() as u64;
         Ok(ScanOutcome {
-            body: whole.merger.finish()?,
+            body,
             stats: whole.stats,
             rows_covered: whole.rows_covered,
             unreadable: whole.unreadable,

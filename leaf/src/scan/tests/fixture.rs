@@ -18,9 +18,9 @@ use gannet_query::{
 
 use crate::column::{Codes, Column};
 use crate::row_block::RowBlock;
-use crate::scan::readers::int_parts;
 use crate::scan::compile::compile;
 use crate::scan::prepare::ColumnSpec;
+use crate::scan::readers::int_parts;
 use crate::scan::{Cancel, RowRun, RunError, ScanError, ScanLimits, ScanOutcome, scan};
 
 /// 2026-01-01T00:00:00Z.
@@ -156,6 +156,7 @@ impl RowRun for TestRun {
                 let max = (0..codes.len()).map(|row| codes.get(row)).max()?;
                 Some((*base, base.wrapping_add(gcd.wrapping_mul(max as i64))))
             }
+            Column::Constant(value) if value.is_null(0) => None,
             Column::Constant(value) => int_parts(value)?.0.first().map(|value| (*value, *value)),
             Column::Dictionary { .. } | Column::Plain(_) => None,
         }
