@@ -24,6 +24,7 @@ pub mod runs;
 pub mod scan;
 pub mod service;
 pub mod table;
+pub mod text;
 
 pub use config::{Config, TableConfig};
 pub use error::LeafError;

@@ -1,0 +1,204 @@
+//! Text whose values are mostly distinct, stored in fewer bytes than it has.
+//!
+//! A dictionary is the best home for text of few distinct values. For the rest, [`hex`] packs ids of hex digits and
+//! UUIDs. A form gives single rows back without decoding their neighbours, and answers some tests without decoding
+//! anything.
+//!
+//! This module knows columns of text and bytes, and nothing of row blocks, images or plans. A value comes back byte for
+//! byte or is not stored in that form. Bytes that are opened are input: everything that later code relies on is checked
+//! by [`StoredText::open`], and whatever the bytes say, there is no panic and no text that is not UTF-8.
+
+pub mod filter;
+pub mod hex;
+
+use arrow::array::StringArray;
+use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer};
+
+/// The most bytes of text that one column of a run may decode to: what one array can hold.
+pub const TEXT_BYTES_MAX: u64 = i32::MAX as u64;
+/// A form has at most this many buffers.
+pub const BUFFERS_MAX: usize = 4;
+
+/// A form of stored text. The number is what an image says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// See [`hex`].
+    Hex = 0,
+}
+
+impl Form {
+    /// Every form with the word for it.
+    pub const ALL: [(Form, &'static str); 1] = [(Form::Hex, "hex")];
+}
+
+/// Text as it is stored: a number that the form knows the meaning of, and buffers.
+#[derive(Debug, Clone)]
+pub struct TextParts {
+    /// Which form.
+    pub form: Form,
+    /// What the form needs beside its buffers.
+    pub parameter: u64,
+    /// At most [`BUFFERS_MAX`]; each is kept at a multiple of 64 bytes.
+    pub buffers: Vec<Buffer>,
+}
+
+impl TextParts {
+    /// Bytes of all buffers.
+    pub fn bytes(&self) -> usize {
+        self.buffers.iter().map(Buffer::len).sum()
+    }
+}
+
+/// A test of text that a form may answer without decoding. All compare bytes, case-sensitively.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TextTest {
+    /// The value is one of these, which are sorted and distinct.
+    Among(Vec<String>),
+    /// The value contains this.
+    Contains(String),
+    /// The value begins with this.
+    StartsWith(String),
+    /// The value ends with this.
+    EndsWith(String),
+}
+
+impl TextTest {
+    /// Whether a value passes.
+    pub fn passes(&self, value: &str) -> bool {
+        match self {
+            TextTest::Among(values) => {
+                values.binary_search_by(|candidate| candidate.as_str().cmp(value)).is_ok()
+            }
+            TextTest::Contains(part) => memchr::memmem::find(value.as_bytes(), part.as_bytes()).is_some(),
+            TextTest::StartsWith(part) => value.starts_with(part.as_str()),
+            TextTest::EndsWith(part) => value.ends_with(part.as_str()),
+        }
+    }
+}
+
+/// A column in the form that suits it; `None` where none does. Rows without value take what the form likes.
+pub fn encode(array: &StringArray) -> Option<TextParts> {
+    hex::encode(array)
+}
+
+/// Stored text that was opened.
+#[derive(Debug, Clone)]
+pub struct StoredText {
+    kind: Kind,
+    row_count: usize,
+    validity: Option<NullBuffer>,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Hex(hex::Hex),
+}
+
+impl StoredText {
+    /// Opens the buffers of `row_count` rows. With `verified` they are known to have been opened before, and what is
+    /// expensive to check is not checked again; that never costs memory safety, only the error.
+    ///
+    /// # Errors
+    /// When the buffers are not what a form writes.
+    pub fn open(
+        parts: TextParts,
+        row_count: usize,
+        validity: Option<NullBuffer>,
+        _verified: Verified,
+    ) -> Result<StoredText, String> {
+        if validity.as_ref().is_some_and(|validity| validity.len() != row_count) {
+            return Err(format!("has no validity of {row_count} rows"));
+        }
+        let kind = match parts.form {
+            Form::Hex => Kind::Hex(hex::Hex::open(&parts, row_count)?),
+        };
+        Ok(StoredText { kind, row_count, validity })
+    }
+
+    /// How many rows.
+    pub fn len(&self) -> usize {
+        self.row_count
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.row_count == 0
+    }
+
+    /// Which rows have a value; `None` when all have one.
+    pub fn validity(&self) -> Option<&NullBuffer> {
+        self.validity.as_ref()
+    }
+
+    /// The word for its form.
+    pub fn form(&self) -> Form {
+        match &self.kind {
+            Kind::Hex(_) => Form::Hex,
+        }
+    }
+
+    /// The values of the rows at some positions.
+    pub fn take(&self, positions: &[u32]) -> StringArray {
+        self.decode(positions.len(), |place| positions[place] as usize)
+    }
+
+    /// The values of all rows.
+    pub fn to_array(&self) -> StringArray {
+        self.decode(self.row_count, |row| row)
+    }
+
+    /// The values of `count` rows from `start`.
+    pub fn slice(&self, start: usize, count: usize) -> StringArray {
+        self.decode(count, |place| start + place)
+    }
+
+    fn decode(&self, count: usize, row_at: impl Fn(usize) -> usize) -> StringArray {
+        let mut bytes = Vec::new();
+        let mut offsets = Vec::with_capacity(count + 1);
+        offsets.push(0_i32);
+        let rows = (0..count).map(&row_at);
+        let valid = |row: usize| self.validity.as_ref().is_none_or(|validity| validity.is_valid(row));
+        let mut each = |append: &dyn Fn(usize, &mut Vec<u8>)| {
+            for row in rows.clone() {
+                if valid(row) {
+                    append(row, &mut bytes);
+                }
+                // Opening a form checks that all its rows together fit; the same rows again may not.
+                offsets.push(i32::try_from(bytes.len()).expect("distinct rows decode to at most 2 GiB"));
+            }
+        };
+        match &self.kind {
+            Kind::Hex(hex) => each(&|row, out| hex.append(row, out)),
+        }
+        let nulls = self.validity.as_ref().map(|validity| {
+            NullBuffer::new(BooleanBuffer::collect_bool(count, |place| validity.is_valid(row_at(place))))
+        });
+        let nulls = nulls.filter(|nulls| nulls.null_count() > 0);
+        StringArray::new(OffsetBuffer::new(offsets.into()), Buffer::from_vec(bytes), nulls)
+    }
+
+    /// One bit for each of the rows at `positions`, or for each row without them: set where the test passes, not where
+    /// the row has no value. `None` when decoding is as cheap.
+    pub fn matches(&self, test: &TextTest, positions: Option<&[u32]>) -> Option<BooleanBuffer> {
+        let bits = match &self.kind {
+            Kind::Hex(hex) => hex.matches(test, positions),
+        }?;
+        Some(match (&self.validity, positions) {
+            (None, _) => bits,
+            (Some(validity), None) => &bits & validity.inner(),
+            (Some(validity), Some(positions)) => {
+                let valid = |place: usize| validity.is_valid(positions[place] as usize);
+                &bits & &BooleanBuffer::collect_bool(positions.len(), valid)
+            }
+        })
+    }
+}
+
+/// Whether bytes were opened before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verified {
+    /// Never: everything is checked.
+    No,
+    /// These very bytes were, by this process.
+    Before,
+}
