@@ -18,6 +18,7 @@ pub mod leaf;
 pub mod lifecycle;
 pub mod manifest;
 pub mod open_rows;
+pub mod packing;
 pub mod restart;
 pub mod row_block;
 pub mod runs;
