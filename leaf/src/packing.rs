@@ -139,6 +139,18 @@ pub fn pack(codes: &[u64]) -> (Packing, Buffer) {
     (packing, write(&packing, codes, bases))
 }
 
+/// Stores codes in the bits they need, without bases and patches, so that there can be any number of them.
+pub fn pack_bits(codes: &[u64]) -> (Packing, Buffer) {
+    let code_max = codes.iter().copied().max().unwrap_or(0);
+    let plain = Packing::plain(array_bytes(code_max));
+    let packed = Packing { bits: round_up(bit_length(code_max)), ..plain };
+    let (packed_bytes, plain_bytes) = (packed.stored_bytes(codes.len()), plain.stored_bytes(codes.len()));
+    if packed_bytes + plain_bytes / MARGIN < plain_bytes {
+        return (packed, write(&packed, codes, &[]));
+    }
+    pack_plain(codes)
+}
+
 /// Stores codes as a plain array.
 pub fn pack_plain(codes: &[u64]) -> (Packing, Buffer) {
     let bytes = array_bytes(codes.iter().copied().max().unwrap_or(0));

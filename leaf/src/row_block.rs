@@ -19,14 +19,16 @@ mod shape;
 mod tests;
 
 use std::fmt;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::buffer::Buffer;
 use gannet_query::{ColumnType, TIME_COLUMN};
 
 use crate::column::Column;
+use crate::text::Verified;
+use crate::text::filter::may_contain;
 pub use gather::RowsError;
 pub(crate) use gather::{Gathered, time_range, types_of};
 use layout::Header;
@@ -99,6 +101,10 @@ struct Touched {
     verified: AtomicBool,
     /// The column, when keeping it costs no memory.
     column: OnceLock<Column>,
+    /// The values of its dictionary, which never do.
+    values: OnceLock<ArrayRef>,
+    /// The checksum of the filter of its values is right.
+    filter: OnceLock<bool>,
 }
 
 impl RowBlock {
@@ -131,7 +137,7 @@ impl RowBlock {
         let header = Header { block_id: id, row_count, time_first, time_last };
         let image = layout::write(&header, &mut encoded);
         let columns: Vec<ColumnMeta> = encoded.into_iter().map(|(column, _)| column).collect();
-        let verified = || Touched { verified: AtomicBool::new(true), column: OnceLock::new() };
+        let verified = || Touched { verified: AtomicBool::new(true), ..Touched::default() };
         let touched = columns.iter().map(|_| verified()).collect();
         Ok(RowBlock { image, header, columns, touched })
     }
@@ -194,16 +200,50 @@ impl RowBlock {
         if let Some(column) = touched.column.get() {
             return Ok(Some(column.clone()));
         }
-        if !touched.verified.load(Ordering::Acquire) {
-            self.check_buffers(meta)?;
-        }
-        let column = self.decode(meta)?;
+        let verified = match touched.verified.load(Ordering::Acquire) {
+            true => Verified::Before,
+            false => {
+                self.check_buffers(meta)?;
+                Verified::No
+            }
+        };
+        let column = self.decode(meta, verified, touched.values.get())?;
         touched.verified.store(true, Ordering::Release);
+        if let Some(values) = decode::dictionary_values(&column) {
+            touched.values.get_or_init(|| Arc::clone(values));
+        }
         if decode::is_view(meta) {
             // Two threads may both come here; what they found is the same.
             return Ok(Some(touched.column.get_or_init(|| column).clone()));
         }
         Ok(Some(column))
+    }
+
+    /// False when a string column certainly has no row with this value: judged by its range and its filter, without
+    /// touching the column.
+    pub fn may_hold_text(&self, name: &str, value: &str) -> bool {
+        let Some(index) = self.index_of(name) else { return false };
+        let (meta, touched) = (&self.columns[index], &self.touched[index]);
+        if meta.column_type != ColumnType::String {
+            return true;
+        }
+        if let Some(ValueRange::Text(first, last)) = &meta.range {
+            let prefix = &value.as_bytes()[..value.len().min(layout::PREFIX_BYTES)];
+            if prefix < &first[..] || prefix > &last[..] {
+                return false;
+            }
+        }
+        if meta.stored.encoding.form().is_none() {
+            return meta.null_count < self.header.row_count as u64;
+        }
+        let place = meta.stored.buffers[decode::TEXT_FILTER];
+        let filter = &self.image[place.offset as usize..(place.offset + place.len) as usize];
+        // A filter with wrong bytes must not hide a row: whoever then reads the column learns what is wrong.
+        let is_sound = || {
+            touched.verified.load(Ordering::Acquire)
+                || layout::checksum(self.header.block_id, filter) == place.checksum
+        };
+        !*touched.filter.get_or_init(is_sound) || may_contain(filter, value)
     }
 
     /// Checks every byte that [`RowBlock::column`] would ever believe, also those that were checked before.
@@ -213,7 +253,7 @@ impl RowBlock {
     pub fn verify(&self) -> Result<(), BlockError> {
         for (meta, touched) in self.columns.iter().zip(&self.touched) {
             self.check_buffers(meta)?;
-            self.decode(meta)?;
+            self.decode(meta, Verified::No, None)?;
             touched.verified.store(true, Ordering::Release);
         }
         Ok(())
@@ -233,8 +273,14 @@ impl RowBlock {
         Ok(())
     }
 
-    fn decode(&self, meta: &ColumnMeta) -> Result<Column, BlockError> {
-        decode::decode(&self.image, meta, self.header.row_count).map_err(|what| self.refuse(meta, what))
+    fn decode(
+        &self,
+        meta: &ColumnMeta,
+        verified: Verified,
+        values: Option<&ArrayRef>,
+    ) -> Result<Column, BlockError> {
+        decode::decode(&self.image, meta, self.header.row_count, verified, values)
+            .map_err(|what| self.refuse(meta, what))
     }
 
     fn refuse(&self, meta: &ColumnMeta, what: String) -> BlockError {

@@ -38,6 +38,15 @@ impl RowRun for HeldBlock {
         self.block.column_meta(name).and_then(|column| column.int_range())
     }
 
+    fn may_hold_text(&self, name: &str, value: &str) -> bool {
+        self.block.may_hold_text(name, value)
+    }
+
+    fn int_sum(&self, name: &str) -> Option<(i128, u64)> {
+        let meta = self.block.column_meta(name)?;
+        Some((meta.int_sum?, meta.null_count))
+    }
+
     fn is_block(&self) -> bool {
         true
     }

@@ -7,15 +7,16 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, PrimitiveArray,
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, ListArray, PrimitiveArray,
     TimestampNanosecondArray, UInt32Array, new_null_array,
 };
-use arrow::buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
+use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{ArrowNativeType, DataType, Float64Type, Int64Type, TimestampNanosecondType};
 
 use gannet_query::ColumnType;
 
 use super::{Codes, Column};
+use crate::cast::item_field;
 
 impl Codes {
     /// How many codes there are, one a row.
@@ -166,6 +167,21 @@ impl Column {
                 Arc::new(Int64Array::new(unpack(*base, *gcd, codes).into(), validity.clone()))
             }
             Column::Dictionary { values, codes, has_nulls } => look_up(values, codes.to_u32(), *has_nulls),
+            Column::IntDictionary { values, codes, has_nulls } => {
+                let (values, nulls) = look_up_numbers(values, &codes.to_u32(), *has_nulls);
+                Arc::new(Int64Array::new(values, nulls))
+            }
+            Column::FloatDictionary { values, codes, has_nulls } => {
+                let (values, nulls) = look_up_numbers(values, &codes.to_u32(), *has_nulls);
+                Arc::new(Float64Array::new(values, nulls))
+            }
+            Column::Decimal { base, gcd, digits, codes, validity } => {
+                decimals(unpack(*base, *gcd, codes), *digits, validity.clone())
+            }
+            Column::Text(text) => Arc::new(text.to_array()),
+            Column::Lists { offsets, values, codes, has_null_items, validity } => {
+                lists(offsets.clone(), values, codes.to_u32(), *has_null_items, validity.clone())
+            }
             Column::Plain(array) => Arc::clone(array),
         }
     }
@@ -186,6 +202,28 @@ impl Column {
             }
             Column::Dictionary { values, codes, has_nulls } => {
                 look_up(values, codes.take_u32(positions).into(), *has_nulls)
+            }
+            Column::IntDictionary { values, codes, has_nulls } => {
+                let (values, nulls) = look_up_numbers(values, &codes.take_u32(positions), *has_nulls);
+                Arc::new(Int64Array::new(values, nulls))
+            }
+            Column::FloatDictionary { values, codes, has_nulls } => {
+                let (values, nulls) = look_up_numbers(values, &codes.take_u32(positions), *has_nulls);
+                Arc::new(Float64Array::new(values, nulls))
+            }
+            Column::Decimal { base, gcd, digits, codes, validity } => {
+                let validity = validity.as_ref().map(|validity| take_validity(validity, positions));
+                decimals(unpack_at(*base, *gcd, codes, positions), *digits, validity)
+            }
+            Column::Text(text) => Arc::new(text.take(positions)),
+            Column::Lists { offsets, values, codes, has_null_items, validity } => {
+                let range = |row: &u32| offsets[*row as usize]..offsets[*row as usize + 1];
+                let items: Vec<u32> =
+                    positions.iter().flat_map(|row| range(row).map(|at| at as u32)).collect();
+                let codes = codes.take_u32(&items);
+                let offsets = OffsetBuffer::from_lengths(positions.iter().map(|row| range(row).len()));
+                let validity = validity.as_ref().map(|validity| take_validity(validity, positions));
+                lists(offsets, values, codes.into(), *has_null_items, validity)
             }
             Column::Plain(array) => take_plain(array, positions),
         }
@@ -241,6 +279,44 @@ fn repeat(value: &ArrayRef, row_count: usize) -> ArrayRef {
         }
         _ => take_plain(value, &vec![0; row_count]),
     }
+}
+
+/// Powers of ten up to 10^22 are exact floats; digits beyond 15 are of no column.
+pub fn power_of_ten(digits: u8) -> f64 {
+    const POWERS: [f64; 16] =
+        [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+    POWERS.get(usize::from(digits)).copied().unwrap_or(1.0)
+}
+
+fn decimals(ints: Vec<i64>, digits: u8, validity: Option<NullBuffer>) -> ArrayRef {
+    let power = power_of_ten(digits);
+    let values: ScalarBuffer<f64> = ints.into_iter().map(|int| int as f64 / power).collect();
+    Arc::new(Float64Array::new(values, validity))
+}
+
+/// Lists of the values of some item codes. Offsets, codes and size were checked when the column was opened.
+fn lists(
+    offsets: OffsetBuffer<i32>,
+    values: &ArrayRef,
+    codes: ScalarBuffer<u32>,
+    has_null_items: bool,
+    validity: Option<NullBuffer>,
+) -> ArrayRef {
+    let items = look_up(values, codes, has_null_items);
+    Arc::new(ListArray::new(item_field(), offsets, items, validity))
+}
+
+/// The numbers of a dictionary for some codes; the code just past it is NULL.
+fn look_up_numbers<T: ArrowNativeType>(
+    values: &[T],
+    codes: &[u32],
+    has_nulls: bool,
+) -> (ScalarBuffer<T>, Option<NullBuffer>) {
+    let at = |code: &u32| values.get(*code as usize).copied().unwrap_or_default();
+    let nulls = has_nulls.then(|| {
+        NullBuffer::new(BooleanBuffer::collect_bool(codes.len(), |row| (codes[row] as usize) < values.len()))
+    });
+    (codes.iter().map(at).collect(), nulls)
 }
 
 /// The values of a dictionary for some codes; the code just past the dictionary is NULL.

@@ -7,10 +7,14 @@
 
 mod decode;
 
-pub use decode::{unpack, unpack_at};
+pub use decode::{power_of_ten, unpack, unpack_at};
+
+use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use arrow::buffer::{NullBuffer, ScalarBuffer};
+use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
+
+use crate::text::StoredText;
 
 /// Integers in as few bytes as they need.
 #[derive(Debug, Clone)]
@@ -48,6 +52,52 @@ pub enum Column {
         /// Whether any row is NULL.
         has_nulls: bool,
     },
-    /// Anything else, already as an Arrow array: floats, bools, plain strings, lists, open rows.
+    /// int and time: distinct values, sorted, and one code a row; NULL rows have the code `values.len()`.
+    IntDictionary {
+        /// The distinct values.
+        values: ScalarBuffer<i64>,
+        /// One code a row, `U8` or `U16` or `U32`.
+        codes: Codes,
+        /// Whether any row is NULL.
+        has_nulls: bool,
+    },
+    /// float: distinct values in their total order, and one code a row; NULL rows have the code `values.len()`.
+    FloatDictionary {
+        /// The distinct values.
+        values: ScalarBuffer<f64>,
+        /// One code a row, `U8` or `U16` or `U32`.
+        codes: Codes,
+        /// Whether any row is NULL.
+        has_nulls: bool,
+    },
+    /// float: value = (base + gcd × code) / 10^digits. NULL rows have code 0 and are cleared in `validity`.
+    Decimal {
+        /// The smallest value times 10^digits.
+        base: i64,
+        /// The greatest common divisor of all distances from the base, at least 1.
+        gcd: i64,
+        /// Digits after the point, at most 15.
+        digits: u8,
+        /// One code a row.
+        codes: Codes,
+        /// Absent when no row is NULL.
+        validity: Option<NullBuffer>,
+    },
+    /// string: in a form for values that are mostly distinct.
+    Text(Arc<StoredText>),
+    /// strings: the items of all rows one after the other, as codes.
+    Lists {
+        /// Where the items of each row begin, and the end.
+        offsets: OffsetBuffer<i32>,
+        /// The distinct items, without NULL.
+        values: ArrayRef,
+        /// One code an item, `U8` or `U16` or `U32`; a NULL item has the code `values.len()`.
+        codes: Codes,
+        /// Whether any item is NULL.
+        has_null_items: bool,
+        /// Absent when no row is NULL.
+        validity: Option<NullBuffer>,
+    },
+    /// Anything else, already as an Arrow array: plain floats, bools and strings, open rows.
     Plain(ArrayRef),
 }

@@ -208,7 +208,7 @@ fn segments_of_another_layout_version_are_refused() {
     assert_eq!((count, partial.completeness.rows_expected()), (0, Some(ROWS as u64)));
     let said = leaf.describe();
     assert_eq!((said.source.as_str(), said.state), ("nothing", LeafState::Serving));
-    assert_eq!(said.source_detail, "layout version 2, this build reads 1");
+    assert_eq!(said.source_detail, "layout version 3, this build reads 2");
 }
 
 #[test]

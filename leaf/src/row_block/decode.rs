@@ -7,23 +7,34 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BooleanArray, Float64Array, Int64Array, ListArray, StringArray,
-    TimestampNanosecondArray, UInt32Array, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, StringArray, TimestampNanosecondArray,
+    new_null_array,
 };
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use gannet_query::ColumnType;
 
-use super::encode::power_of_ten;
 use super::layout::{ColumnMeta, Encoding};
-use crate::cast::item_field;
-use crate::column::{Codes, Column, unpack};
+use super::shape::list_lengths;
+use crate::column::{Codes, Column};
+use crate::packing::unpack;
+pub(super) use crate::text::TEXT_BYTES_MAX;
+use crate::text::{BUFFERS_MAX, StoredText, TextParts, Verified};
 
-/// The most bytes of text in one array.
-pub(super) const TEXT_BYTES_MAX: u64 = i32::MAX as u64;
+/// The buffer that holds the validity of stored text.
+pub(super) const TEXT_VALIDITY: usize = BUFFERS_MAX;
+/// The buffer that holds the filter of its values.
+pub(super) const TEXT_FILTER: usize = BUFFERS_MAX + 1;
 
-/// Reads a column out of an image whose directory was checked.
-pub(super) fn decode(image: &Buffer, meta: &ColumnMeta, row_count: usize) -> Result<Column, String> {
-    let reader = Reader { image, meta, row_count };
+/// Reads a column out of an image whose directory was checked. Of a column that was read before, what is expensive to
+/// check is not checked again, and `values` are those of its dictionary.
+pub(super) fn decode(
+    image: &Buffer,
+    meta: &ColumnMeta,
+    row_count: usize,
+    verified: Verified,
+    values: Option<&ArrayRef>,
+) -> Result<Column, String> {
+    let reader = Reader { image, meta, row_count, verified, values };
     match meta.stored.encoding {
         Encoding::Null => Ok(Column::Constant(new_null_array(&meta.column_type.arrow(), 1))),
         Encoding::Constant => reader.constant(),
@@ -34,21 +45,51 @@ pub(super) fn decode(image: &Buffer, meta: &ColumnMeta, row_count: usize) -> Res
         Encoding::Floats => reader.floats(),
         Encoding::Decimal => reader.decimal(),
         Encoding::Lists => reader.lists(),
+        Encoding::IntDictionary => reader.int_dictionary(),
+        Encoding::FloatDictionary => reader.float_dictionary(),
+        Encoding::Hex => reader.stored_text(),
     }
 }
 
 /// Whether a column is a view of the image, so that keeping it costs nothing.
 pub(super) fn is_view(meta: &ColumnMeta) -> bool {
-    !matches!(meta.stored.encoding, Encoding::Decimal | Encoding::Lists)
+    match meta.stored.encoding {
+        Encoding::Packed
+        | Encoding::Dictionary
+        | Encoding::Decimal
+        | Encoding::IntDictionary
+        | Encoding::FloatDictionary => meta.stored.packing.is_view(),
+        Encoding::Lists => false,
+        Encoding::Null
+        | Encoding::Constant
+        | Encoding::Text
+        | Encoding::Bits
+        | Encoding::Floats
+        | Encoding::Hex => true,
+    }
+}
+
+/// The values of a column's dictionary, which are a view of the image even where its codes are not.
+pub(super) fn dictionary_values(column: &Column) -> Option<&ArrayRef> {
+    match column {
+        Column::Dictionary { values, .. } | Column::Lists { values, .. } => Some(values),
+        _ => None,
+    }
 }
 
 struct Reader<'a> {
     image: &'a Buffer,
     meta: &'a ColumnMeta,
     row_count: usize,
+    verified: Verified,
+    values: Option<&'a ArrayRef>,
 }
 
 impl Reader<'_> {
+    fn is_new(&self) -> bool {
+        self.verified == Verified::No
+    }
+
     /// A buffer of the column. Its place was checked when the image was opened.
     fn buffer(&self, index: usize) -> Buffer {
         let place = self.meta.stored.buffers[index];
@@ -89,12 +130,15 @@ impl Reader<'_> {
     /// Codes, checked to stay within 64-bit integers.
     fn codes(&self) -> Result<Codes, String> {
         let stored = &self.meta.stored;
-        let codes = codes(self.buffer(0), stored.code_bytes, self.row_count);
-        let last = i128::from(stored.base) + i128::from(stored.gcd) * i128::from(codes.max().unwrap_or(0));
-        match i64::try_from(last) {
-            Ok(_) => Ok(codes),
-            Err(_) => Err(format!("holds the integer {last}, which has more than 64 bits")),
+        let codes = unpack(&stored.packing, &self.buffer(0), self.row_count);
+        if self.is_new() {
+            let steps = i128::from(codes.max().unwrap_or(0));
+            let last = i128::from(stored.base) + i128::from(stored.gcd) * steps;
+            if i64::try_from(last).is_err() {
+                return Err(format!("holds the integer {last}, which has more than 64 bits"));
+            }
         }
+        Ok(codes)
     }
 
     fn packed(&self) -> Result<Column, String> {
@@ -103,17 +147,77 @@ impl Reader<'_> {
         Ok(Column::Packed { base: stored.base, gcd: stored.gcd, codes, validity })
     }
 
-    fn dictionary(&self) -> Result<Column, String> {
-        let stored = &self.meta.stored;
-        let values = strings(self.buffer(1), self.buffer(2), stored.value_count as usize, None)?;
-        check_order(&values)?;
-        let codes = codes(self.buffer(0), stored.code_bytes, self.row_count);
-        let null_count = check_codes(&codes, &values)?;
-        if null_count != self.meta.null_count {
-            let expect = self.meta.null_count;
-            return Err(format!("has {null_count} rows without value, its entry says {expect}"));
+    /// The values of a dictionary of strings, checked.
+    fn dictionary_values(&self, offsets: usize, text: usize) -> Result<ArrayRef, String> {
+        if let Some(values) = self.values {
+            return Ok(Arc::clone(values));
         }
-        Ok(Column::Dictionary { values: Arc::new(values), codes, has_nulls: null_count > 0 })
+        let count = self.meta.stored.value_count as usize;
+        let values = strings(self.buffer(offsets), self.buffer(text), count, None)?;
+        if self.is_new() {
+            check_order(&values)?;
+        }
+        Ok(Arc::new(values))
+    }
+
+    fn check_null_count(&self, found: u64) -> Result<(), String> {
+        match self.meta.null_count {
+            expect if expect != found => {
+                Err(format!("has {found} rows without value, its entry says {expect}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn dictionary(&self) -> Result<Column, String> {
+        let values = self.dictionary_values(1, 2)?;
+        let codes = unpack(&self.meta.stored.packing, &self.buffer(0), self.row_count);
+        if self.is_new() {
+            let lens = values.as_string::<i32>().offsets().lengths().map(|len| len as u64);
+            self.check_null_count(check_codes(&codes, values.len(), lens)?)?;
+        }
+        Ok(Column::Dictionary { values, codes, has_nulls: self.meta.null_count > 0 })
+    }
+
+    /// Codes of a dictionary of numbers.
+    fn number_codes(&self) -> Result<Codes, String> {
+        let codes = unpack(&self.meta.stored.packing, &self.buffer(0), self.row_count);
+        if self.is_new() {
+            let count = self.meta.stored.value_count as usize;
+            self.check_null_count(check_codes(&codes, count, std::iter::repeat_n(8, count))?)?;
+        }
+        Ok(codes)
+    }
+
+    fn int_dictionary(&self) -> Result<Column, String> {
+        let codes = self.number_codes()?;
+        let values = ScalarBuffer::<i64>::new(self.buffer(1), 0, self.meta.stored.value_count as usize);
+        if self.is_new() && !values.is_sorted_by(|a, b| a < b) {
+            return Err("has a dictionary that is not in order".to_owned());
+        }
+        Ok(Column::IntDictionary { values, codes, has_nulls: self.meta.null_count > 0 })
+    }
+
+    fn float_dictionary(&self) -> Result<Column, String> {
+        let codes = self.number_codes()?;
+        let values = ScalarBuffer::<f64>::new(self.buffer(1), 0, self.meta.stored.value_count as usize);
+        if self.is_new() && !values.is_sorted_by(|a, b| a.total_cmp(b).is_lt()) {
+            return Err("has a dictionary that is not in order".to_owned());
+        }
+        Ok(Column::FloatDictionary { values, codes, has_nulls: self.meta.null_count > 0 })
+    }
+
+    fn stored_text(&self) -> Result<Column, String> {
+        let stored = &self.meta.stored;
+        let Some(form) = stored.encoding.form() else {
+            return Err(format!("is stored as {}, which is no form of text", self.meta.encoding()));
+        };
+        let used =
+            stored.buffers[..BUFFERS_MAX].iter().rposition(|place| place.len > 0).map_or(0, |at| at + 1);
+        let buffers = (0..used).map(|index| self.buffer(index)).collect();
+        let parts = TextParts { form, parameter: stored.base as u64, buffers };
+        let text = StoredText::open(parts, self.row_count, self.validity(TEXT_VALIDITY)?, self.verified)?;
+        Ok(Column::Text(Arc::new(text)))
     }
 
     fn text(&self) -> Result<Column, String> {
@@ -133,41 +237,26 @@ impl Reader<'_> {
 
     fn decimal(&self) -> Result<Column, String> {
         let stored = &self.meta.stored;
-        let power = power_of_ten(stored.parameter);
-        let ints = unpack(stored.base, stored.gcd, &self.codes()?);
-        let values: ScalarBuffer<f64> = ints.into_iter().map(|int| int as f64 / power).collect();
-        Ok(Column::Plain(Arc::new(Float64Array::new(values, self.validity(1)?))))
+        let (codes, validity) = (self.codes()?, self.validity(1)?);
+        Ok(Column::Decimal { base: stored.base, gcd: stored.gcd, digits: stored.parameter, codes, validity })
     }
 
     fn lists(&self) -> Result<Column, String> {
         let stored = &self.meta.stored;
-        let item_codes = self.buffer(1);
-        let item_count = item_codes.len() / usize::from(stored.code_bytes);
-        let lengths = codes(self.buffer(0), stored.parameter, self.row_count);
+        let item_count = stored.gcd as usize;
+        let lengths = unpack(&list_lengths(self.meta), &self.buffer(0), self.row_count);
         let offsets = list_offsets(&lengths, item_count)?;
-        let values = strings(self.buffer(2), self.buffer(3), stored.value_count as usize, None)?;
-        check_order(&values)?;
-        let codes = codes(item_codes, stored.code_bytes, item_count);
-        let has_nulls = check_codes(&codes, &values)? > 0;
-        let null_code = values.len() as u32;
-        let codes = codes.to_u32();
-        let item_validity = has_nulls.then(|| {
-            NullBuffer::new(BooleanBuffer::collect_bool(codes.len(), |item| codes[item] != null_code))
-        });
-        let indices = UInt32Array::new(codes, item_validity);
-        let items = arrow::compute::take(&values, &indices, None).map_err(|error| error.to_string())?;
-        let lists = ListArray::try_new(item_field(), offsets, items, self.validity(4)?);
-        Ok(Column::Plain(Arc::new(lists.map_err(|error| error.to_string())?)))
-    }
-}
-
-/// Codes of a width that was checked, in a buffer whose length was checked.
-fn codes(buffer: Buffer, code_bytes: u8, count: usize) -> Codes {
-    match code_bytes {
-        1 => Codes::U8(ScalarBuffer::new(buffer, 0, count)),
-        2 => Codes::U16(ScalarBuffer::new(buffer, 0, count)),
-        4 => Codes::U32(ScalarBuffer::new(buffer, 0, count)),
-        _ => Codes::U64(ScalarBuffer::new(buffer, 0, count)),
+        let values = self.dictionary_values(2, 3)?;
+        let codes = unpack(&stored.packing, &self.buffer(1), item_count);
+        let has_null_items = match self.is_new() {
+            true => {
+                let lens = values.as_string::<i32>().offsets().lengths().map(|len| len as u64);
+                check_codes(&codes, values.len(), lens)? > 0
+            }
+            // The code of NULL is the only one beyond the values.
+            false => codes.max().is_some_and(|max| max >= values.len() as u64),
+        };
+        Ok(Column::Lists { offsets, values, codes, has_null_items, validity: self.validity(4)? })
     }
 }
 
@@ -197,12 +286,12 @@ fn check_order(values: &StringArray) -> Result<(), String> {
 
 /// Checks that codes lie in a dictionary, or just past it, and that it decodes into one array. Returns how many
 /// are just past it: NULLs.
-fn check_codes(codes: &Codes, values: &StringArray) -> Result<u64, String> {
-    let null_code = values.len() as u64;
+fn check_codes(codes: &Codes, count: usize, lens: impl Iterator<Item = u64>) -> Result<u64, String> {
+    let null_code = count as u64;
     if let Some(code) = codes.max().filter(|code| *code > null_code) {
         return Err(format!("has the code {code} in a dictionary of {null_code} values"));
     }
-    let mut lens: Vec<u64> = values.offsets().lengths().map(|len| len as u64).collect();
+    let mut lens: Vec<u64> = lens.collect();
     lens.push(0);
     let (mut nulls, mut bytes) = (0, 0_u64);
     for code in codes.to_u32().iter() {

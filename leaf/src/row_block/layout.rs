@@ -18,25 +18,29 @@
 //!   72  48  zero
 //!  120   8  checksum of bytes 0..120 and of the directory
 //!
-//! directory: 208 bytes for each column, in strictly ascending order of name
+//! directory: 256 bytes for each column, in strictly ascending order of name
 //!    0   4  name offset, from the directory's first byte
 //!    4   2  name length in bytes, 1 to 256
 //!    6   1  column type: 0 bool, 1 int, 2 float, 3 string, 4 strings, 5 time
 //!    7   1  encoding, see `Encoding`
-//!    8   1  flags: 1 holds ints beyond ±2^53, 2 has a range
-//!    9   1  bytes of one code: 1, 2, 4 or 8
-//!   10   1  Decimal: digits after the point; Lists: bytes of one list length
-//!   11   1  range of a string: bytes of the first
-//!   12   1  range of a string: bytes of the last
-//!   13   3  zero
+//!    8   1  flags: 1 holds ints beyond ±2^53, 2 has a range, 4 its codes have a base for each 1,024, 8 has a sum
+//!    9   1  bits of one stored code, see `packing`
+//!   10   1  bytes of one code when it is unpacked: 1, 2, 4 or 8
+//!   11   1  Decimal: digits after the point; Lists: bits of one list length
+//!   12   1  range of a string: bytes of the first
+//!   13   1  range of a string: bytes of the last
+//!   14   2  zero
 //!   16   8  rows without a value
-//!   24   8  distinct values (of a strings column: distinct items)
+//!   24   8  distinct values (of a strings column: distinct items); estimated where they are very many
 //!   32  16  range, first: the int, the bits of the float, or the first 16 bytes of the string
 //!   48  16  range, last
-//!   64   8  base, or the constant's bits
-//!   72   8  gcd
+//!   64   8  base, or the constant's bits, or the parameter of stored text
+//!   72   8  gcd; Lists: how many items
 //!   80   8  values in the dictionary
-//!   88 120  five buffers: offset, length in bytes, checksum, 8 bytes each
+//!   88  16  sum of the values of an int column
+//!  104   4  codes stored aside as patches
+//!  108   4  zero
+//!  112 144  six buffers: offset, length in bytes, checksum, 8 bytes each
 //! then the names, back to back in the order of the columns
 //!
 //! buffers, each at the next multiple of 64, in the order of the directory; zero bytes up to a multiple of 64
@@ -55,12 +59,14 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 use super::BlockError;
 use super::cursor::Cursor;
+use crate::packing::Packing;
+use crate::text::Form;
 
 #[cfg(target_endian = "big")]
 compile_error!("buffers of an image are read in place, so the machine must be little-endian");
 
 /// The version of the layout this build writes and reads.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 /// Buffers and images begin at multiples of this.
 pub const ALIGNMENT: usize = 64;
 /// The longest name of a column, in bytes.
@@ -68,17 +74,23 @@ pub const NAME_BYTES_MAX: usize = 256;
 /// The most columns of one row block.
 pub const COLUMNS_MAX: usize = 65_536;
 
+const WIDE: u8 = 1;
+const HAS_RANGE: u8 = 2;
+const FRAMED: u8 = 4;
+const HAS_SUM: u8 = 8;
+const FLAGS_MAX: u8 = 15;
 const MAGIC: [u8; 8] = *b"GNTBLOCK";
 const HEADER_BYTES: usize = 128;
 const CHECKSUM_AT: usize = 120;
-const ENTRY_BYTES: usize = 208;
+const ENTRY_BYTES: usize = 256;
 /// Buffers that an entry has room for.
-pub(super) const BUFFERS: usize = 5;
+pub(super) const BUFFERS: usize = 6;
 /// Bytes of a string that its range keeps.
 pub(super) const PREFIX_BYTES: usize = 16;
 
 const _: () = assert!(8 + 4 + 4 + 8 * 7 + 48 == CHECKSUM_AT && CHECKSUM_AT + 8 == HEADER_BYTES);
-const _: () = assert!(4 + 2 + 7 + 3 + 2 * 8 + 2 * PREFIX_BYTES + 3 * 8 + BUFFERS * 24 == ENTRY_BYTES);
+const _: () =
+    assert!(4 + 2 + 8 + 2 + 2 * 8 + 2 * PREFIX_BYTES + 3 * 8 + 16 + 8 + BUFFERS * 24 == ENTRY_BYTES);
 const _: () = assert!(HEADER_BYTES.is_multiple_of(ALIGNMENT));
 
 /// How a column's values became buffers. The number is the byte in the directory.
@@ -102,10 +114,16 @@ pub(super) enum Encoding {
     Decimal = 7,
     /// strings. Buffers: list lengths, codes of items, offsets of values, text of values, validity.
     Lists = 8,
+    /// int, time: distinct values in order. Buffers: codes, values (8 bytes each).
+    IntDictionary = 9,
+    /// float: distinct values in their total order. Buffers: codes, values (8 bytes each).
+    FloatDictionary = 10,
+    /// string as `text::hex` has it. Buffers: up to four of that form, validity, filter of values.
+    Hex = 11,
 }
 
 impl Encoding {
-    const ALL: [(Encoding, &'static str); 9] = [
+    const ALL: [(Encoding, &'static str); 12] = [
         (Encoding::Null, "null"),
         (Encoding::Constant, "constant"),
         (Encoding::Packed, "packed"),
@@ -115,6 +133,9 @@ impl Encoding {
         (Encoding::Floats, "plain"),
         (Encoding::Decimal, "decimal"),
         (Encoding::Lists, "dictionary"),
+        (Encoding::IntDictionary, "dictionary"),
+        (Encoding::FloatDictionary, "dictionary"),
+        (Encoding::Hex, "hex"),
     ];
 
     fn from_byte(byte: u8) -> Option<Encoding> {
@@ -123,6 +144,21 @@ impl Encoding {
 
     fn name(self) -> &'static str {
         Self::ALL[self as usize].1
+    }
+
+    /// The form of stored text, of those that are one.
+    pub(super) fn form(self) -> Option<Form> {
+        match self {
+            Encoding::Hex => Some(Form::Hex),
+            _ => None,
+        }
+    }
+
+    /// How text of a form is stored.
+    pub(super) fn of_form(form: Form) -> Encoding {
+        match form {
+            Form::Hex => Encoding::Hex,
+        }
     }
 }
 
@@ -149,8 +185,11 @@ pub struct ColumnMeta {
     pub types: TypeSet,
     /// Rows without a value.
     pub null_count: u64,
-    /// Distinct values; of a `strings` column, distinct items.
+    /// Distinct values; of a `strings` column, distinct items. An estimate within a few percent where nearly every row
+    /// has a value of its own.
     pub distinct_count: u64,
+    /// The sum of all values of an int column.
+    pub int_sum: Option<i128>,
     /// Least and greatest value, where the type has them and a row has a value.
     pub range: Option<ValueRange>,
     /// Bytes of its buffers.
@@ -177,7 +216,7 @@ impl ColumnMeta {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Stored {
     pub(super) encoding: Encoding,
-    pub(super) code_bytes: u8,
+    pub(super) packing: Packing,
     pub(super) parameter: u8,
     pub(super) base: i64,
     pub(super) gcd: i64,
@@ -295,12 +334,17 @@ fn type_from_byte(byte: u8) -> Option<ColumnType> {
 
 fn write_entry(column: &ColumnMeta, name_offset: u32, out: &mut Vec<u8>) {
     let stored = &column.stored;
+    let Packing { bits, bytes, framed, patches } = stored.packing;
     let (first, last, first_len, last_len) = range_bytes(column.range.as_ref());
     out.extend_from_slice(&name_offset.to_le_bytes());
     out.extend_from_slice(&(column.name.len() as u16).to_le_bytes());
-    let flags = u8::from(column.types.is_wide()) | u8::from(column.range.is_some()) << 1;
+    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+    let flags = flag(column.types.is_wide(), WIDE)
+        | flag(column.range.is_some(), HAS_RANGE)
+        | flag(framed, FRAMED)
+        | flag(column.int_sum.is_some(), HAS_SUM);
     out.extend_from_slice(&[type_byte(column.column_type), stored.encoding as u8, flags]);
-    out.extend_from_slice(&[stored.code_bytes, stored.parameter, first_len, last_len, 0, 0, 0]);
+    out.extend_from_slice(&[bits, bytes, stored.parameter, first_len, last_len, 0, 0]);
     out.extend_from_slice(&column.null_count.to_le_bytes());
     out.extend_from_slice(&column.distinct_count.to_le_bytes());
     out.extend_from_slice(&first);
@@ -308,6 +352,9 @@ fn write_entry(column: &ColumnMeta, name_offset: u32, out: &mut Vec<u8>) {
     out.extend_from_slice(&stored.base.to_le_bytes());
     out.extend_from_slice(&stored.gcd.to_le_bytes());
     out.extend_from_slice(&stored.value_count.to_le_bytes());
+    out.extend_from_slice(&column.int_sum.unwrap_or(0).to_le_bytes());
+    out.extend_from_slice(&patches.to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
     for place in &stored.buffers {
         out.extend_from_slice(&place.offset.to_le_bytes());
         out.extend_from_slice(&place.len.to_le_bytes());
@@ -433,17 +480,18 @@ fn read_entry(entry: &[u8], directory: &[u8], name_offset: &mut usize) -> Result
     }
     *name_offset += name_len;
     let name = std::str::from_utf8(name).map_err(|_| "name of a column is not UTF-8")?.to_owned();
-    let [column_type, encoding, flags, code_bytes, parameter, first_len, last_len, ..] = cursor.array::<10>();
+    let [column_type, encoding, flags, bits, bytes, parameter, first_len, last_len, ..] =
+        cursor.array::<10>();
     let column_type =
         type_from_byte(column_type).ok_or_else(|| format!("column {name} has type {column_type}"))?;
     let encoding =
         Encoding::from_byte(encoding).ok_or_else(|| format!("column {name} has encoding {encoding}"))?;
-    if flags > 3 {
+    if flags > FLAGS_MAX {
         return Err(format!("column {name} has flags {flags}"));
     }
     let (null_count, distinct_count) = (cursor.u64(), cursor.u64());
     let (first, last): (Prefix, Prefix) = (cursor.array(), cursor.array());
-    let range = match flags & 2 {
+    let range = match flags & HAS_RANGE {
         0 => None,
         _ => Some(
             read_range(column_type, &first, &last, first_len, last_len)
@@ -451,13 +499,18 @@ fn read_entry(entry: &[u8], directory: &[u8], name_offset: &mut usize) -> Result
         ),
     };
     let (base, gcd, value_count) = (cursor.i64(), cursor.i64(), cursor.u64());
+    let sum = i128::from_le_bytes(cursor.array());
+    let int_sum = (flags & HAS_SUM != 0).then_some(sum);
+    let patches = cursor.u32();
+    let _ = cursor.u32();
+    let packing = Packing { bits, bytes, framed: flags & FRAMED != 0, patches };
     let buffers: [Place; BUFFERS] =
         std::array::from_fn(|_| Place { offset: cursor.u64(), len: cursor.u64(), checksum: cursor.u64() });
-    // A sum of five lengths from an image cannot be trusted to fit; places are checked after this.
+    // A sum of lengths from an image cannot be trusted to fit; places are checked after this.
     let bytes = buffers.iter().fold(0_u64, |sum, place| sum.saturating_add(place.len));
-    let types = TypeSet::of(column_type, flags & 1 != 0);
-    let stored = Stored { encoding, code_bytes, parameter, base, gcd, value_count, buffers };
-    Ok(ColumnMeta { name, column_type, types, null_count, distinct_count, range, bytes, stored })
+    let types = TypeSet::of(column_type, flags & WIDE != 0);
+    let stored = Stored { encoding, packing, parameter, base, gcd, value_count, buffers };
+    Ok(ColumnMeta { name, column_type, types, null_count, distinct_count, int_sum, range, bytes, stored })
 }
 
 fn read_range(

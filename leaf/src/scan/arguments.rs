@@ -21,6 +21,8 @@ use super::selection::{Rows, Selection};
 pub(super) enum Argument<'a> {
     Ints(Ints<'a>),
     Floats(Floats<'a>),
+    /// Floats as ints over a power of ten.
+    Scaled(Ints<'a>, u8),
     /// A code a row and the value of each code; codes beyond are NULL.
     Codes(Coder<'a>, ArrayRef),
     /// An expression that is evaluated row by row.
@@ -33,6 +35,7 @@ pub(super) enum Read<'s> {
     Nothing,
     Ints(&'s [i64], Option<NullBuffer>),
     Floats(&'s [f64], Option<NullBuffer>),
+    Scaled(&'s [i64], u8, Option<NullBuffer>),
     Codes(&'s [u32], &'s ArrayRef),
     Array(ArrayRef),
     OwnInts(arrow::buffer::ScalarBuffer<i64>, Option<NullBuffer>),
@@ -45,6 +48,7 @@ impl Read<'_> {
             Read::Nothing => (Values::None, None),
             Read::Ints(values, nulls) => (Values::Int(values), nulls.as_ref()),
             Read::Floats(values, nulls) => (Values::Float(values), nulls.as_ref()),
+            Read::Scaled(values, digits, nulls) => (Values::Scaled(values, *digits), nulls.as_ref()),
             Read::Codes(codes, values) => (Values::Codes(codes, values), None),
             Read::Array(array) => (Values::Array(array), None),
             Read::OwnInts(values, nulls) => (Values::Int(values), nulls.as_ref()),
@@ -62,12 +66,16 @@ pub(super) struct Buffers<'s> {
 }
 
 impl<'a> Argument<'a> {
-    /// The cheapest way to an argument's values in a run.
+    /// The cheapest way to an argument's values in a run, for some functions.
     pub(super) fn of(
         run: &'a Run<'_>,
         plan: &'a ArgumentPlan,
         selection: &Selection,
+        mut functions: impl Iterator<Item = &'a AggregateFunction>,
     ) -> Result<Argument<'a>, Stop> {
+        let adds = functions.all(|function| {
+            matches!(function, AggregateFunction::Sum | AggregateFunction::Min | AggregateFunction::Max)
+        });
         if let Some(column) = plan.float_of {
             let slot = run.slot(column)?;
             if !matches!(slot.shape(), Shape::Constant(_)) {
@@ -81,12 +89,22 @@ impl<'a> Argument<'a> {
                     return Ok(Argument::Ints(slot.ints(run.row_count)?));
                 }
                 (Shape::Dictionary { values, codes, .. }, _) => {
-                    return Ok(Argument::Codes(Coder::Codes(codes), values.clone()));
+                    return Ok(Argument::Codes(Coder::Codes(codes), values));
                 }
-                (Shape::Other, DataType::Float64) => {
+                (Shape::Decimal { base, gcd, digits, codes, validity }, DataType::Float64) if adds => {
+                    return Ok(Argument::Scaled(Ints::Packed { base, gcd, codes, validity }, digits));
+                }
+                (Shape::Decimal { .. } | Shape::Other, DataType::Float64) => {
                     return Ok(Argument::Floats(slot.floats(run.row_count)?));
                 }
-                (Shape::Other | Shape::Constant(_), _) => {}
+                (
+                    Shape::Decimal { .. }
+                    | Shape::Text(_)
+                    | Shape::Lists(_)
+                    | Shape::Other
+                    | Shape::Constant(_),
+                    _,
+                ) => {}
             }
         }
         match per_value(run, &plan.compiled, None, selection)? {
@@ -113,6 +131,10 @@ impl<'a> Argument<'a> {
             Argument::Floats(reader) => {
                 let nulls = reader.nulls(rows);
                 Read::Floats(reader.read(rows, ints, floats), nulls)
+            }
+            Argument::Scaled(reader, digits) => {
+                let nulls = reader.nulls(rows);
+                Read::Scaled(reader.read(rows, ints), *digits, nulls)
             }
             Argument::Codes(coder, values) => {
                 coder.read(rows, ints, out);

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, UInt32Array, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, UInt32Array, new_null_array};
 use arrow::buffer::NullBuffer;
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampNanosecondType};
@@ -15,7 +15,8 @@ use super::readers::{Floats, Ints, float_parts, int_parts, int_values};
 use super::selection::Rows;
 use super::{Cancel, RowRun, ScanError, Stop};
 use crate::cast::cast_column;
-use crate::column::{Codes, Column};
+use crate::column::{Codes, Column, power_of_ten};
+use crate::text::StoredText;
 
 /// Rows that are evaluated between two looks at the deadline.
 const ROWS_PER_LOOK: usize = 8_192;
@@ -37,12 +38,28 @@ pub(super) enum Shape<'a> {
     Constant(&'a ArrayRef),
     /// Ints or times as codes.
     Packed { base: i64, gcd: i64, codes: &'a Codes, validity: Option<&'a NullBuffer> },
-    /// Strings as codes.
-    Dictionary { values: &'a ArrayRef, codes: &'a Codes, has_nulls: bool },
+    /// Strings, ints, times or floats as codes; NULL is the code behind the last value.
+    Dictionary { values: ArrayRef, codes: &'a Codes, has_nulls: bool },
+    /// Floats as codes of ints over a power of ten.
+    Decimal { base: i64, gcd: i64, digits: u8, codes: &'a Codes, validity: Option<&'a NullBuffer> },
+    /// Strings that answer some tests without being decoded.
+    Text(&'a StoredText),
+    /// Lists of strings as codes of their items.
+    Lists(ListCodes<'a>),
     /// Ints or times as they are.
     Ints { values: &'a [i64], validity: Option<&'a NullBuffer> },
     /// Only arrays will do.
     Other,
+}
+
+/// The items of lists as codes.
+#[derive(Debug)]
+pub(super) struct ListCodes<'a> {
+    pub(super) offsets: &'a [i32],
+    /// The distinct items, without NULL.
+    pub(super) values: &'a ArrayRef,
+    pub(super) codes: &'a Codes,
+    pub(super) validity: Option<&'a NullBuffer>,
 }
 
 impl Slot {
@@ -59,7 +76,22 @@ impl Slot {
                 Shape::Packed { base: *base, gcd: *gcd, codes, validity: validity.as_ref() }
             }
             Column::Dictionary { values, codes, has_nulls } => {
-                Shape::Dictionary { values, codes, has_nulls: *has_nulls }
+                Shape::Dictionary { values: Arc::clone(values), codes, has_nulls: *has_nulls }
+            }
+            Column::IntDictionary { values, codes, has_nulls } => {
+                let ints: ArrayRef = Arc::new(Int64Array::new(values.clone(), None));
+                Shape::Dictionary { values: with_type(ints, self.held), codes, has_nulls: *has_nulls }
+            }
+            Column::FloatDictionary { values, codes, has_nulls } => {
+                let floats = Arc::new(Float64Array::new(values.clone(), None));
+                Shape::Dictionary { values: floats, codes, has_nulls: *has_nulls }
+            }
+            Column::Decimal { base, gcd, digits, codes, validity } => {
+                Shape::Decimal { base: *base, gcd: *gcd, digits: *digits, codes, validity: validity.as_ref() }
+            }
+            Column::Text(text) => Shape::Text(text),
+            Column::Lists { offsets, values, codes, validity, .. } => {
+                Shape::Lists(ListCodes { offsets, values, codes, validity: validity.as_ref() })
             }
             Column::Plain(array) => match int_values(array) {
                 Some(values) => Shape::Ints { values, validity: array.nulls() },
@@ -84,6 +116,7 @@ impl Slot {
                 ints.read(rows, &mut values);
                 Arc::new(Int64Array::new(values.into(), ints.nulls(rows)))
             }
+            (Column::Text(text), Rows::Range { start, count }) => Arc::new(text.slice(start, count)),
             (column, rows) => column.take(&rows.positions()),
         };
         let array = with_type(array, self.held);
@@ -102,7 +135,17 @@ impl Slot {
             },
             Shape::Packed { base, gcd, codes, validity } => Ints::Packed { base, gcd, codes, validity },
             Shape::Ints { values, validity } => Ints::Values(values, validity),
-            Shape::Dictionary { .. } | Shape::Other => {
+            Shape::Dictionary { values, codes, has_nulls } if int_parts(&values).is_some() => {
+                let mut table = int_values(&values).unwrap_or_default().to_vec();
+                let null = has_nulls.then_some(table.len() as u32);
+                table.push(0);
+                Ints::Dictionary { table, codes, null }
+            }
+            Shape::Dictionary { .. }
+            | Shape::Decimal { .. }
+            | Shape::Text(_)
+            | Shape::Lists(_)
+            | Shape::Other => {
                 let array = self.array(Rows::all(row_count), row_count)?;
                 let (values, nulls) = int_parts(&array).ok_or_else(|| no_numbers(array.data_type()))?;
                 Ints::Cast(values, nulls)
@@ -115,6 +158,9 @@ impl Slot {
         if let Column::Constant(value) = &self.column {
             let (values, nulls) = float_parts(value).ok_or_else(|| no_numbers(value.data_type()))?;
             return Ok(Floats::Constant(nulls.is_none().then(|| values[0])));
+        }
+        if let Shape::Decimal { base, gcd, digits, codes, validity } = self.shape() {
+            return Ok(Floats::Scaled(Ints::Packed { base, gcd, codes, validity }, power_of_ten(digits)));
         }
         if let (Column::Plain(array), None) = (&self.column, self.cast_to)
             && let Some(floats) = array.as_primitive_opt::<Float64Type>()
@@ -207,6 +253,13 @@ impl<'a> Run<'a> {
         if held == spec.column_type { self.run.int_range(&spec.name) } else { None }
     }
 
+    /// False when the run certainly has no row with this text in a column.
+    pub(super) fn may_hold_text(&self, column: usize, value: &str) -> bool {
+        let spec = &self.specs[column];
+        let is_text = self.run.column_type(&spec.name).and_then(TypeSet::resolve) == Some(ColumnType::String);
+        !is_text || self.run.may_hold_text(&spec.name, value)
+    }
+
     /// The sum of a column's values and its rows without value, when the run holds it as ints and knows.
     pub(super) fn int_sum(&self, column: usize) -> Option<(i128, u64)> {
         let spec = &self.specs[column];
@@ -242,7 +295,13 @@ impl<'a> Run<'a> {
             Column::Constant(value) => {
                 return Err(unreadable(format!("a constant of {} values", value.len())));
             }
-            Column::Packed { codes, .. } | Column::Dictionary { codes, .. } => codes.len(),
+            Column::Packed { codes, .. }
+            | Column::Dictionary { codes, .. }
+            | Column::IntDictionary { codes, .. }
+            | Column::FloatDictionary { codes, .. }
+            | Column::Decimal { codes, .. } => codes.len(),
+            Column::Text(text) => text.len(),
+            Column::Lists { offsets, .. } => offsets.len() - 1,
             Column::Plain(array) => array.len(),
         };
         if found != row_count {

@@ -21,7 +21,7 @@ pub(super) enum Domain<'a> {
     /// One: no column varies.
     One,
     /// A dictionary's; NULL, if there is any, has the code behind the last value.
-    Dictionary { column: usize, values: &'a ArrayRef, codes: &'a Codes, has_nulls: bool },
+    Dictionary { column: usize, values: ArrayRef, codes: &'a Codes, has_nulls: bool },
     /// Integers of one byte; NULL, if there is any, counts as one more code.
     Bytes {
         column: usize,
@@ -54,7 +54,12 @@ pub(super) fn domain<'a>(
                 let distinct = codes.iter().max().map_or(0, |max| usize::from(*max) + 1);
                 Domain::Bytes { column: *column, base, gcd, all, codes, validity, distinct }
             }
-            Shape::Packed { .. } | Shape::Ints { .. } | Shape::Other => return Ok(None),
+            Shape::Packed { .. }
+            | Shape::Ints { .. }
+            | Shape::Decimal { .. }
+            | Shape::Text(_)
+            | Shape::Lists(_)
+            | Shape::Other => return Ok(None),
         };
         if !matches!(found, Domain::One) {
             return Ok(None);
@@ -137,12 +142,7 @@ impl<'a> Domain<'a> {
         match self {
             // One value keeps all or none.
             Domain::One => selection,
-            Domain::Dictionary { codes, .. } => match codes {
-                Codes::U8(codes) => by_table(selection, codes, table, usize::from),
-                Codes::U16(codes) => by_table(selection, codes, table, usize::from),
-                Codes::U32(codes) => by_table(selection, codes, table, |code| code as usize),
-                Codes::U64(codes) => by_table(selection, codes, table, |code| code as usize),
-            },
+            Domain::Dictionary { codes, .. } => narrow_codes(codes, selection, table),
             Domain::Bytes { codes, validity: None, .. } => by_table(selection, codes, table, usize::from),
             Domain::Bytes { codes, validity: Some(validity), distinct, .. } => {
                 let keep = |row: usize| {
@@ -153,6 +153,22 @@ impl<'a> Domain<'a> {
                 selection.narrow(all, keep)
             }
         }
+    }
+}
+
+/// Keeps the rows whose code is set in the table.
+pub(super) fn narrow_codes(codes: &Codes, selection: Selection, table: &[bool]) -> Selection {
+    if table.iter().all(|keep| *keep) {
+        return selection;
+    }
+    if !table.iter().any(|keep| *keep) {
+        return Selection::none();
+    }
+    match codes {
+        Codes::U8(codes) => by_table(selection, codes, table, usize::from),
+        Codes::U16(codes) => by_table(selection, codes, table, usize::from),
+        Codes::U32(codes) => by_table(selection, codes, table, |code| code as usize),
+        Codes::U64(codes) => by_table(selection, codes, table, |code| code as usize),
     }
 }
 

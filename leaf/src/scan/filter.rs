@@ -9,12 +9,13 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::buffer::BooleanBuffer;
 
 use super::columns::{Run, Shape};
-use super::domain::domain;
+use super::domain::{domain, narrow_codes};
+use super::floats::over_decimals;
 use super::ints::{self, IntTest};
 use super::prepare::Conjunct;
 use super::readers::int_parts;
 use super::selection::{Rows, Selection};
-use super::{ScanError, Stop};
+use super::{ScanError, Stop, text_tests};
 
 /// The rows of a selection for which every conjunct is true.
 pub(super) fn narrow(run: &Run<'_>, conjuncts: &[Conjunct], selection: Selection) -> Result<Selection, Stop> {
@@ -85,6 +86,18 @@ fn apply(run: &Run<'_>, conjunct: &Conjunct, selection: Selection) -> Result<Sel
             Err(back) => selection = back,
         }
     }
+    if let Some((column, test)) = &conjunct.column_test {
+        match text_tests::narrow(run, *column, test, selection)? {
+            Ok(left) => return Ok(left),
+            Err(back) => selection = back,
+        }
+    }
+    if let Some((column, op, literal)) = conjunct.float_test
+        && let Shape::Decimal { base, gcd, digits, codes, validity } = run.slot(column)?.shape()
+        && let Some(test) = over_decimals(op, literal, digits)
+    {
+        return Ok(ints::narrow(selection, codes, &test.over_codes(base, gcd), validity));
+    }
     if let Some(domain) = domain(run, &conjunct.compiled, &selection)? {
         match domain.evaluate(run, &conjunct.compiled) {
             Ok(values) => {
@@ -141,6 +154,14 @@ fn narrow_ints(
             Ok(ints::narrow(selection, codes, &test.over_codes(base, gcd), validity))
         }
         Shape::Ints { values, validity } => Ok(ints::narrow_values(selection, values, test, validity)),
-        Shape::Dictionary { .. } | Shape::Other => Err(selection),
+        Shape::Dictionary { values, codes, has_nulls } => match int_parts(&values) {
+            Some((values, _)) => {
+                let mut table: Vec<bool> = values.iter().map(|value| test.passes(*value)).collect();
+                table.extend(has_nulls.then_some(false));
+                Ok(narrow_codes(codes, selection, &table))
+            }
+            None => Err(selection),
+        },
+        Shape::Decimal { .. } | Shape::Text(_) | Shape::Lists(_) | Shape::Other => Err(selection),
     })
 }

@@ -170,7 +170,11 @@ impl<'a> Work<'a> {
         let mut arguments = Vec::with_capacity(sharing.len());
         for shared in &sharing {
             arguments.push(match shared.argument {
-                Some(index) => Some(Argument::of(run, &plan.arguments[index], selection)?),
+                Some(index) => {
+                    let of = |index: &usize| &plan.aggregates[*index].aggregate.function;
+                    let functions = shared.aggregates.iter().map(of);
+                    Some(Argument::of(run, &plan.arguments[index], selection, functions)?)
+                }
                 None => None,
             });
         }

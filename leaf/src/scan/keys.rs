@@ -3,6 +3,7 @@
 use arrow::array::{Array, ArrayRef, UInt32Array};
 use arrow::buffer::NullBuffer;
 use arrow::compute::take;
+use arrow::datatypes::DataType;
 use gannet_query::ColumnType;
 
 use super::coder::{Coder, Divider, Numbers};
@@ -76,11 +77,13 @@ fn column_key<'a>(run: &'a Run<'_>, column: usize, selection: &Selection) -> Res
     let column_type = run.spec(column).column_type;
     let slot = run.slot(column)?;
     Ok(match slot.shape() {
+        // Floats that differ in their bits can be one key: they are told apart by value, not by code.
+        Shape::Dictionary { values, .. } if values.data_type() == &DataType::Float64 => None,
         Shape::Dictionary { values, codes, .. } => Some(Key {
             coder: Coder::Codes(codes),
             bound: values.len() as u64 + 1,
             is_numbered: false,
-            values: KeyValues::Listed(values.clone()),
+            values: KeyValues::Listed(values),
         }),
         Shape::Packed { base, gcd, codes, validity } => {
             let (low, high) = ends(codes);
@@ -109,7 +112,7 @@ fn column_key<'a>(run: &'a Run<'_>, column: usize, selection: &Selection) -> Res
                 None => Some(numbered(ints, column_type)),
             }
         }
-        Shape::Constant(_) | Shape::Other => None,
+        Shape::Constant(_) | Shape::Decimal { .. } | Shape::Text(_) | Shape::Lists(_) | Shape::Other => None,
     })
 }
 

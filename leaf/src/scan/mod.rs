@@ -30,6 +30,7 @@ mod columns;
 mod compile;
 mod domain;
 mod filter;
+mod floats;
 mod groups;
 mod intern;
 mod ints;
@@ -43,6 +44,7 @@ mod selection;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod text_tests;
 
 /// A run of rows that can be scanned: a row block or a chunk of open rows. It does not change while it is scanned.
 pub trait RowRun: Send + Sync {
@@ -59,6 +61,10 @@ pub trait RowRun: Send + Sync {
     fn column_type(&self, name: &str) -> Option<TypeSet>;
     /// The smallest and largest value of an int or time column, when they are known.
     fn int_range(&self, name: &str) -> Option<(i64, i64)>;
+    /// False when no row has this text in a string column.
+    fn may_hold_text(&self, _name: &str, _value: &str) -> bool {
+        true
+    }
     /// The sum of an int column's values and the number of rows without one, when they are known.
     fn int_sum(&self, _name: &str) -> Option<(i128, u64)> {
         None

@@ -4,14 +4,16 @@
 use arrow::array::Array;
 use arrow::datatypes::{DataType, SchemaRef};
 use gannet_query::{
-    Aggregate, AggregateFunction, ColumnType, Expr, Key, Output, OutputColumn, Plan, SAMPLE_RATE_COLUMN,
-    States, TIME_COLUMN, WeightKind,
+    Aggregate, AggregateFunction, BinaryOp, ColumnType, Expr, Key, Output, OutputColumn, Plan,
+    SAMPLE_RATE_COLUMN, States, TIME_COLUMN, WeightKind,
 };
 
 use super::ScanError;
 use super::compile::{Compiled, compile};
+use super::floats::float_test;
 use super::ints::{IntTest, int_test};
 use super::steps::{Step, step};
+use super::text_tests::{ColumnTest, column_test};
 
 /// A column the scan reads, in the type the plan gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +28,10 @@ pub(super) struct Conjunct {
     pub(super) compiled: Compiled,
     /// The column and the test, when it is no more than a comparison of ints.
     pub(super) int_test: Option<(usize, IntTest)>,
+    /// The column and the test, when it is one that stored text or lists may answer.
+    pub(super) column_test: Option<(usize, ColumnTest)>,
+    /// The column, the comparison and the literal, when it compares a float column with one.
+    pub(super) float_test: Option<(usize, BinaryOp, f64)>,
 }
 
 /// A group key.
@@ -133,7 +139,12 @@ pub(super) fn prepare(plan: &Plan) -> Result<Prepared<'_>, ScanError> {
 fn conjuncts(filter: &Expr, specs: &[ColumnSpec]) -> Result<Vec<Conjunct>, ScanError> {
     let conjunct = |expr: &Expr| {
         let compiled = compile(expr, specs, Some(&DataType::Boolean))?;
-        Ok(Conjunct { compiled, int_test: int_test(expr, specs) })
+        Ok(Conjunct {
+            compiled,
+            int_test: int_test(expr, specs),
+            column_test: column_test(expr, specs),
+            float_test: float_test(expr, specs),
+        })
     };
     filter.conjuncts().into_iter().map(conjunct).collect()
 }

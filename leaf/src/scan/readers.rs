@@ -14,6 +14,8 @@ pub(super) enum Ints<'a> {
     Constant(Option<i64>),
     /// base + gcd × code.
     Packed { base: i64, gcd: i64, codes: &'a Codes, validity: Option<&'a NullBuffer> },
+    /// The number at the code; the code `null` is that of NULL.
+    Dictionary { table: Vec<i64>, codes: &'a Codes, null: Option<u32> },
     /// As they are.
     Values(&'a [i64], Option<&'a NullBuffer>),
     /// Those of a column that was cast.
@@ -31,6 +33,8 @@ pub(super) enum Floats<'a> {
     Cast(ScalarBuffer<f64>, Option<NullBuffer>),
     /// Ints as floats.
     Ints(Ints<'a>),
+    /// Ints over a power of ten.
+    Scaled(Ints<'a>, f64),
 }
 
 impl Ints<'_> {
@@ -49,6 +53,12 @@ impl Ints<'_> {
                 // Distances of more than i64::MAX wrap around twice and come out right.
                 Codes::U64(codes) => unpack(rows, codes, *base, *gcd, |code| code as i64, out),
             },
+            Ints::Dictionary { table, codes, .. } => match codes {
+                Codes::U8(codes) => rows.read(codes, out, |code| table[usize::from(code)]),
+                Codes::U16(codes) => rows.read(codes, out, |code| table[usize::from(code)]),
+                Codes::U32(codes) => rows.read(codes, out, |code| table[code as usize]),
+                Codes::U64(codes) => rows.read(codes, out, |code| table[code as usize]),
+            },
             Ints::Values(values, _) => return read(values, rows, out),
             Ints::Cast(values, _) => return read(values, rows, out),
         }
@@ -61,6 +71,12 @@ impl Ints<'_> {
             Ints::Constant(Some(_)) => None,
             Ints::Constant(None) => Some(NullBuffer::new_null(rows.len())),
             Ints::Packed { validity, .. } | Ints::Values(_, validity) => nulls_at(*validity, rows),
+            Ints::Dictionary { null: None, .. } => None,
+            Ints::Dictionary { codes, null: Some(null), .. } => {
+                let valid = |place| codes.get(rows.get(place)) != u64::from(*null);
+                let nulls = NullBuffer::new(BooleanBuffer::collect_bool(rows.len(), valid));
+                (nulls.null_count() > 0).then_some(nulls)
+            }
             Ints::Cast(_, validity) => nulls_at(validity.as_ref(), rows),
         }
     }
@@ -69,6 +85,7 @@ impl Ints<'_> {
     pub(super) fn has_nulls(&self) -> bool {
         match self {
             Ints::Constant(value) => value.is_none(),
+            Ints::Dictionary { null, .. } => null.is_some(),
             Ints::Packed { validity, .. } | Ints::Values(_, validity) => {
                 validity.is_some_and(|validity| validity.null_count() > 0)
             }
@@ -97,6 +114,11 @@ impl Floats<'_> {
                 out.clear();
                 out.extend(values.iter().map(|value| *value as f64));
             }
+            Floats::Scaled(reader, power) => {
+                let values = reader.read(rows, ints);
+                out.clear();
+                out.extend(values.iter().map(|value| *value as f64 / power));
+            }
         }
         out
     }
@@ -108,7 +130,7 @@ impl Floats<'_> {
             Floats::Constant(None) => Some(NullBuffer::new_null(rows.len())),
             Floats::Values(_, validity) => nulls_at(*validity, rows),
             Floats::Cast(_, validity) => nulls_at(validity.as_ref(), rows),
-            Floats::Ints(ints) => ints.nulls(rows),
+            Floats::Ints(ints) | Floats::Scaled(ints, _) => ints.nulls(rows),
         }
     }
 }

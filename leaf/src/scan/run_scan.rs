@@ -19,7 +19,7 @@ use super::numbering::Scratch;
 use super::prepare::{Conjunct, OutputPlan, Prepared, prepare};
 use super::ranked::{self, Shared};
 use super::selection::Selection;
-use super::{Cancel, RowRun, ScanError, ScanLimits, ScanOutcome, Stop, filter};
+use super::{Cancel, RowRun, ScanError, ScanLimits, ScanOutcome, Stop, filter, text_tests};
 
 /// What all threads of a scan share.
 struct Scan<'a> {
@@ -261,6 +261,9 @@ fn is_never_true(run: &Run<'_>, conjunct: &Conjunct, time: usize) -> bool {
     if let Some((column, test)) = &conjunct.int_test {
         let range = if *column == time { Some(run.time_range()) } else { run.int_range(*column) };
         return run.is_missing(*column) || range.is_some_and(|(min, max)| test.excludes(min, max));
+    }
+    if let Some((column, test)) = &conjunct.column_test {
+        return text_tests::excludes(run, *column, test);
     }
     let compiled = &conjunct.compiled;
     if compiled.volatile || !compiled.columns.iter().all(|column| run.is_missing(*column)) {

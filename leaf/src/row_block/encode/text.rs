@@ -4,12 +4,17 @@ use std::hash::BuildHasher;
 
 use arrow::array::{Array, AsArray, ListArray, StringArray};
 use arrow::buffer::Buffer;
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashSet, HashTable};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::layout::{Encoding, PREFIX_BYTES, ValueRange};
-use super::{Parts, narrow, validity_buffer, width};
+use super::numbers::estimate;
+use super::{Parts, validity_buffer};
+use crate::packing::{pack, pack_bits};
+use crate::text::{self, BUFFERS_MAX, filter};
 
 /// Distinct strings in the order in which they were first seen, and which of them each string is.
+#[derive(Default)]
 struct Dictionary<'a> {
     values: Vec<&'a str>,
     codes: Vec<u32>,
@@ -19,7 +24,8 @@ struct Dictionary<'a> {
 const NULL_CODE: u32 = u32::MAX;
 
 impl<'a> Dictionary<'a> {
-    fn of(texts: impl Iterator<Item = Option<&'a str>>) -> Dictionary<'a> {
+    /// `None` when there are more than `count_max` distinct strings.
+    fn of(texts: impl Iterator<Item = Option<&'a str>>, count_max: usize) -> Option<Dictionary<'a>> {
         let hasher = DefaultHashBuilder::default();
         let mut table: HashTable<u32> = HashTable::new();
         let mut values: Vec<&str> = Vec::new();
@@ -38,12 +44,15 @@ impl<'a> Dictionary<'a> {
                 code
             });
             codes.push(code);
+            if values.len() > count_max {
+                return None;
+            }
         }
-        Dictionary { values, codes }
+        Some(Dictionary { values, codes })
     }
 
     /// Sorts the values by their bytes, so that ranges and prefixes are ranges of codes; NULLs get the code past them.
-    fn sort(mut self) -> Dictionary<'a> {
+    fn sorted(&self) -> Dictionary<'a> {
         let mut order: Vec<u32> = (0..self.values.len() as u32).collect();
         order.sort_unstable_by_key(|code| self.values[*code as usize]);
         let mut place = vec![0_u32; order.len()];
@@ -51,19 +60,21 @@ impl<'a> Dictionary<'a> {
             place[*code as usize] = rank as u32;
         }
         let null_code = order.len() as u32;
-        for code in &mut self.codes {
-            *code = place.get(*code as usize).copied().unwrap_or(null_code);
-        }
-        self.values = order.iter().map(|code| self.values[*code as usize]).collect();
-        self
+        let code = |code: &u32| place.get(*code as usize).copied().unwrap_or(null_code);
+        let codes = self.codes.iter().map(code).collect();
+        let values = order.iter().map(|code| self.values[*code as usize]).collect();
+        Dictionary { values, codes }
     }
 
-    fn code_bytes(&self, has_nulls: bool) -> u8 {
-        width((self.values.len() as u64 + u64::from(has_nulls)).saturating_sub(1))
+    fn codes(&self) -> Vec<u64> {
+        self.codes.iter().map(|code| u64::from(*code)).collect()
     }
 
-    fn code_buffer(&self, code_bytes: u8) -> Buffer {
-        narrow(self.codes.iter().map(|code| u64::from(*code)), code_bytes)
+    /// Bytes that it takes, about.
+    fn bytes(&self) -> usize {
+        let text: usize = self.values.iter().map(|value| value.len() + 4).sum();
+        let bits = usize::BITS - self.values.len().leading_zeros();
+        text + self.codes.len() * bits as usize / 8
     }
 
     /// Offsets and text of the values.
@@ -85,29 +96,99 @@ fn prefix(value: &str) -> Box<[u8]> {
     bytes[..bytes.len().min(PREFIX_BYTES)].into()
 }
 
+/// Dictionaries of at most this many values are taken without a look at anything else: they scan fastest.
+const SMALL_MAX: usize = 4_096;
+/// Values that are looked at to tell how many are distinct.
+const SAMPLE: usize = 1_024;
+
 /// Encodes strings of which at least one is not NULL.
 pub(super) fn strings(array: &StringArray) -> Parts {
     let value_count = array.len() - array.null_count();
-    let has_nulls = array.null_count() > 0;
-    let dictionary = Dictionary::of(array.iter());
-    let distinct_count = dictionary.values.len() as u64;
-    let first = dictionary.values.iter().min().map_or_else(Box::default, |value| prefix(value));
-    let last = dictionary.values.iter().max().map_or_else(Box::default, |value| prefix(value));
-    let range = Some(ValueRange::Text(first, last));
-    if distinct_count == 1 && !has_nulls {
-        let text = Buffer::from(array.value(0).as_bytes());
-        return Parts { buffers: vec![text], distinct_count, range, ..Parts::new(Encoding::Constant) };
+    let (first, last) = ends(array);
+    let known = Parts {
+        range: Some(ValueRange::Text(prefix(first), prefix(last))),
+        ..Parts::new(Encoding::Constant)
+    };
+    if first == last && array.null_count() == 0 {
+        let text = Buffer::from(first.as_bytes());
+        return Parts { buffers: vec![text], distinct_count: 1, ..known };
     }
     // A dictionary of mostly distinct values saves little and costs a sort and a detour for every value read.
-    if distinct_count > 2 && distinct_count > value_count as u64 / 2 {
-        return Parts { distinct_count, range, ..plain(array) };
+    let count_max = (value_count / 2).max(2);
+    let likely = looks_distinct(array);
+    let dictionary = if likely { None } else { Dictionary::of(array.iter(), count_max) };
+    if let Some(dictionary) = dictionary.as_ref().filter(|dictionary| dictionary.values.len() <= SMALL_MAX) {
+        return Parts { range: known.range, ..of_dictionary(dictionary) };
     }
-    let dictionary = dictionary.sort();
-    let mut parts = Parts { distinct_count, range, ..Parts::new(Encoding::Dictionary) };
-    parts.stored.code_bytes = dictionary.code_bytes(has_nulls);
-    parts.stored.value_count = distinct_count;
+    let text = text::encode(array);
+    if let Some(dictionary) = &dictionary
+        && text.as_ref().is_none_or(|text| dictionary.bytes() <= text.bytes() + text.bytes() / 2)
+    {
+        return Parts { range: known.range, ..of_dictionary(dictionary) };
+    }
+    let Some(text) = text else {
+        // What seemed distinct in a sample need not be.
+        if let Some(dictionary) = dictionary.or_else(|| Dictionary::of(array.iter(), count_max)) {
+            return Parts { range: known.range, ..of_dictionary(&dictionary) };
+        }
+        let distinct_count = estimate(array.iter().flatten().map(|value| xxh3_64(value.as_bytes())));
+        return Parts { distinct_count, range: known.range, ..plain(array) };
+    };
+    let distinct_count = dictionary.as_ref().map_or_else(
+        || estimate(array.iter().flatten().map(|value| xxh3_64(value.as_bytes()))),
+        |dictionary| dictionary.values.len() as u64,
+    );
+    let mut parts = Parts { distinct_count, range: known.range, ..Parts::new(Encoding::of_form(text.form)) };
+    parts.stored.base = text.parameter as i64;
+    parts.buffers = text.buffers;
+    parts.buffers.resize(BUFFERS_MAX, Buffer::default());
+    parts.buffers.push(validity_buffer(array.nulls()));
+    if is_needle(array, distinct_count) {
+        parts.buffers.push(filter::build(array.iter().flatten(), value_count));
+    }
+    parts
+}
+
+/// The least and the greatest value.
+fn ends(array: &StringArray) -> (&str, &str) {
+    let mut values = array.iter().flatten();
+    let first = values.next().unwrap_or_default();
+    values.fold((first, first), |(least, greatest), value| (least.min(value), greatest.max(value)))
+}
+
+/// Whether nearly all values of a sample are distinct.
+fn looks_distinct(array: &StringArray) -> bool {
+    if array.len() < SAMPLE * 4 {
+        return false;
+    }
+    let step = array.len() / SAMPLE;
+    let sample: Vec<&str> = (0..array.len())
+        .step_by(step)
+        .filter(|row| array.is_valid(*row))
+        .map(|row| array.value(row))
+        .collect();
+    let distinct: HashSet<&str> = sample.iter().copied().collect();
+    sample.len() > SAMPLE / 4 && distinct.len() * 10 > sample.len() * 9
+}
+
+/// Whether values are looked up one by one: long, and hardly one of them twice.
+fn is_needle(array: &StringArray, distinct_count: u64) -> bool {
+    const BYTES_MIN: usize = 12;
+    let value_count = array.len() - array.null_count();
+    let offsets = array.value_offsets();
+    let bytes = (offsets[array.len()] - offsets[0]) as usize;
+    distinct_count * 10 > value_count as u64 * 9 && bytes >= value_count * BYTES_MIN && value_count >= SAMPLE
+}
+
+fn of_dictionary(dictionary: &Dictionary<'_>) -> Parts {
+    let dictionary = dictionary.sorted();
+    let mut parts = Parts::new(Encoding::Dictionary);
+    parts.distinct_count = dictionary.values.len() as u64;
+    parts.stored.value_count = parts.distinct_count;
+    let (packing, codes) = pack(&dictionary.codes());
+    parts.stored.packing = packing;
     let [offsets, text] = dictionary.value_buffers();
-    parts.buffers = vec![dictionary.code_buffer(parts.stored.code_bytes), offsets, text];
+    parts.buffers = vec![codes, offsets, text];
     parts
 }
 
@@ -133,21 +214,18 @@ pub(super) fn lists(array: &ListArray) -> Parts {
             .filter(|row| array.is_valid(*row))
             .flat_map(|row| offsets[row] as usize..offsets[row + 1] as usize)
             .map(|item| items.is_valid(item).then(|| items.value(item))),
+        usize::MAX,
     );
-    let has_null_items = dictionary.codes.contains(&NULL_CODE);
-    let dictionary = dictionary.sort();
+    let dictionary = dictionary.map(|dictionary| dictionary.sorted()).unwrap_or_default();
     let mut parts = Parts::new(Encoding::Lists);
     parts.distinct_count = dictionary.values.len() as u64;
     parts.stored.value_count = dictionary.values.len() as u64;
-    parts.stored.code_bytes = dictionary.code_bytes(has_null_items);
-    parts.stored.parameter = width(lengths.iter().copied().max().unwrap_or(0));
+    parts.stored.gcd = dictionary.codes.len() as i64;
+    let (lengths_packing, lengths) = pack_bits(&lengths);
+    let (packing, codes) = pack_bits(&dictionary.codes());
+    parts.stored.packing = packing;
+    parts.stored.parameter = lengths_packing.bits;
     let [value_offsets, text] = dictionary.value_buffers();
-    parts.buffers = vec![
-        narrow(lengths.into_iter(), parts.stored.parameter),
-        dictionary.code_buffer(parts.stored.code_bytes),
-        value_offsets,
-        text,
-        validity_buffer(array.nulls()),
-    ];
+    parts.buffers = vec![lengths, codes, value_offsets, text, validity_buffer(array.nulls())];
     parts
 }

@@ -158,7 +158,8 @@ impl RowRun for TestRun {
             }
             Column::Constant(value) if value.is_null(0) => None,
             Column::Constant(value) => int_parts(value)?.0.first().map(|value| (*value, *value)),
-            Column::Dictionary { .. } | Column::Plain(_) => None,
+            Column::IntDictionary { values, .. } => Some((*values.first()?, *values.last()?)),
+            _ => None,
         }
     }
 

@@ -1,0 +1,184 @@
+//! Tests of text and of lists that a column may answer without decoding: from a conjunct to the test, and from the test
+//! to the rows that are left.
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::buffer::{BooleanBuffer, NullBuffer};
+use arrow::datatypes::DataType;
+use gannet_query::{BinaryOp, ColumnType, Expr};
+
+use super::Stop;
+use super::columns::{ListCodes, Run, Shape};
+use super::prepare::ColumnSpec;
+use super::selection::Selection;
+use crate::column::Codes;
+use crate::text::TextTest;
+
+/// A test of one column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ColumnTest {
+    /// Of a string column.
+    Text(TextTest),
+    /// Of a column of lists: the list has this item.
+    HasItem(String),
+}
+
+/// The column and the test, when a conjunct is one. NULL passes none of them.
+pub(super) fn column_test(expr: &Expr, specs: &[ColumnSpec]) -> Option<(usize, ColumnTest)> {
+    let column = |expr: &Expr, column_type: ColumnType| {
+        let Expr::Column(name) = expr else { return None };
+        specs.iter().position(|spec| &spec.name == name && spec.column_type == column_type)
+    };
+    let text_column = |expr: &Expr| column(expr, ColumnType::String);
+    match expr {
+        Expr::Binary { op: BinaryOp::Eq, left, right } => {
+            let (column, value) = match (text_column(left), text_column(right)) {
+                (Some(column), None) => (column, right),
+                (None, Some(column)) => (column, left),
+                _ => return None,
+            };
+            Some((column, ColumnTest::Text(TextTest::Among(vec![literal(value)?]))))
+        }
+        Expr::InList { operand, list, negated: false } => {
+            let mut values = texts(list)?;
+            values.sort_unstable();
+            values.dedup();
+            let some = !values.is_empty();
+            some.then_some((text_column(operand)?, ColumnTest::Text(TextTest::Among(values))))
+        }
+        Expr::Like { operand, pattern, negated: false, case_insensitive: false, escape: None } => {
+            Some((text_column(operand)?, ColumnTest::Text(like(&literal(pattern)?)?)))
+        }
+        Expr::Call { function, arguments } => {
+            let [operand, value] = &arguments[..] else { return None };
+            let test = match function.as_str() {
+                "starts_with" => TextTest::StartsWith(literal(value)?),
+                "ends_with" => TextTest::EndsWith(literal(value)?),
+                "contains" => TextTest::Contains(literal(value)?),
+                "array_has" | "list_has" | "array_contains" | "list_contains" => {
+                    let column = column(operand, ColumnType::Strings)?;
+                    return Some((column, ColumnTest::HasItem(literal(value)?)));
+                }
+                _ => return None,
+            };
+            Some((text_column(operand)?, ColumnTest::Text(test)))
+        }
+        _ => None,
+    }
+}
+
+/// The test of a pattern whose only wildcards are `%` at its ends.
+fn like(pattern: &str) -> Option<TextTest> {
+    if pattern.contains(['_', '\\']) {
+        return None;
+    }
+    let (begins_open, ends_open) = (pattern.starts_with('%'), pattern.ends_with('%'));
+    let part = pattern.trim_matches('%');
+    if part.contains('%') {
+        return None;
+    }
+    let part = part.to_owned();
+    Some(match (begins_open, ends_open) {
+        (false, false) => TextTest::Among(vec![part]),
+        (true, true) => TextTest::Contains(part),
+        (false, true) => TextTest::StartsWith(part),
+        (true, false) => TextTest::EndsWith(part),
+    })
+}
+
+fn literal(expr: &Expr) -> Option<String> {
+    let Expr::Literal(array) = expr else { return None };
+    let mut values = texts(array).filter(|values| values.len() == 1 && array.len() == 1)?;
+    values.pop()
+}
+
+/// The texts of an array of literals, without NULLs.
+fn texts(array: &ArrayRef) -> Option<Vec<String>> {
+    let owned = |value: &str| value.to_owned();
+    Some(match array.data_type() {
+        DataType::Utf8 => array.as_string::<i32>().iter().flatten().map(owned).collect(),
+        DataType::LargeUtf8 => array.as_string::<i64>().iter().flatten().map(owned).collect(),
+        DataType::Utf8View => array.as_string_view().iter().flatten().map(owned).collect(),
+        _ => return None,
+    })
+}
+
+/// True when a run certainly has no row that passes, judged without reading a column.
+pub(super) fn excludes(run: &Run<'_>, column: usize, test: &ColumnTest) -> bool {
+    match test {
+        _ if run.is_missing(column) => true,
+        ColumnTest::Text(TextTest::Among(values)) => {
+            !values.iter().any(|value| run.may_hold_text(column, value))
+        }
+        ColumnTest::Text(_) | ColumnTest::HasItem(_) => false,
+    }
+}
+
+/// Runs a test without decoding; gives the selection back when the column's shape does not allow it.
+pub(super) fn narrow(
+    run: &Run<'_>,
+    column: usize,
+    test: &ColumnTest,
+    selection: Selection,
+) -> Result<Result<Selection, Selection>, Stop> {
+    Ok(match (run.slot(column)?.shape(), test) {
+        (Shape::Text(text), ColumnTest::Text(test)) => {
+            let bits = match &selection {
+                Selection::Rows(rows) => text.matches(test, Some(rows)),
+                Selection::All(_) | Selection::Bits { .. } => text.matches(test, None),
+            };
+            match (bits, &selection) {
+                (None, _) => Err(selection),
+                (Some(bits), Selection::Rows(_)) => Ok(selection.keep(&bits)),
+                (Some(bits), _) => Ok(selection.narrow(|| bits.clone(), |row| bits.value(row))),
+            }
+        }
+        (Shape::Lists(lists), ColumnTest::HasItem(item)) => Ok(has_item(&lists, item, selection)),
+        _ => Err(selection),
+    })
+}
+
+fn has_item(lists: &ListCodes<'_>, item: &str, selection: Selection) -> Selection {
+    let values = lists.values.as_string::<i32>();
+    let found = (0..values.len()).find(|code| values.value(*code) == item);
+    let Some(code) = found else { return Selection::none() };
+    match lists.codes {
+        Codes::U8(codes) => narrow_lists(lists, codes, code as u8, selection),
+        Codes::U16(codes) => narrow_lists(lists, codes, code as u16, selection),
+        Codes::U32(codes) => narrow_lists(lists, codes, code as u32, selection),
+        Codes::U64(codes) => narrow_lists(lists, codes, code as u64, selection),
+    }
+}
+
+fn narrow_lists<T: Copy + PartialEq>(
+    lists: &ListCodes<'_>,
+    codes: &[T],
+    code: T,
+    selection: Selection,
+) -> Selection {
+    let has = |row: usize| {
+        let (from, to) = (lists.offsets[row] as usize, lists.offsets[row + 1] as usize);
+        codes[from..to].contains(&code)
+            && lists.validity.is_none_or(|validity: &NullBuffer| validity.is_valid(row))
+    };
+    selection.narrow(|| BooleanBuffer::collect_bool(lists.offsets.len() - 1, has), has)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_become_tests_where_they_are_one() {
+        let check = |pattern: &str, expect: Option<TextTest>| assert_eq!(like(pattern), expect, "{pattern}");
+        check("abc", Some(TextTest::Among(vec!["abc".into()])));
+        check("%a b%", Some(TextTest::Contains("a b".into())));
+        check("a%", Some(TextTest::StartsWith("a".into())));
+        check("%a", Some(TextTest::EndsWith("a".into())));
+        check("%", Some(TextTest::Contains(String::new())));
+        check("%%", Some(TextTest::Contains(String::new())));
+        check("", Some(TextTest::Among(vec![String::new()])));
+        check("a%b", None);
+        check("a_", None);
+        check("a\\%", None);
+    }
+}
