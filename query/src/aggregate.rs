@@ -228,3 +228,6 @@ impl std::fmt::Display for Aggregate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -256,3 +256,128 @@ fn int_sums_are_exact_or_an_error() {
     assert_eq!(finish(&[i64::MAX, 1], &[1, 1]).unwrap_err(), QueryError::Overflow);
     assert_eq!(finish(&[i64::MAX], &[1 << 53]).unwrap_err(), QueryError::Overflow);
 }
+
+/// Keys of many groups as columns of a plan, and the same as text.
+fn many_keys(form: usize, numbers: &[u64]) -> Vec<ArrayRef> {
+    let ints = || numbers.iter().map(|number| (number % 7 != 3).then_some((number / 7) as i64 - 50));
+    let texts = || ints().map(|int| int.map(|int| format!("user {int}")));
+    match form {
+        0 => vec![Arc::new(ints().collect::<Int64Array>())],
+        1 => vec![Arc::new(texts().collect::<StringArray>())],
+        _ => vec![
+            Arc::new(ints().map(|int| int.map(|int| int % 300)).collect::<Int64Array>()),
+            Arc::new(texts().collect::<StringArray>()),
+        ],
+    }
+}
+
+fn key_text(keys: &[ArrayRef], row: usize) -> String {
+    let cell = |key: &ArrayRef| match key.is_null(row) {
+        true => "NULL".to_owned(),
+        false => arrow::util::display::array_value_to_string(key, row).unwrap(),
+    };
+    keys.iter().map(cell).collect::<Vec<_>>().join("|")
+}
+
+/// A thread's merger over some blocks of numbers; counts say how often each key came.
+fn many_groups(plan: &Plan, count: &Aggregate, form: usize, blocks: &[Vec<u64>], limit: u64) -> Merger {
+    let mut merger = Merger::new(plan, limit).unwrap();
+    for (index, numbers) in blocks.iter().enumerate() {
+        let mut numbers = numbers.clone();
+        let mut groups: Vec<u32> = (0..numbers.len() as u32).collect();
+        if index % 2 == 1 {
+            // Grouped; otherwise each row is a group of its own.
+            let all = numbers.clone();
+            numbers.sort_unstable_by_key(|number| (number % 7 == 3, number / 7));
+            numbers.dedup_by_key(|number| if *number % 7 == 3 { u64::MAX } else { *number / 7 });
+            let key = |number: &u64| if number % 7 == 3 { u64::MAX } else { number / 7 };
+            let number: BTreeMap<u64, u32> = numbers.iter().map(key).zip(0..).collect();
+            groups = all.iter().map(|one| number[&key(one)]).collect();
+        }
+        let mut states = States::new(count, WeightKind::One).unwrap();
+        states.resize(numbers.len());
+        let input = Input { values: Values::None, validity: None, weights: Weights::One, times: &[] };
+        states.update(&groups, &input).unwrap();
+        let groups =
+            Groups { keys: many_keys(form, &numbers), states: vec![states], group_count: numbers.len() };
+        if index % 2 == 1 {
+            merger.push(Body::Groups(groups)).unwrap();
+        } else {
+            merger.push_rows(groups).unwrap();
+        }
+    }
+    merger
+}
+
+#[test]
+fn many_groups_merge_part_by_part_and_in_shares() {
+    for form in 0..3 {
+        let types = [DataType::Int64, DataType::Utf8, DataType::Int64];
+        let mut keys = vec![Key { expr: Expr::column("k"), data_type: types[form].clone() }];
+        if form == 2 {
+            keys.push(Key { expr: Expr::column("t"), data_type: DataType::Utf8 });
+        }
+        let (plan, count) = count_plan(keys);
+        let number = |row: u64| crate::sketch::hash_int(row as i64) % 400_000;
+        let block = |block: u64| (block * 20_000..(block + 1) * 20_000).map(number).collect::<Vec<u64>>();
+        let blocks: Vec<Vec<u64>> = (0..5).map(block).collect();
+        let mut expect: BTreeMap<String, i64> = BTreeMap::new();
+        for numbers in &blocks {
+            let keys = many_keys(form, numbers);
+            for row in 0..numbers.len() {
+                *expect.entry(key_text(&keys, row)).or_default() += 1;
+            }
+        }
+        let check = |body: Body| {
+            let Body::Groups(groups) = body else { panic!("groups") };
+            let counts = groups.states[0].finish(&Finish::Count, &DataType::Null).unwrap();
+            let counts = counts.as_primitive::<Int64Type>();
+            assert_eq!((groups.group_count, counts.len()), (expect.len(), expect.len()), "{form}");
+            for row in 0..groups.group_count {
+                assert_eq!(expect[&key_text(&groups.keys, row)], counts.value(row), "{form}");
+            }
+            let two = groups.take(&[5, 0]).unwrap();
+            assert_eq!(key_text(&two.keys, 0), key_text(&groups.keys, 5));
+            let taken = two.states[0].finish(&Finish::Count, &DataType::Null).unwrap();
+            assert_eq!(taken.as_primitive::<Int64Type>().values(), &[counts.value(5), counts.value(0)]);
+        };
+        check(many_groups(&plan, &count, form, &blocks, u64::MAX).finish().unwrap());
+        // So little memory that what waits is merged again and again.
+        check(many_groups(&plan, &count, form, &blocks, 24 << 20).finish().unwrap());
+        for cut in [1, 4] {
+            let threads = [&blocks[cut..], &blocks[..cut], &[]];
+            let mergers = threads.map(|blocks| many_groups(&plan, &count, form, blocks, u64::MAX));
+            let shares = Merger::shares(mergers.into()).unwrap();
+            assert!(shares.len() > 1);
+            let bodies: Vec<Body> = shares.into_iter().map(|share| share.merge().unwrap()).collect();
+            let error = Merger::join(bodies.clone(), 1_000).unwrap_err();
+            assert_eq!(error, QueryError::Memory { groups: expect.len(), limit: 1_000 });
+            check(Merger::join(bodies, u64::MAX).unwrap());
+        }
+    }
+}
+
+#[test]
+fn few_groups_and_memory_in_shares() {
+    let (plan, count) =
+        count_plan(vec![Key { expr: Expr::column("k"), data_type: DataType::Int64 }]);
+    let mergers = [&[vec![1, 2, 70]][..], &[], &[vec![70, 900]]]
+        .map(|blocks| many_groups(&plan, &count, 0, blocks, u64::MAX));
+    let shares = Merger::shares(mergers.into()).unwrap();
+    let bodies: Vec<Body> = shares.into_iter().map(|share| share.merge().unwrap()).collect();
+    assert_eq!(bodies.len(), 1);
+    let Body::Groups(groups) = Merger::join(bodies, u64::MAX).unwrap() else { panic!("groups") };
+    assert_eq!(groups.group_count, 3);
+    assert_eq!(groups.take(&[3]).unwrap_err(), QueryError::Mismatch("group 3 of 3".to_owned()));
+    let error = Merger::join(vec![], u64::MAX).unwrap_err();
+    assert_eq!(error, QueryError::Mismatch("no bodies to join".to_owned()));
+
+    let mut merger = Merger::new(&plan, 100_000).unwrap();
+    let numbers: Vec<u64> = (0..70_000).collect();
+    let mut states = States::new(&count, WeightKind::One).unwrap();
+    states.resize(numbers.len());
+    let keys = many_keys(0, &numbers);
+    let groups = Groups { keys, states: vec![states], group_count: numbers.len() };
+    let error = merger.push_rows(groups).unwrap_err();
+    assert_eq!(error, QueryError::Memory { groups: 10_001, limit: 100_000 });
+}

@@ -1,0 +1,402 @@
+//! Rows cut into any blocks and runs, and blocks merged as any tree, finish to what a naive pass over all rows gives.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, StringArray};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{DataType, Float64Type, Int64Type};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{QueryError, WeightKind};
+
+const GROUPS: usize = 5;
+
+#[derive(Debug, Clone)]
+struct Row {
+    group: u32,
+    int: Option<i64>,
+    cents: Option<i64>,
+    text: Option<u32>,
+    weight: i64,
+}
+
+fn row() -> impl Strategy<Value = Row> {
+    let int = prop_oneof![4 => -50i64..50, 1 => any::<i64>(), 1 => Just(i64::MAX), 1 => Just(i64::MIN)];
+    let cents = prop_oneof![4 => 1i64..100_000, 1 => -1_000i64..1_000, 1 => Just(1i64 << 60)];
+    (
+        0..GROUPS as u32,
+        proptest::option::weighted(0.9, int),
+        proptest::option::weighted(0.9, cents),
+        proptest::option::weighted(0.9, 0u32..20),
+        1i64..1000,
+    )
+        .prop_map(|(group, int, cents, text, weight)| Row { group, int, cents, text, weight })
+}
+
+/// How an argument reaches the states.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Form {
+    None,
+    Int,
+    Float,
+    Scaled,
+    Codes,
+    Texts,
+}
+
+fn cases() -> Vec<(AggregateFunction, Form)> {
+    use AggregateFunction::*;
+    vec![
+        (Count, Form::None),
+        (Sum, Form::Int),
+        (Sum, Form::Float),
+        (Sum, Form::Scaled),
+        (Sum, Form::Codes),
+        (Sum, Form::Texts),
+        (Min, Form::Int),
+        (Max, Form::Int),
+        (Min, Form::Float),
+        (Max, Form::Scaled),
+        (Min, Form::Codes),
+        (Max, Form::Texts),
+        (Quantiles, Form::Float),
+        (Quantiles, Form::Scaled),
+        (Distinct, Form::Int),
+        (Distinct, Form::Scaled),
+        (Distinct, Form::Codes),
+        (Distinct, Form::Texts),
+        (ApproxDistinct, Form::Int),
+        (ApproxDistinct, Form::Codes),
+        (ApproxDistinct, Form::Texts),
+        (Moments, Form::Scaled),
+        (Histogram(HistogramBuckets::Width(100.0)), Form::Scaled),
+    ]
+}
+
+fn aggregate(function: AggregateFunction, form: Form) -> Aggregate {
+    let data_type = match form {
+        Form::None => None,
+        Form::Int => Some(DataType::Int64),
+        Form::Float | Form::Scaled => Some(DataType::Float64),
+        Form::Codes | Form::Texts => Some(DataType::Utf8),
+    };
+    let argument = data_type.map(|data_type| (Expr::column("x"), data_type));
+    Aggregate { function, argument, filter: None, weighted: true }
+}
+
+/// The texts of a block: their codes differ from block to block, and one of them is NULL.
+fn dictionary(block: usize) -> ArrayRef {
+    let text = |code: usize| (code < 20).then(|| format!("text {}", (code + block) % 20));
+    Arc::new((0..21).map(text).collect::<StringArray>())
+}
+
+fn add(states: &mut States, form: Form, weight: WeightKind, rows: &[Row], block: usize, texts: &ArrayRef) {
+    let groups: Vec<u32> = rows.iter().map(|row| row.group).collect();
+    let ints: Vec<i64> = rows.iter().map(|row| row.int.unwrap_or(9)).collect();
+    let cents: Vec<i64> = rows.iter().map(|row| row.cents.unwrap_or(9)).collect();
+    let floats: Vec<f64> = cents.iter().map(|cents| *cents as f64 / 100.0).collect();
+    let code = |text: u32| (text + 20 - block as u32 % 20) % 20;
+    // NULL is a code whose value is NULL, or one beyond all values.
+    let null = 20 + block as u32 % 2;
+    let codes: Vec<u32> = rows.iter().map(|row| row.text.map_or(null, code)).collect();
+    let array: ArrayRef =
+        Arc::new(rows.iter().map(|row| row.text.map(|text| format!("text {text}"))).collect::<StringArray>());
+    let weights: Vec<i64> = rows.iter().map(|row| row.weight).collect();
+    let float_weights: Vec<f64> = weights.iter().map(|weight| *weight as f64 / 8.0).collect();
+    let of_ints = NullBuffer::from_iter(rows.iter().map(|row| row.int.is_some()));
+    let of_cents = NullBuffer::from_iter(rows.iter().map(|row| row.cents.is_some()));
+    let (values, validity) = match form {
+        Form::None => (Values::None, None),
+        Form::Int => (Values::Int(&ints), Some(&of_ints)),
+        Form::Float => (Values::Float(&floats), Some(&of_cents)),
+        Form::Scaled => (Values::Scaled(&cents, 2), Some(&of_cents)),
+        Form::Codes => (Values::Codes(&codes, texts), None),
+        Form::Texts => (Values::Array(&array), None),
+    };
+    let weights = match weight {
+        WeightKind::One => Weights::One,
+        WeightKind::Int => Weights::Int(&weights),
+        WeightKind::Float => Weights::Float(&float_weights),
+    };
+    let validity = validity.filter(|validity| validity.null_count() > 0);
+    states.update(&groups, &Input { values, validity, weights, times: &[] }).unwrap();
+}
+
+/// The states of some rows, in runs of this many.
+fn states_of(
+    aggregate: &Aggregate,
+    form: Form,
+    weight: WeightKind,
+    rows: &[Row],
+    run: usize,
+    block: usize,
+) -> States {
+    let mut states = States::new(aggregate, weight).unwrap();
+    states.resize(GROUPS);
+    let texts = dictionary(block);
+    for run in rows.chunks(run.max(1)) {
+        add(&mut states, form, weight, run, block, &texts);
+    }
+    states
+}
+
+/// Merges neighbours until one is left; every third goes over the wire.
+fn merge_all(aggregate: &Aggregate, weight: WeightKind, mut all: Vec<States>, picks: &[usize]) -> States {
+    let to: Vec<u32> = (0..GROUPS as u32).rev().collect();
+    let mut turned = vec![false; all.len()];
+    for step in 0.. {
+        if all.len() == 1 {
+            break;
+        }
+        let at = picks[step % picks.len()] % (all.len() - 1);
+        let (mut theirs, their_turn) = (all.remove(at + 1), turned.remove(at + 1));
+        if step % 3 == 0 {
+            theirs = States::from_arrays(aggregate, weight, &theirs.to_arrays().unwrap()).unwrap();
+        }
+        if their_turn != turned[at] {
+            all[at].merge(&theirs, &to).unwrap();
+        } else {
+            // Ours turns round: groups are merged into new states in the opposite order, then theirs as well.
+            let mut fresh = States::new(aggregate, weight).unwrap();
+            fresh.resize(GROUPS);
+            fresh.merge(&all[at], &to).unwrap();
+            fresh.merge_range(&theirs, 0..2, &to[..2]).unwrap();
+            fresh.merge_range(&theirs, 2..GROUPS, &to[2..]).unwrap();
+            all[at] = fresh;
+            turned[at] = !turned[at];
+        }
+    }
+    let order: Vec<u32> = if turned[0] { to } else { (0..GROUPS as u32).collect() };
+    all[0].take(&order)
+}
+
+fn close(answer: f64, exact: f64, magnitudes: f64) -> bool {
+    (answer - exact).abs() <= magnitudes * 1e-11
+}
+
+fn check(states: &States, function: &AggregateFunction, form: Form, weight: WeightKind, rows: &[Row]) {
+    for group in 0..GROUPS {
+        let rows: Vec<&Row> = rows.iter().filter(|row| row.group as usize == group).collect();
+        let weight_of = |row: &Row| match weight {
+            WeightKind::One => 1.0,
+            WeightKind::Int => row.weight as f64,
+            WeightKind::Float => row.weight as f64 / 8.0,
+        };
+        let value_of = |row: &Row| match form {
+            Form::None => Some(0.0),
+            Form::Int => row.int.map(|int| int as f64),
+            Form::Float | Form::Scaled => row.cents.map(|cents| cents as f64 / 100.0),
+            Form::Codes | Form::Texts => row.text.map(|_| 0.0),
+        };
+        let there: Vec<(&Row, f64, f64)> =
+            rows.iter().filter_map(|row| Some((*row, value_of(row)?, weight_of(row)))).collect();
+        let events: f64 = there.iter().map(|(_, _, weight)| weight).sum();
+        let name = format!("{function:?} {form:?} {weight:?} {group}");
+        let data_type = match form {
+            Form::Int => DataType::Int64,
+            Form::Codes | Form::Texts => DataType::Utf8,
+            _ => DataType::Float64,
+        };
+        let finish = |finish: Finish| states.finish(&finish, &data_type);
+        let int = |array: ArrayRef| array.as_primitive::<Int64Type>().value(group);
+        let float = |array: ArrayRef| {
+            let floats: &Float64Array = array.as_primitive::<Float64Type>();
+            floats.is_valid(group).then(|| floats.value(group))
+        };
+        match function {
+            AggregateFunction::Count => assert_eq!(int(finish(Finish::Count).unwrap()) as f64, events.round()),
+            AggregateFunction::Sum => {
+                assert_eq!(int(finish(Finish::Count).unwrap()) as f64, events.round(), "{name}");
+                let magnitudes: f64 = there.iter().map(|(_, value, weight)| (value * weight).abs()).sum();
+                let sum: f64 = there.iter().map(|(_, value, weight)| value * weight).sum();
+                match finish(Finish::Average) {
+                    Ok(average) if !there.is_empty() => {
+                        let average = float(average).unwrap();
+                        assert!(close(average * events, sum, magnitudes), "{name}: {average}");
+                    }
+                    other => assert_eq!(float(other.unwrap()), None, "{name}"),
+                }
+                if form == Form::Int && weight != WeightKind::Float && !there.is_empty() {
+                    let weight = |row: &Row| if weight == WeightKind::One { 1 } else { i128::from(row.weight) };
+                    let exact: i128 =
+                        there.iter().map(|(row, _, _)| i128::from(row.int.unwrap()) * weight(row)).sum();
+                    match finish(Finish::Sum) {
+                        Ok(sums) => assert_eq!(i128::from(int(sums)), exact, "{name}"),
+                        // The sum of another group may be the one that is too large.
+                        Err(error) => assert_eq!(error, QueryError::Overflow, "{name}"),
+                    }
+                }
+            }
+            AggregateFunction::Min | AggregateFunction::Max => {
+                let array = finish(Finish::Value).unwrap();
+                let is_min = *function == AggregateFunction::Min;
+                let best = match form {
+                    Form::Int => {
+                        let ints = there.iter().filter_map(|(row, _, _)| row.int);
+                        (if is_min { ints.min() } else { ints.max() }).map(|int| int.to_string())
+                    }
+                    Form::Codes | Form::Texts => {
+                        let texts = there.iter().filter_map(|(row, _, _)| row.text);
+                        let texts = texts.map(|text| format!("text {text}"));
+                        if is_min { texts.min() } else { texts.max() }
+                    }
+                    _ => {
+                        let cents = there.iter().filter_map(|(row, _, _)| row.cents);
+                        let best = if is_min { cents.min() } else { cents.max() };
+                        best.map(|cents| format!("{:?}", cents as f64 / 100.0))
+                    }
+                };
+                let text = arrow::util::display::array_value_to_string(&array, group).unwrap();
+                assert_eq!(array.is_valid(group).then_some(text), best, "{name}");
+            }
+            AggregateFunction::Quantiles => {
+                let mut sorted = there.clone();
+                sorted.sort_by(|a, b| a.1.total_cmp(&b.1));
+                for fraction in [0.0, 0.1, 0.5, 0.99, 1.0] {
+                    let mut seen = 0.0;
+                    let exact = sorted
+                        .iter()
+                        .find(|(_, _, weight)| {
+                            seen += weight;
+                            seen >= events * fraction * (1.0 - 1e-12)
+                        })
+                        .map(|(_, value, _)| *value);
+                    let answer = float(finish(Finish::Quantile(fraction)).unwrap());
+                    assert_eq!(answer.is_some(), exact.is_some(), "{name}");
+                    if let (Some(answer), Some(exact)) = (answer, exact) {
+                        assert!((answer - exact).abs() <= exact.abs() * 0.01, "{name}: {answer} for {exact}");
+                    }
+                }
+            }
+            AggregateFunction::Distinct | AggregateFunction::ApproxDistinct => {
+                let values: BTreeSet<(Option<i64>, Option<i64>, Option<u32>)> = there
+                    .iter()
+                    .map(|(row, _, _)| match form {
+                        Form::Int => (row.int, None, None),
+                        Form::Scaled => (None, row.cents, None),
+                        _ => (None, None, row.text),
+                    })
+                    .collect();
+                let count = int(finish(Finish::DistinctCount).unwrap());
+                // Of so few, two at most share a register.
+                let slack = i64::from(*function == AggregateFunction::ApproxDistinct) * 2;
+                assert!((count - values.len() as i64).abs() <= slack, "{name}: {count}");
+            }
+            _ => {}
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+    #[test]
+    fn states_are_what_a_naive_pass_gives(
+        rows in proptest::collection::vec(row(), 0..300),
+        cuts in proptest::collection::vec(0usize..300, 0..6),
+        run in 1usize..130,
+        picks in proptest::collection::vec(any::<usize>(), 1..6),
+        weight in prop_oneof![Just(WeightKind::One), Just(WeightKind::Int), Just(WeightKind::Float)],
+    ) {
+        let mut ends: Vec<usize> = cuts.into_iter().map(|cut| cut.min(rows.len())).collect();
+        ends.push(rows.len());
+        ends.sort_unstable();
+        for (function, form) in cases() {
+            let aggregate = aggregate(function.clone(), form);
+            let weight = aggregate.weight_kind(weight);
+            let mut start = 0;
+            let blocks = ends.iter().enumerate().map(|(block, end)| {
+                let states = states_of(&aggregate, form, weight, &rows[start..*end], run, block);
+                start = *end;
+                states
+            });
+            let merged = merge_all(&aggregate, weight, blocks.collect(), &picks);
+            check(&merged, &function, form, weight, &rows);
+            let whole = states_of(&aggregate, form, weight, &rows, rows.len(), 0);
+            check(&whole, &function, form, weight, &rows);
+        }
+    }
+}
+
+/// Rows of a reproducible mix for the tests below.
+fn numbers(count: u64) -> impl Iterator<Item = u64> {
+    (0..count).map(|number| crate::sketch::hash_int(number as i64))
+}
+
+#[test]
+fn float_sums_stay_within_their_bound() {
+    for group_count in [1u32, 3] {
+        let floats = |scale: f64| numbers(200_000).map(move |n| (n as i64 as f64) / scale);
+        let values: Vec<f64> = floats(1e15).zip(floats(1e3)).map(|(a, b)| a + b).collect();
+        let groups: Vec<u32> = (0..values.len() as u32).map(|row| row % group_count).collect();
+        let sum = aggregate(AggregateFunction::Sum, Form::Float);
+        let mut states = States::new(&sum, WeightKind::One).unwrap();
+        states.resize(group_count as usize);
+        let input =
+            Input { values: Values::Float(&values), validity: None, weights: Weights::One, times: &[] };
+        states.update(&groups, &input).unwrap();
+        let sums = states.finish(&Finish::Sum, &DataType::Float64).unwrap();
+        for group in 0..group_count {
+            let of_group = values.iter().zip(&groups).filter(|(_, of)| **of == group).map(|(value, _)| *value);
+            // Two to the 20th of all values are whole numbers.
+            let exact: i128 = of_group.clone().map(|value| (value * 1_048_576.0) as i128).sum();
+            let magnitudes: f64 = of_group.map(f64::abs).sum();
+            let answer = sums.as_primitive::<Float64Type>().value(group as usize);
+            assert!(close(answer, exact as f64 / 1_048_576.0, magnitudes), "{group}: {answer}");
+        }
+    }
+}
+
+#[test]
+fn many_distinct_values_are_counted_exactly() {
+    let distinct = aggregate(AggregateFunction::Distinct, Form::Int);
+    let mut blocks = Vec::new();
+    let mut expect = [BTreeSet::new(), BTreeSet::new()];
+    for block in 0..4u64 {
+        let values: Vec<i64> = numbers(60_000).map(|n| ((n + block) % 90_000) as i64 - 5).collect();
+        let groups: Vec<u32> = (0..60_000).map(|row| row % 2).collect();
+        for (value, group) in values.iter().zip(&groups) {
+            expect[*group as usize].insert(*value);
+        }
+        let mut states = States::new(&distinct, WeightKind::One).unwrap();
+        states.resize(2);
+        let input = Input { values: Values::Int(&values), validity: None, weights: Weights::One, times: &[] };
+        states.update(&groups, &input).unwrap();
+        blocks.push(states);
+    }
+    let count = |states: &States| {
+        let counts = states.finish(&Finish::DistinctCount, &DataType::Int64).unwrap();
+        let counts = counts.as_primitive::<Int64Type>();
+        [counts.value(0) as usize, counts.value(1) as usize]
+    };
+    let expect = [expect[0].len(), expect[1].len()];
+    let mut halves = [States::new(&distinct, WeightKind::One).unwrap(), blocks[3].clone()];
+    halves[0].resize(2);
+    halves[0].merge(&blocks[0], &[0, 1]).unwrap();
+    halves[0].merge(&blocks[1], &[0, 1]).unwrap();
+    halves[1].merge(&blocks[2], &[0, 1]).unwrap();
+    let [mut all, other] = halves;
+    let wire = |states: &States| {
+        States::from_arrays(&distinct, WeightKind::One, &states.to_arrays().unwrap()).unwrap()
+    };
+    let mut of_wire = wire(&all);
+    assert_eq!(count(&of_wire), count(&all));
+    of_wire.merge(&wire(&other), &[0, 1]).unwrap();
+    all.merge(&other, &[0, 1]).unwrap();
+    assert_eq!((count(&all), count(&of_wire)), (expect, expect));
+}
+
+#[test]
+fn a_list_that_names_a_value_twice_counts_it_once() {
+    let distinct = aggregate(AggregateFunction::Distinct, Form::Int);
+    let list = arrow::array::ListArray::from_iter_primitive::<Int64Type, _, _>([Some(
+        [7, 8, 7].into_iter().map(Some),
+    )]);
+    let states = States::from_arrays(&distinct, WeightKind::One, &[Arc::new(list)]).unwrap();
+    let counts = states.finish(&Finish::DistinctCount, &DataType::Int64).unwrap();
+    assert_eq!(counts.as_primitive::<Int64Type>().value(0), 2);
+    let list = arrow::array::ListArray::from_iter_primitive::<Int64Type, _, _>([Some([Some(7), None])]);
+    let error = States::from_arrays(&distinct, WeightKind::One, &[Arc::new(list)]).unwrap_err();
+    assert_eq!(error, QueryError::Mismatch("state array has 1 NULLs, not 0".to_owned()));
+}
