@@ -29,6 +29,7 @@ mod each;
 mod exact;
 mod extremes;
 mod first_last;
+mod gathered;
 mod hash_sets;
 mod histogram;
 mod known;

@@ -243,6 +243,28 @@ impl HashSet64 {
         zero.into_iter().chain(self.slots.iter().copied().filter(|hash| *hash != 0))
     }
 
+    /// The hashes in order.
+    pub(crate) fn in_order(&self) -> Vec<u64> {
+        let mut hashes = Vec::with_capacity(self.len());
+        hashes.extend(self.has_zero.then_some(0));
+        // Hashes whose home was full at the end of the slots went on at their beginning.
+        let wrapped =
+            self.slots.iter().position(|hash| *hash == 0 || self.home(*hash) < self.slots.len() / 2);
+        let (wrapped, rest) = self.slots.split_at(wrapped.unwrap_or(0));
+        hashes.extend(rest.iter().chain(wrapped).copied().filter(|hash| *hash != 0));
+        // Every other hash is near its home, and homes are in order.
+        for index in 1..hashes.len() {
+            let hash = hashes[index];
+            let mut place = index;
+            while place > 0 && hashes[place - 1] > hash {
+                hashes[place] = hashes[place - 1];
+                place -= 1;
+            }
+            hashes[place] = hash;
+        }
+        hashes
+    }
+
     pub(crate) fn memory_bytes(&self) -> usize {
         self.slots.capacity() * 8
     }
@@ -280,6 +302,9 @@ mod tests {
             }
             assert_eq!(set.len(), 2000);
             assert_eq!(set.iter().count(), 2000);
+            let mut sorted: Vec<u64> = set.iter().collect();
+            sorted.sort_unstable();
+            assert_eq!(set.in_order(), sorted);
         }
     }
 }

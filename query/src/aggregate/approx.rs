@@ -1,7 +1,8 @@
 //! Approximate distinct values a group.
 //!
-//! The rows of few groups go to registers that lie side by side; they become sketches when states settle. Codes are
-//! looked at once for every pair of group and code, and their values are hashed once.
+//! The rows of few groups go to registers that lie side by side; what the rows of many groups bring is gathered. Both
+//! go to the sketches of what they are merged into, or to their own when they settle. Codes are looked at once for every
+//! pair of group and code, and their values are hashed once.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use arrow::datatypes::DataType;
 use super::Input;
 use super::Values;
 use super::exact::take;
+use super::gathered::Gathered;
 use super::known::{each_of_array, for_each};
 use super::pairs::Pairs;
 use super::scalars::{Kind, kind_for};
@@ -19,7 +21,7 @@ use crate::QueryError;
 use crate::sketch::{HyperLogLog, Registers};
 
 /// Registers lie side by side for at most so many groups.
-const REGISTER_GROUPS_MAX: usize = 32;
+const REGISTER_GROUPS_MAX: usize = 64;
 /// And only once a call brings so many rows.
 const REGISTER_ROWS_MIN: usize = 512;
 
@@ -29,6 +31,8 @@ pub(crate) struct ApproxDistinct {
     kind: Kind,
     sketches: Vec<HyperLogLog>,
     registers: Registers,
+    /// Entries of sketches, see [`HyperLogLog::entry`].
+    gathered: Gathered<u32>,
     pairs: Pairs,
     /// The hash of each code's value, `None` before it is needed.
     hashes: Vec<Option<u64>>,
@@ -40,6 +44,7 @@ impl ApproxDistinct {
             kind: kind_for("approx_distinct", data_type)?,
             sketches: Vec::new(),
             registers: Registers::default(),
+            gathered: Gathered::default(),
             pairs: Pairs::default(),
             hashes: Vec::new(),
         })
@@ -70,14 +75,21 @@ impl ApproxDistinct {
         {
             self.registers.resize(self.sketches.len());
         }
-        let (sketches, registers) = (&mut self.sketches, &mut self.registers);
-        if registers.is_empty() {
-            for_each(groups, input, self.kind, |group, value| {
-                sketches[group as usize].add_hash(value.hash());
-            })
-        } else {
-            for_each(groups, input, self.kind, |group, value| registers.add_hash(group, value.hash()))
+        if !self.registers.is_empty() {
+            let registers = &mut self.registers;
+            return for_each(groups, input, self.kind, |group, value| {
+                registers.add_hash(group, value.hash())
+            });
         }
+        let gathered = &mut self.gathered;
+        gathered.reserve(groups.len());
+        for_each(groups, input, self.kind, |group, value| {
+            gathered.push(group, HyperLogLog::entry(value.hash()));
+        })?;
+        if self.gathered.is_full() {
+            self.settle_gathered();
+        }
+        Ok(())
     }
 
     fn update_codes(
@@ -111,12 +123,29 @@ impl ApproxDistinct {
                 hashes[code as usize] = Some(value.hash());
             },
         )?;
+        self.gathered.reserve(fresh.len());
         for (group, code) in fresh {
             if let Some(hash) = hashes[code as usize] {
-                self.sketches[group as usize].add_hash(hash);
+                self.gathered.push(group, HyperLogLog::entry(hash));
             }
         }
+        if self.gathered.is_full() {
+            self.settle_gathered();
+        }
         Ok(())
+    }
+
+    fn settle_gathered(&mut self) {
+        self.gather();
+        let gathered = std::mem::take(&mut self.gathered);
+        for (group, sketch) in self.sketches.iter_mut().enumerate() {
+            gathered.of(group).iter().for_each(|entry| sketch.add_entry(*entry));
+        }
+    }
+
+    /// Sorts what was gathered, for a merge.
+    pub(crate) fn gather(&mut self) {
+        self.gathered.sort(self.sketches.len());
     }
 
     fn settle_registers(&mut self) {
@@ -131,15 +160,17 @@ impl ApproxDistinct {
     /// Ends what updates left open.
     pub(crate) fn settle(&mut self) {
         self.settle_registers();
+        self.settle_gathered();
         self.pairs = Pairs::default();
         self.hashes = Vec::new();
     }
 
-    /// Adds some groups of another: its group `groups.start + i` is our group `to[i]`.
+    /// Adds some groups of another, which is gathered: its group `groups.start + i` is our group `to[i]`.
     pub(crate) fn merge(&mut self, other: &ApproxDistinct, groups: Range<usize>, to: &[u32]) {
         for (index, group) in groups.zip(to) {
             let ours = &mut self.sketches[*group as usize];
             ours.merge(&other.sketches[index]);
+            other.gathered.of(index).iter().for_each(|entry| ours.add_entry(*entry));
             if !other.registers.is_empty() {
                 ours.merge_registers(other.registers.of(index));
             }
@@ -152,12 +183,19 @@ impl ApproxDistinct {
         self.sketches.append(&mut other.sketches);
     }
 
-    /// These groups of settled ones.
+    /// These groups of gathered ones.
     pub(crate) fn take(&self, groups: &[u32]) -> ApproxDistinct {
+        let mut sketches = take(&self.sketches, groups);
+        if !self.registers.is_empty() {
+            for (sketch, group) in sketches.iter_mut().zip(groups) {
+                sketch.merge_registers(self.registers.of(*group as usize));
+            }
+        }
         ApproxDistinct {
             kind: self.kind,
-            sketches: take(&self.sketches, groups),
+            sketches,
             registers: Registers::default(),
+            gathered: self.gathered.take(groups),
             pairs: Pairs::default(),
             hashes: Vec::new(),
         }
@@ -185,6 +223,7 @@ impl ApproxDistinct {
     pub(crate) fn memory_bytes(&self) -> usize {
         self.sketches.iter().map(|sketch| 40 + sketch.memory_bytes()).sum::<usize>()
             + self.registers.memory_bytes()
+            + self.gathered.memory_bytes()
             + self.pairs.memory_bytes()
             + self.hashes.capacity() * 16
     }

@@ -19,6 +19,7 @@ use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, Int64Type};
 
 use super::exact::take;
+use super::gathered::Gathered;
 use super::hash_sets::IntSet;
 use super::known::{Known, each_of_array, for_each};
 use super::pairs::Pairs;
@@ -28,8 +29,6 @@ use crate::QueryError;
 use crate::sketch::{hash_bytes, hash_int, unhash_int};
 use crate::tables::ByteTable;
 
-/// So many gathered rows at most become lists.
-const GATHERED_MAX: usize = 1 << 17;
 /// Pairs that are remembered while rows are gathered: a power of two.
 const RECENT: usize = 1 << 10;
 
@@ -43,51 +42,28 @@ pub(crate) struct Distinct {
 
 #[derive(Debug, Clone)]
 enum Sets {
-    Ints { sets: Vec<IntSet>, gathered: Gathered },
+    Ints {
+        sets: Vec<IntSet>,
+        /// Hashes that are in no set yet, some more than once.
+        gathered: Gathered<u64>,
+        recent: Recent,
+    },
     Bytes(Vec<ByteTable>),
 }
 
-/// Pairs of group and hash that are in no set yet; some more than once.
+/// The pairs of group and hash that came last, one at each place.
 #[derive(Debug, Clone, Default)]
-struct Gathered {
-    groups: Vec<u32>,
-    hashes: Vec<u64>,
-    /// The last pair at each place, which the hash tells; empty before the first.
-    recent: Vec<(u32, u64)>,
-}
+struct Recent(Vec<(u32, u64)>);
 
-impl Gathered {
+impl Recent {
+    /// False when the pair is among the last.
     #[inline(always)]
-    fn push(&mut self, group: u32, hash: u64) {
+    fn is_new(&mut self, group: u32, hash: u64) -> bool {
         let place = (hash as usize ^ (group as usize).wrapping_mul(0x9e37)) % RECENT;
-        let recent = &mut self.recent[place];
-        if *recent != (group, hash) {
-            *recent = (group, hash);
-            self.groups.push(group);
-            self.hashes.push(hash);
+        match self.0.get_mut(place) {
+            Some(recent) => std::mem::replace(recent, (group, hash)) != (group, hash),
+            None => true,
         }
-    }
-
-    /// The hashes group by group, and where each group's end.
-    fn by_group(&mut self, group_count: usize) -> (ScalarBuffer<u64>, Vec<usize>) {
-        let mut ends = vec![0usize; group_count];
-        self.groups.iter().for_each(|group| ends[*group as usize] += 1);
-        let mut end = 0;
-        for count in &mut ends {
-            end += *count;
-            *count = end;
-        }
-        let mut sorted = vec![0; self.hashes.len()];
-        // Backwards, so that each group's end becomes its start.
-        for (group, hash) in self.groups.iter().zip(&self.hashes) {
-            let place = &mut ends[*group as usize];
-            *place -= 1;
-            sorted[*place] = *hash;
-        }
-        let starts = ends;
-        let ends = starts.iter().skip(1).copied().chain([sorted.len()]).take(group_count).collect();
-        *self = Gathered::default();
-        (sorted.into(), ends)
     }
 }
 
@@ -95,7 +71,9 @@ impl Distinct {
     pub(crate) fn new(data_type: &DataType) -> Result<Distinct, QueryError> {
         let kind = kind_for("count(distinct)", data_type)?;
         let sets = match kind {
-            Kind::Int | Kind::Float => Sets::Ints { sets: Vec::new(), gathered: Gathered::default() },
+            Kind::Int | Kind::Float => {
+                Sets::Ints { sets: Vec::new(), gathered: Gathered::default(), recent: Recent::default() }
+            }
             Kind::Text | Kind::Texts => Sets::Bytes(Vec::new()),
         };
         Ok(Distinct { kind, sets, pairs: Pairs::default() })
@@ -132,24 +110,23 @@ impl Distinct {
                     sets[group as usize].number(hash_bytes(bytes) as u32, bytes);
                 }
             })?,
-            Sets::Ints { gathered, .. } => {
-                gathered.recent.resize(RECENT, (u32::MAX, 0));
-                gathered.groups.reserve(groups.len());
-                gathered.hashes.reserve(groups.len());
+            Sets::Ints { gathered, recent, .. } => {
+                recent.0.resize(RECENT, (u32::MAX, 0));
+                gathered.reserve(groups.len());
+                let mut push = |group: u32, value: Known<'_>| {
+                    if let Known::Int(int) = value {
+                        let hash = hash_int(int);
+                        if recent.is_new(group, hash) {
+                            gathered.push(group, hash);
+                        }
+                    }
+                };
                 match input.values {
                     // The common case has a loop of its own.
-                    Values::Int(_) if kind == Kind::Int => for_each(groups, input, kind, |group, value| {
-                        if let Known::Int(int) = value {
-                            gathered.push(group, hash_int(int));
-                        }
-                    })?,
-                    _ => visit_all(&mut |group, value| {
-                        if let Known::Int(int) = value {
-                            gathered.push(group, hash_int(int));
-                        }
-                    })?,
+                    Values::Int(_) if kind == Kind::Int => for_each(groups, input, kind, push)?,
+                    _ => visit_all(&mut push)?,
                 }
-                if gathered.hashes.len() > GATHERED_MAX {
+                if gathered.is_full() {
                     self.settle();
                 }
             }
@@ -160,17 +137,16 @@ impl Distinct {
     /// Makes lists of what was gathered, for a merge.
     pub(crate) fn gather(&mut self) {
         self.pairs = Pairs::default();
-        if let Sets::Ints { sets, gathered } = &mut self.sets {
-            if gathered.hashes.is_empty() {
+        if let Sets::Ints { sets, gathered, recent } = &mut self.sets {
+            *recent = Recent::default();
+            if gathered.is_empty() {
                 return;
             }
-            let (hashes, ends) = gathered.by_group(sets.len());
-            let mut start = 0;
-            for (set, end) in sets.iter_mut().zip(ends) {
-                if start < end {
-                    set.add_list(hashes.slice(start, end - start));
-                }
-                start = end;
+            gathered.sort(sets.len());
+            let places: Vec<Range<usize>> = (0..sets.len()).map(|group| gathered.places(group)).collect();
+            let hashes: ScalarBuffer<u64> = std::mem::take(gathered).into_items().into();
+            for (set, places) in sets.iter_mut().zip(places).filter(|(_, places)| !places.is_empty()) {
+                set.add_list(hashes.slice(places.start, places.len()));
             }
         }
     }
@@ -221,7 +197,10 @@ impl Distinct {
     /// These groups of gathered ones.
     pub(crate) fn take(&self, groups: &[u32]) -> Distinct {
         let sets = match &self.sets {
-            Sets::Ints { sets, .. } => Sets::Ints { sets: take(sets, groups), gathered: Gathered::default() },
+            Sets::Ints { sets, .. } => {
+                let (gathered, recent) = (Gathered::default(), Recent::default());
+                Sets::Ints { sets: take(sets, groups), gathered, recent }
+            }
             Sets::Bytes(sets) => Sets::Bytes(take(sets, groups)),
         };
         Distinct { kind: self.kind, sets, pairs: Pairs::default() }
@@ -306,10 +285,8 @@ impl Distinct {
 
     pub(crate) fn memory_bytes(&self) -> usize {
         let sets = match &self.sets {
-            Sets::Ints { sets, gathered } => {
-                let gathered = gathered.groups.capacity() * 4
-                    + gathered.hashes.capacity() * 8
-                    + gathered.recent.capacity() * 16;
+            Sets::Ints { sets, gathered, recent } => {
+                let gathered = gathered.memory_bytes() + recent.0.capacity() * 16;
                 gathered + sets.iter().map(|set| 32 + set.memory_bytes()).sum::<usize>()
             }
             Sets::Bytes(sets) => sets.iter().map(|set| 96 + set.memory_bytes()).sum(),

@@ -168,12 +168,7 @@ impl IntSet {
 
     /// The hashes of a settled set in order.
     pub(crate) fn for_each_in_order(&self, mut visit: impl FnMut(u64)) {
-        let mut ordered = |set: &HashSet64| {
-            let mut hashes: Vec<u64> = set.iter().collect();
-            // Nearly in order already, which this sort finds out.
-            hashes.sort();
-            hashes.into_iter().for_each(&mut visit);
-        };
+        let mut ordered = |set: &HashSet64| set.in_order().into_iter().for_each(&mut visit);
         match self {
             IntSet::Empty => {}
             IntSet::Ordered(hashes) | IntSet::List(hashes) => hashes.iter().copied().for_each(visit),

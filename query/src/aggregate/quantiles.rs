@@ -1,8 +1,9 @@
 //! Percentile sketches a group.
 //!
 //! Rows of positive values go to a dense table, group by bucket, for as long as it is small; it covers the buckets that
-//! were seen. What it does not cover (zero, negative values, infinities, values far from all others) goes to the
-//! sketches, and so does the table when states merge or settle: run by run, not bucket by bucket.
+//! were seen. What it does not cover (zero, negative values, infinities, values far from all others, all rows of many
+//! groups) is gathered. Both go to the sketches of what they are merged into, or to their own when they settle: the
+//! table run by run, not bucket by bucket.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use super::Input;
 use super::Weights;
 use super::each::{for_each_valid, with_floats};
 use super::exact::take;
+use super::gathered::Gathered;
 use crate::QueryError;
 use crate::sketch::{BUCKET_INFINITY, BUCKET_NORMAL, BUCKET_SHIFT, Sketch};
 
@@ -27,6 +29,8 @@ const SLACK: u32 = 16;
 pub(crate) struct Quantiles {
     sketches: Vec<Sketch>,
     table: Table,
+    /// Values and weights.
+    gathered: Gathered<(f64, f64)>,
 }
 
 /// Weights by group and bucket; `width` is 0 while there is none.
@@ -167,9 +171,13 @@ impl Quantiles {
             let still = self.table.add(&part_groups, &part_values, None, |row| weight(missed[row] as usize));
             missed = still.into_iter().map(|index| missed[index as usize]).collect();
         }
+        self.gathered.reserve(missed.len());
         for row in missed {
             let row = row as usize;
-            self.sketches[groups[row] as usize].add(values[row], weight(row));
+            self.gathered.push(groups[row], (values[row], weight(row)));
+        }
+        if self.gathered.is_full() {
+            self.settle();
         }
     }
 
@@ -194,20 +202,28 @@ impl Quantiles {
         self.table.cover(self.sketches.len(), low, high)
     }
 
+    /// Sorts what was gathered, for a merge.
+    pub(crate) fn gather(&mut self) {
+        self.gathered.sort(self.sketches.len());
+    }
+
     /// Ends what updates left open.
     pub(crate) fn settle(&mut self) {
-        let table = std::mem::take(&mut self.table);
+        self.gather();
+        let (table, gathered) = (std::mem::take(&mut self.table), std::mem::take(&mut self.gathered));
         for (group, sketch) in self.sketches.iter_mut().enumerate() {
             table.merge_into(group, sketch);
+            gathered.of(group).iter().for_each(|(value, weight)| sketch.add(*value, *weight));
         }
     }
 
-    /// Adds some groups of another: its group `groups.start + i` is our group `to[i]`.
+    /// Adds some groups of another, which is gathered: its group `groups.start + i` is our group `to[i]`.
     pub(crate) fn merge(&mut self, other: &Quantiles, groups: Range<usize>, to: &[u32]) {
         for (index, group) in groups.zip(to) {
             let ours = &mut self.sketches[*group as usize];
             ours.merge(&other.sketches[index]);
             other.table.merge_into(index, ours);
+            other.gathered.of(index).iter().for_each(|(value, weight)| ours.add(*value, *weight));
         }
     }
 
@@ -217,9 +233,13 @@ impl Quantiles {
         self.sketches.append(&mut other.sketches);
     }
 
-    /// These groups of settled ones.
+    /// These groups of gathered ones.
     pub(crate) fn take(&self, groups: &[u32]) -> Quantiles {
-        Quantiles { sketches: take(&self.sketches, groups), table: Table::default() }
+        let mut sketches = take(&self.sketches, groups);
+        for (sketch, group) in sketches.iter_mut().zip(groups) {
+            self.table.merge_into(*group as usize, sketch);
+        }
+        Quantiles { sketches, table: Table::default(), gathered: self.gathered.take(groups) }
     }
 
     /// The quantiles of settled ones.
@@ -234,11 +254,12 @@ impl Quantiles {
 
     pub(crate) fn from_array(array: &BinaryArray) -> Result<Quantiles, QueryError> {
         let sketches = array.iter().flatten().map(Sketch::from_bytes).collect::<Result<_, _>>()?;
-        Ok(Quantiles { sketches, table: Table::default() })
+        Ok(Quantiles { sketches, ..Quantiles::default() })
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
         self.sketches.iter().map(|sketch| 96 + sketch.memory_bytes()).sum::<usize>()
             + (self.table.weights.capacity() + self.table.min.capacity() + self.table.max.capacity()) * 8
+            + self.gathered.memory_bytes()
     }
 }

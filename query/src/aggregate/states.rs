@@ -282,6 +282,8 @@ impl States {
             match &mut self.kinds {
                 Kinds::Extremes(extremes) => extremes.settle(),
                 Kinds::Distinct(distinct) => distinct.gather(),
+                Kinds::ApproxDistinct(distinct) => distinct.gather(),
+                Kinds::Quantiles(sketches) => sketches.gather(),
                 _ => {}
             }
             self.progress = Progress::Gathered;

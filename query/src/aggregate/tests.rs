@@ -206,7 +206,9 @@ fn check(states: &States, function: &AggregateFunction, form: Form, weight: Weig
             floats.is_valid(group).then(|| floats.value(group))
         };
         match function {
-            AggregateFunction::Count => assert_eq!(int(finish(Finish::Count).unwrap()) as f64, events.round()),
+            AggregateFunction::Count => {
+                assert_eq!(int(finish(Finish::Count).unwrap()) as f64, events.round())
+            }
             AggregateFunction::Sum => {
                 assert_eq!(int(finish(Finish::Count).unwrap()) as f64, events.round(), "{name}");
                 let magnitudes: f64 = there.iter().map(|(_, value, weight)| (value * weight).abs()).sum();
@@ -219,7 +221,8 @@ fn check(states: &States, function: &AggregateFunction, form: Form, weight: Weig
                     other => assert_eq!(float(other.unwrap()), None, "{name}"),
                 }
                 if form == Form::Int && weight != WeightKind::Float && !there.is_empty() {
-                    let weight = |row: &Row| if weight == WeightKind::One { 1 } else { i128::from(row.weight) };
+                    let weight =
+                        |row: &Row| if weight == WeightKind::One { 1 } else { i128::from(row.weight) };
                     let exact: i128 =
                         there.iter().map(|(row, _, _)| i128::from(row.int.unwrap()) * weight(row)).sum();
                     match finish(Finish::Sum) {
@@ -338,7 +341,8 @@ fn float_sums_stay_within_their_bound() {
         states.update(&groups, &input).unwrap();
         let sums = states.finish(&Finish::Sum, &DataType::Float64).unwrap();
         for group in 0..group_count {
-            let of_group = values.iter().zip(&groups).filter(|(_, of)| **of == group).map(|(value, _)| *value);
+            let of_group =
+                values.iter().zip(&groups).filter(|(_, of)| **of == group).map(|(value, _)| *value);
             // Two to the 20th of all values are whole numbers.
             let exact: i128 = of_group.clone().map(|value| (value * 1_048_576.0) as i128).sum();
             let magnitudes: f64 = of_group.map(f64::abs).sum();

@@ -359,8 +359,7 @@ fn many_groups_merge_part_by_part_and_in_shares() {
 
 #[test]
 fn few_groups_and_memory_in_shares() {
-    let (plan, count) =
-        count_plan(vec![Key { expr: Expr::column("k"), data_type: DataType::Int64 }]);
+    let (plan, count) = count_plan(vec![Key { expr: Expr::column("k"), data_type: DataType::Int64 }]);
     let mergers = [&[vec![1, 2, 70]][..], &[], &[vec![70, 900]]]
         .map(|blocks| many_groups(&plan, &count, 0, blocks, u64::MAX));
     let shares = Merger::shares(mergers.into()).unwrap();
