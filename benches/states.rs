@@ -5,7 +5,7 @@
 //! a scan brings them: blocks of 65,536 rows in runs of 4,096, one thread. Under `cargo test` it runs on a few rows, so
 //! that it cannot rot; every line prints a hash of the answer.
 //!
-//! `cargo bench -p gannet-benches --bench states [-- ROWS]`
+//! `cargo bench -p gannet-benches --bench states [-- [PART OF A NAME] [ROWS]]`
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,8 +29,12 @@ fn main() {
     println!("{rows} rows");
     println!("{:<28} {:>8} {:>10} {:>10}  answer", "state", "groups", "ns/row", "weighted");
     let columns = Columns::new(rows);
-    for (name, function, argument) in kinds() {
-        for groups in [1, 40, 1_000, 60_000] {
+    let is_asked = |name: &str| match arguments.iter().skip(1).find(|text| !text.starts_with('-')) {
+        Some(part) if part.parse::<usize>().is_err() => name.contains(part.as_str()),
+        _ => true,
+    };
+    for (name, function, argument) in kinds().into_iter().filter(|(name, ..)| is_asked(name)) {
+        for groups in [1, 8, 40, 1_000, 60_000] {
             let of_rows = columns.groups(groups);
             let work = |weight| columns.run(&function, argument, &of_rows, groups, weight);
             let (plain, _) = measure(runs, rows, || work(WeightKind::One));
@@ -43,7 +47,10 @@ fn main() {
         ("count by int", DataType::Int64, false),
         ("count by int, rows", DataType::Int64, true),
         ("count by text", DataType::Utf8, false),
-    ] {
+    ]
+    .into_iter()
+    .filter(|(name, ..)| is_asked(name))
+    {
         for groups in [1_000, 100_000, 1_500_000] {
             let blocks = columns.blocks(&key, groups, rows_as_groups);
             let (nanoseconds, hash) =

@@ -8,8 +8,9 @@ use crate::tables::HashSet64;
 const WHOLE_MAX: usize = 1 << 15;
 /// Parts of a split set: 2 to this.
 const PART_BITS: u32 = 6;
-/// Hashes are collected for a part until there are so many.
-const WAITING_MAX: usize = 256;
+/// Hashes are collected for a part until there are so many, and half as many as it has: then the part is read from
+/// memory once for many of them.
+const WAITING_MIN: usize = 256;
 
 /// The hashes of a group's values.
 #[derive(Debug, Clone, Default)]
@@ -101,7 +102,7 @@ impl IntSet {
                 for hash in hashes {
                     let part = &mut parts[(hash >> (64 - PART_BITS)) as usize];
                     part.waiting.push(hash);
-                    if part.waiting.len() >= WAITING_MAX {
+                    if part.waiting.len() >= WAITING_MIN.max(part.set.len() / 2) {
                         part.settle();
                     }
                 }
