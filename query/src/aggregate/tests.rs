@@ -176,9 +176,20 @@ fn close(answer: f64, exact: f64, magnitudes: f64) -> bool {
     (answer - exact).abs() <= magnitudes * 1e-11
 }
 
-fn check(states: &States, function: &AggregateFunction, form: Form, weight: WeightKind, rows: &[Row]) {
-    for group in 0..GROUPS {
-        let rows: Vec<&Row> = rows.iter().filter(|row| row.group as usize == group).collect();
+/// One group's finished states beside its rows.
+struct Group<'a> {
+    states: &'a States,
+    form: Form,
+    weight: WeightKind,
+    group: usize,
+    /// The rows whose argument is there, with their values as floats and their weights.
+    there: Vec<(&'a Row, f64, f64)>,
+    events: f64,
+    name: String,
+}
+
+impl<'a> Group<'a> {
+    fn new(states: &'a States, form: Form, weight: WeightKind, group: usize, rows: &'a [Row]) -> Group<'a> {
         let weight_of = |row: &Row| match weight {
             WeightKind::One => 1.0,
             WeightKind::Int => row.weight as f64,
@@ -190,104 +201,137 @@ fn check(states: &States, function: &AggregateFunction, form: Form, weight: Weig
             Form::Float | Form::Scaled => row.cents.map(|cents| cents as f64 / 100.0),
             Form::Codes | Form::Texts => row.text.map(|_| 0.0),
         };
+        let rows = rows.iter().filter(|row| row.group as usize == group);
         let there: Vec<(&Row, f64, f64)> =
-            rows.iter().filter_map(|row| Some((*row, value_of(row)?, weight_of(row)))).collect();
-        let events: f64 = there.iter().map(|(_, _, weight)| weight).sum();
-        let name = format!("{function:?} {form:?} {weight:?} {group}");
-        let data_type = match form {
+            rows.filter_map(|row| Some((row, value_of(row)?, weight_of(row)))).collect();
+        let events = there.iter().map(|(_, _, weight)| weight).sum();
+        Group { states, form, weight, group, there, events, name: format!("{form:?} {weight:?} {group}") }
+    }
+
+    fn finish(&self, finish: Finish) -> Result<ArrayRef, QueryError> {
+        let data_type = match self.form {
             Form::Int => DataType::Int64,
             Form::Codes | Form::Texts => DataType::Utf8,
-            _ => DataType::Float64,
+            Form::None | Form::Float | Form::Scaled => DataType::Float64,
         };
-        let finish = |finish: Finish| states.finish(&finish, &data_type);
-        let int = |array: ArrayRef| array.as_primitive::<Int64Type>().value(group);
-        let float = |array: ArrayRef| {
-            let floats: &Float64Array = array.as_primitive::<Float64Type>();
-            floats.is_valid(group).then(|| floats.value(group))
+        self.states.finish(&finish, &data_type)
+    }
+
+    fn int(&self, array: ArrayRef) -> i64 {
+        array.as_primitive::<Int64Type>().value(self.group)
+    }
+
+    fn float(&self, array: ArrayRef) -> Option<f64> {
+        let floats: &Float64Array = array.as_primitive::<Float64Type>();
+        floats.is_valid(self.group).then(|| floats.value(self.group))
+    }
+
+    fn check_count(&self) {
+        let count = self.int(self.finish(Finish::Count).unwrap());
+        assert_eq!(count as f64, self.events.round(), "{}", self.name);
+    }
+
+    fn check_sum(&self) {
+        self.check_count();
+        let products = self.there.iter().map(|(_, value, weight)| value * weight);
+        let (sum, magnitudes): (f64, f64) = (products.clone().sum(), products.map(f64::abs).sum());
+        match self.float(self.finish(Finish::Average).unwrap()) {
+            Some(average) => {
+                assert!(close(average * self.events, sum, magnitudes), "{}: {average}", self.name)
+            }
+            None => assert!(self.there.is_empty(), "{}", self.name),
+        }
+        if self.form != Form::Int || self.weight == WeightKind::Float || self.there.is_empty() {
+            return;
+        }
+        let weight = |row: &Row| if self.weight == WeightKind::One { 1 } else { i128::from(row.weight) };
+        let exact: i128 =
+            self.there.iter().map(|(row, _, _)| i128::from(row.int.unwrap()) * weight(row)).sum();
+        match self.finish(Finish::Sum) {
+            Ok(sums) => assert_eq!(i128::from(self.int(sums)), exact, "{}", self.name),
+            // The sum of another group may be the one that is too large.
+            Err(error) => assert_eq!(error, QueryError::Overflow, "{}", self.name),
+        }
+    }
+
+    fn check_extreme(&self, is_min: bool) {
+        let array = self.finish(Finish::Value).unwrap();
+        let best = match self.form {
+            Form::Int => {
+                let ints = self.there.iter().filter_map(|(row, _, _)| row.int);
+                (if is_min { ints.min() } else { ints.max() }).map(|int| int.to_string())
+            }
+            Form::Codes | Form::Texts => {
+                let texts = self.there.iter().filter_map(|(row, _, _)| row.text);
+                let texts = texts.map(|text| format!("text {text}"));
+                if is_min { texts.min() } else { texts.max() }
+            }
+            Form::None | Form::Float | Form::Scaled => {
+                let cents = self.there.iter().filter_map(|(row, _, _)| row.cents);
+                let best = if is_min { cents.min() } else { cents.max() };
+                best.map(|cents| format!("{:?}", cents as f64 / 100.0))
+            }
         };
+        let text = arrow::util::display::array_value_to_string(&array, self.group).unwrap();
+        assert_eq!(array.is_valid(self.group).then_some(text), best, "{}", self.name);
+    }
+
+    fn check_quantiles(&self) {
+        let mut sorted = self.there.clone();
+        sorted.sort_by(|a, b| a.1.total_cmp(&b.1));
+        for fraction in [0.0, 0.1, 0.5, 0.99, 1.0] {
+            let mut seen = 0.0;
+            let exact = sorted.iter().find(|(_, _, weight)| {
+                seen += weight;
+                seen >= self.events * fraction * (1.0 - 1e-12)
+            });
+            let answer = self.float(self.finish(Finish::Quantile(fraction)).unwrap());
+            assert_eq!(answer.is_some(), exact.is_some(), "{}", self.name);
+            if let (Some(answer), Some((_, exact, _))) = (answer, exact) {
+                let error = (answer - exact).abs();
+                assert!(error <= exact.abs() * 0.01, "{}: {answer} for {exact}", self.name);
+            }
+        }
+    }
+
+    /// `slack` is by how many the count may be wrong.
+    fn check_distinct(&self, slack: i64) {
+        let value = |row: &Row| match self.form {
+            Form::Int => (row.int, None, None),
+            Form::Scaled => (None, row.cents, None),
+            _ => (None, None, row.text),
+        };
+        let values: BTreeSet<_> = self.there.iter().map(|(row, _, _)| value(row)).collect();
+        let count = self.int(self.finish(Finish::DistinctCount).unwrap());
+        assert!((count - values.len() as i64).abs() <= slack, "{}: {count}", self.name);
+    }
+}
+
+fn check(states: &States, function: &AggregateFunction, form: Form, weight: WeightKind, rows: &[Row]) {
+    for group in 0..GROUPS {
+        let group = Group::new(states, form, weight, group, rows);
         match function {
-            AggregateFunction::Count => {
-                assert_eq!(int(finish(Finish::Count).unwrap()) as f64, events.round())
+            AggregateFunction::Count => group.check_count(),
+            AggregateFunction::Sum => group.check_sum(),
+            AggregateFunction::Min => group.check_extreme(true),
+            AggregateFunction::Max => group.check_extreme(false),
+            AggregateFunction::Quantiles => group.check_quantiles(),
+            AggregateFunction::Distinct => group.check_distinct(0),
+            // Of so few, two at most share a register.
+            AggregateFunction::ApproxDistinct => group.check_distinct(2),
+            AggregateFunction::Moments => {
+                let deviation = group.finish(Finish::Variance { sample: false }).unwrap();
+                assert_eq!(group.float(deviation).is_some(), !group.there.is_empty());
             }
-            AggregateFunction::Sum => {
-                assert_eq!(int(finish(Finish::Count).unwrap()) as f64, events.round(), "{name}");
-                let magnitudes: f64 = there.iter().map(|(_, value, weight)| (value * weight).abs()).sum();
-                let sum: f64 = there.iter().map(|(_, value, weight)| value * weight).sum();
-                match finish(Finish::Average) {
-                    Ok(average) if !there.is_empty() => {
-                        let average = float(average).unwrap();
-                        assert!(close(average * events, sum, magnitudes), "{name}: {average}");
-                    }
-                    other => assert_eq!(float(other.unwrap()), None, "{name}"),
-                }
-                if form == Form::Int && weight != WeightKind::Float && !there.is_empty() {
-                    let weight =
-                        |row: &Row| if weight == WeightKind::One { 1 } else { i128::from(row.weight) };
-                    let exact: i128 =
-                        there.iter().map(|(row, _, _)| i128::from(row.int.unwrap()) * weight(row)).sum();
-                    match finish(Finish::Sum) {
-                        Ok(sums) => assert_eq!(i128::from(int(sums)), exact, "{name}"),
-                        // The sum of another group may be the one that is too large.
-                        Err(error) => assert_eq!(error, QueryError::Overflow, "{name}"),
-                    }
-                }
+            AggregateFunction::Histogram(_) => {
+                let lists = group.finish(Finish::Histogram).unwrap();
+                let buckets = lists.as_list::<i32>().value(group.group);
+                let counts = buckets.as_struct().column(2).as_primitive::<Int64Type>();
+                let sum: i64 = counts.values().iter().sum();
+                // Each bucket's count is rounded.
+                assert!((sum as f64 - group.events).abs() <= counts.len() as f64 / 2.0 + 1e-9);
             }
-            AggregateFunction::Min | AggregateFunction::Max => {
-                let array = finish(Finish::Value).unwrap();
-                let is_min = *function == AggregateFunction::Min;
-                let best = match form {
-                    Form::Int => {
-                        let ints = there.iter().filter_map(|(row, _, _)| row.int);
-                        (if is_min { ints.min() } else { ints.max() }).map(|int| int.to_string())
-                    }
-                    Form::Codes | Form::Texts => {
-                        let texts = there.iter().filter_map(|(row, _, _)| row.text);
-                        let texts = texts.map(|text| format!("text {text}"));
-                        if is_min { texts.min() } else { texts.max() }
-                    }
-                    _ => {
-                        let cents = there.iter().filter_map(|(row, _, _)| row.cents);
-                        let best = if is_min { cents.min() } else { cents.max() };
-                        best.map(|cents| format!("{:?}", cents as f64 / 100.0))
-                    }
-                };
-                let text = arrow::util::display::array_value_to_string(&array, group).unwrap();
-                assert_eq!(array.is_valid(group).then_some(text), best, "{name}");
-            }
-            AggregateFunction::Quantiles => {
-                let mut sorted = there.clone();
-                sorted.sort_by(|a, b| a.1.total_cmp(&b.1));
-                for fraction in [0.0, 0.1, 0.5, 0.99, 1.0] {
-                    let mut seen = 0.0;
-                    let exact = sorted
-                        .iter()
-                        .find(|(_, _, weight)| {
-                            seen += weight;
-                            seen >= events * fraction * (1.0 - 1e-12)
-                        })
-                        .map(|(_, value, _)| *value);
-                    let answer = float(finish(Finish::Quantile(fraction)).unwrap());
-                    assert_eq!(answer.is_some(), exact.is_some(), "{name}");
-                    if let (Some(answer), Some(exact)) = (answer, exact) {
-                        assert!((answer - exact).abs() <= exact.abs() * 0.01, "{name}: {answer} for {exact}");
-                    }
-                }
-            }
-            AggregateFunction::Distinct | AggregateFunction::ApproxDistinct => {
-                let values: BTreeSet<(Option<i64>, Option<i64>, Option<u32>)> = there
-                    .iter()
-                    .map(|(row, _, _)| match form {
-                        Form::Int => (row.int, None, None),
-                        Form::Scaled => (None, row.cents, None),
-                        _ => (None, None, row.text),
-                    })
-                    .collect();
-                let count = int(finish(Finish::DistinctCount).unwrap());
-                // Of so few, two at most share a register.
-                let slack = i64::from(*function == AggregateFunction::ApproxDistinct) * 2;
-                assert!((count - values.len() as i64).abs() <= slack, "{name}: {count}");
-            }
-            _ => {}
+            AggregateFunction::First { .. } | AggregateFunction::Last { .. } => {}
         }
     }
 }
