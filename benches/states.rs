@@ -188,6 +188,8 @@ impl Columns {
         for block in (0..groups.len()).step_by(BLOCK) {
             let mut states = States::new(&aggregate, weight).expect("the aggregate is sound");
             states.resize(group_count);
+            // As a scan knows from a block's directory.
+            states.set_bounds(Some(1 << 21), Some(10));
             let block_end = groups.len().min(block + BLOCK);
             for run in (block..block_end).step_by(RUN) {
                 let rows = run..block_end.min(run + RUN);

@@ -8,7 +8,7 @@ use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type};
 
 use super::Weights;
-use super::each::{float_weight, for_each_valid, int_weight, weight_magnitude};
+use super::each::{Bounds, float_weight, for_each_valid, int_weight};
 use super::exact::{ExactSums, WIDE, take};
 use super::scalars::{expect, without_nulls};
 use crate::{QueryError, WeightKind};
@@ -50,7 +50,13 @@ impl Counts {
     }
 
     /// Adds the weights of the rows that are there.
-    pub(crate) fn update(&mut self, groups: &[u32], weights: Weights<'_>, validity: Option<&NullBuffer>) {
+    pub(crate) fn update(
+        &mut self,
+        groups: &[u32],
+        weights: Weights<'_>,
+        validity: Option<&NullBuffer>,
+        bounds: Bounds,
+    ) {
         let rows = groups.len();
         match (self, weights) {
             (Counts::Rows(sums), _) => count_rows(sums, groups, validity),
@@ -60,7 +66,7 @@ impl Counts {
                 }
             }
             (Counts::Ints(sums), weights) => {
-                let bound = weight_magnitude(weights).saturating_mul(rows as u64);
+                let bound = bounds.weights(weights).saturating_mul(rows as u64);
                 match (sums.narrow(bound), weights) {
                     (Some(sums), Weights::Int(weights)) => {
                         let weights = &weights[..rows];

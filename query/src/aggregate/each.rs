@@ -37,11 +37,33 @@ pub(crate) fn magnitude(values: &[i64]) -> u64 {
 }
 
 /// An upper bound of the int weights of a run.
-pub(crate) fn weight_magnitude(weights: Weights<'_>) -> u64 {
+fn weight_magnitude(weights: Weights<'_>) -> u64 {
     match weights {
         Weights::One => 1,
         Weights::Int(weights) => magnitude(weights),
         Weights::Float(_) => u64::MAX,
+    }
+}
+
+/// Upper bounds of magnitudes that the caller knows of; what it does not know is found out run by run.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Bounds {
+    /// Of all values of [`Values::Int`] and [`Values::Scaled`].
+    pub(crate) value: Option<u64>,
+    /// Of all weights of [`Weights::Int`].
+    pub(crate) weight: Option<u64>,
+}
+
+impl Bounds {
+    pub(crate) fn values(self, values: &[i64]) -> u64 {
+        self.value.unwrap_or_else(|| magnitude(values))
+    }
+
+    pub(crate) fn weights(self, weights: Weights<'_>) -> u64 {
+        match (weights, self.weight) {
+            (Weights::Int(_), Some(weight)) => weight,
+            _ => weight_magnitude(weights),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use arrow::datatypes::DataType;
 use super::approx::ApproxDistinct;
 use super::counts::Counts;
 use super::distinct::Distinct;
-use super::each::own_nulls;
+use super::each::{Bounds, own_nulls};
 use super::extremes::Extremes;
 use super::first_last::FirstLast;
 use super::histogram::{Histograms, finished_type};
@@ -30,6 +30,7 @@ use crate::{QueryError, WeightKind};
 pub struct States {
     kinds: Kinds,
     progress: Progress,
+    bounds: Bounds,
 }
 
 /// How far what was gathered has come.
@@ -121,7 +122,7 @@ impl States {
                 Kinds::FirstLast(FirstLast::new(name, Ordering::Greater, *ignore_nulls, data_type)?)
             }
         };
-        Ok(States { kinds, progress: Progress::Settled })
+        Ok(States { kinds, progress: Progress::Settled, bounds: Bounds::default() })
     }
 
     /// How many groups.
@@ -161,6 +162,13 @@ impl States {
         }
     }
 
+    /// Says what the caller knows of the rows that [`States::update`] will bring: no int (of `Values::Int`, or before the
+    /// digits of `Values::Scaled`) and no int weight has a larger magnitude than these. Then sums need not look at them
+    /// before they add them up. A bound that does not hold makes sums wrong.
+    pub fn set_bounds(&mut self, value_max: Option<u64>, weight_max: Option<u64>) {
+        self.bounds = Bounds { value: value_max, weight: weight_max };
+    }
+
     /// Adds rows: row `i` belongs to group `groups[i]`, which is below `len()`.
     ///
     /// # Errors
@@ -168,10 +176,13 @@ impl States {
     pub fn update(&mut self, groups: &[u32], input: &Input<'_>) -> Result<(), QueryError> {
         self.progress = Progress::Open;
         match &mut self.kinds {
-            Kinds::Count(counts) => counts.update(groups, input.weights, None),
+            Kinds::Count(counts) => counts.update(groups, input.weights, None, self.bounds),
             Kinds::Sum { sums, events } => match own_nulls(input) {
-                None => sums.update(events, groups, input),
-                Some(nulls) => sums.update(events, groups, &Input { validity: Some(&nulls), ..*input }),
+                None => sums.update(events, groups, input, self.bounds),
+                Some(nulls) => {
+                    let input = Input { validity: Some(&nulls), ..*input };
+                    sums.update(events, groups, &input, self.bounds);
+                }
             },
             Kinds::Extremes(extremes) => extremes.update(groups, input)?,
             Kinds::Moments(moments) => moments.update(groups, input),
@@ -273,7 +284,7 @@ impl States {
             Kinds::Histogram(histograms) => Kinds::Histogram(histograms.take(groups)),
             Kinds::FirstLast(values) => Kinds::FirstLast(values.take(groups)),
         };
-        States { kinds, progress: self.progress }
+        States { kinds, progress: self.progress, bounds: self.bounds }
     }
 
     /// Prepares them to be merged into others.
@@ -447,7 +458,7 @@ impl States {
             Kinds::Histogram(empty) => Kinds::Histogram(Histograms::from_arrays(empty, arrays)?),
             Kinds::FirstLast(empty) => Kinds::FirstLast(FirstLast::from_arrays(empty, arrays)?),
         };
-        Ok(States { kinds, progress: Progress::Settled })
+        Ok(States { kinds, progress: Progress::Settled, bounds: Bounds::default() })
     }
 
     /// Bytes in use.

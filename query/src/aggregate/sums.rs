@@ -15,7 +15,7 @@ use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type};
 
 use super::counts::{Counts, add_ints, round_to_int};
-use super::each::{for_each_valid, int_weight, magnitude, power_of_ten, scaled_floats, weight_magnitude};
+use super::each::{Bounds, for_each_valid, int_weight, power_of_ten, scaled_floats};
 use super::exact::{ExactSums, WIDE, take};
 use super::scalars::{expect, without_nulls};
 use super::{Input, Values, Weights};
@@ -176,19 +176,21 @@ impl Sums {
     }
 
     /// Adds rows to sums and their weights to events, in one pass where both are common.
-    pub(crate) fn update(&mut self, events: &mut Counts, groups: &[u32], input: &Input<'_>) {
+    pub(crate) fn update(&mut self, events: &mut Counts, groups: &[u32], input: &Input<'_>, bounds: Bounds) {
         match self {
             Sums::Ints(sums) => match input.values {
-                Values::Int(values) => add_exact(sums, events, groups, values, input),
-                _ => events.update(groups, input.weights, input.validity),
+                Values::Int(values) => add_exact(sums, events, groups, values, input, bounds),
+                _ => events.update(groups, input.weights, input.validity, bounds),
             },
             Sums::Floats(sums) => match input.values {
-                Values::Float(values) => add_floats(sums, events, groups, values, input),
-                Values::Int(values) => sums.add_scaled(events, groups, values, 0, input),
-                Values::Scaled(values, digits) => sums.add_scaled(events, groups, values, digits, input),
-                _ => events.update(groups, input.weights, input.validity),
+                Values::Float(values) => add_floats(sums, events, groups, values, input, bounds),
+                Values::Int(values) => sums.add_scaled(events, groups, values, 0, input, bounds),
+                Values::Scaled(values, digits) => {
+                    sums.add_scaled(events, groups, values, digits, input, bounds)
+                }
+                _ => events.update(groups, input.weights, input.validity, bounds),
             },
-            Sums::Nothing => events.update(groups, input.weights, input.validity),
+            Sums::Nothing => events.update(groups, input.weights, input.validity, bounds),
         }
     }
 
@@ -296,11 +298,18 @@ impl Sums {
 }
 
 /// Adds ints and their weights.
-fn add_exact(sums: &mut ExactSums, events: &mut Counts, groups: &[u32], values: &[i64], input: &Input<'_>) {
+fn add_exact(
+    sums: &mut ExactSums,
+    events: &mut Counts,
+    groups: &[u32],
+    values: &[i64],
+    input: &Input<'_>,
+    bounds: Bounds,
+) {
     let (rows, weights, validity) = (groups.len(), input.weights, input.validity);
     let values = &values[..rows];
-    let weight_bound = weight_magnitude(weights).saturating_mul(rows as u64);
-    let bound = magnitude(values).saturating_mul(weight_bound);
+    let weight_bound = bounds.weights(weights).saturating_mul(rows as u64);
+    let bound = bounds.values(values).saturating_mul(weight_bound);
     let Some(narrow) = sums.narrow(bound) else {
         let sums = sums.wide();
         for_each_valid(rows, validity, |row| {
@@ -308,7 +317,7 @@ fn add_exact(sums: &mut ExactSums, events: &mut Counts, groups: &[u32], values: 
             let sum = &mut sums[groups[row] as usize];
             *sum = sum.saturating_add(product);
         });
-        return events.update(groups, weights, validity);
+        return events.update(groups, weights, validity, bounds);
     };
     match (events, weights) {
         (Counts::Rows(counts), Weights::One) => {
@@ -325,7 +334,7 @@ fn add_exact(sums: &mut ExactSums, events: &mut Counts, groups: &[u32], values: 
         }
         (events, weights) => {
             add_ints(narrow, groups, validity, |row| values[row].wrapping_mul(int_weight(weights, row)));
-            events.update(groups, weights, validity);
+            events.update(groups, weights, validity, bounds);
         }
     }
 }
@@ -360,7 +369,14 @@ fn add_pairs(
 }
 
 /// Adds floats and their weights.
-fn add_floats(sums: &mut FloatSums, events: &mut Counts, groups: &[u32], values: &[f64], input: &Input<'_>) {
+fn add_floats(
+    sums: &mut FloatSums,
+    events: &mut Counts,
+    groups: &[u32],
+    values: &[f64],
+    input: &Input<'_>,
+    bounds: Bounds,
+) {
     // Longer runs are added in parts, so that no more than the most are ever added plainly.
     let rows = groups.len();
     let validity = input.validity;
@@ -397,7 +413,7 @@ fn add_floats(sums: &mut FloatSums, events: &mut Counts, groups: &[u32], values:
     let counted =
         matches!((&*events, input.weights), (Counts::Rows(counts), Weights::One) if counts.len() > 1);
     if !counted {
-        events.update(groups, input.weights, validity);
+        events.update(groups, input.weights, validity, bounds);
     }
 }
 
@@ -441,12 +457,13 @@ impl FloatSums {
         values: &[i64],
         digits: u8,
         input: &Input<'_>,
+        bounds: Bounds,
     ) {
         match input.weights {
             Weights::One | Weights::Int(_) if !matches!(events, Counts::Floats(_)) => {
-                add_exact(self.scaled(digits), events, groups, values, input);
+                add_exact(self.scaled(digits), events, groups, values, input, bounds);
             }
-            _ => add_floats(self, events, groups, &scaled_floats(values, digits), input),
+            _ => add_floats(self, events, groups, &scaled_floats(values, digits), input, bounds),
         }
     }
 }

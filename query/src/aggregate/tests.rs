@@ -135,6 +135,12 @@ fn states_of(
 ) -> States {
     let mut states = States::new(aggregate, weight).unwrap();
     states.resize(GROUPS);
+    if block.is_multiple_of(2) {
+        let values = rows.iter().flat_map(|row| [row.int, row.cents]).flatten();
+        let weights = rows.iter().map(|row| row.weight.unsigned_abs());
+        // A NULL's place holds a 9, see `add`.
+        states.set_bounds(values.map(i64::unsigned_abs).chain([9]).max(), weights.max());
+    }
     let texts = dictionary(block);
     for run in rows.chunks(run.max(1)) {
         add(&mut states, form, weight, run, block, &texts);
