@@ -4,10 +4,10 @@ use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
+use arrow::array::{ArrayRef, AsArray, Int64Array};
 use arrow::datatypes::{DataType, Int64Type};
 
-use super::each::power_of_ten;
+use super::each::{for_each_valid, own_nulls, power_of_ten};
 use super::exact::take;
 use super::scalars::{Kind, compare, expect, flags, kind_for, value_at, values_to_array, without_nulls};
 use super::{Input, Values};
@@ -64,30 +64,48 @@ impl FirstLast {
     }
 
     pub(crate) fn update(&mut self, groups: &[u32], input: &Input<'_>) {
+        let own = own_nulls(input);
+        let validity = own.as_ref().or(input.validity);
         let kind = self.kind;
-        for (row, group) in groups.iter().enumerate() {
-            let Some(time) = input.times.get(row).copied() else { continue };
-            let valid = input.validity.is_none_or(|validity| validity.is_valid(row));
-            let value = || match input.values {
-                _ if !valid => Value::Null,
-                Values::None => Value::Null,
-                Values::Int(values) => Value::Int(values[row]),
-                Values::Float(values) => Value::Float(values[row]),
-                Values::Scaled(values, digits) => Value::Float(values[row] as f64 / power_of_ten(digits)),
-                Values::Codes(codes, distinct) if (codes[row] as usize) < distinct.len() => {
-                    value_at(distinct, kind, codes[row] as usize)
-                }
-                Values::Codes(..) => Value::Null,
-                Values::Array(array) => value_at(array, kind, row),
+        let value = |row: usize| match input.values {
+            _ if validity.is_some_and(|validity| validity.is_null(row)) => Value::Null,
+            Values::None => Value::Null,
+            Values::Int(values) => Value::Int(values[row]),
+            Values::Float(values) => Value::Float(values[row]),
+            Values::Scaled(values, digits) => Value::Float(values[row] as f64 / power_of_ten(digits)),
+            Values::Codes(codes, distinct) => value_at(distinct, kind, codes[row] as usize),
+            Values::Array(array) => value_at(array, kind, row),
+        };
+        let rows = groups.len();
+        if input.times.len() < rows {
+            // Without times nothing is first.
+            return;
+        }
+        let counted = if self.ignore_nulls { validity } else { None };
+        if self.best.len() > rows * 4 {
+            for_each_valid(rows, counted, |row| self.offer(groups[row], input.times[row], || value(row)));
+            return;
+        }
+        // The best row of each group is found by its time alone; only where times are equal is a value looked at.
+        const NONE: u32 = u32::MAX;
+        let mut best = vec![NONE; self.best.len()];
+        let better = self.better;
+        for_each_valid(rows, counted, |row| {
+            let known = &mut best[groups[row] as usize];
+            let order = match *known {
+                NONE => better,
+                known => input.times[row].cmp(&input.times[known as usize]),
             };
-            if self.ignore_nulls {
-                let value = value();
-                if value != Value::Null {
-                    self.offer(*group, time, || value);
-                }
-            } else {
-                self.offer(*group, time, value);
+            let wins = order == better
+                || order == Ordering::Equal
+                    && compare(&value(row), &value(*known as usize)) == Ordering::Less;
+            if wins {
+                *known = row as u32;
             }
+        });
+        for (group, row) in best.into_iter().enumerate().filter(|(_, row)| *row != NONE) {
+            let row = row as usize;
+            self.offer(group as u32, input.times[row], || value(row));
         }
     }
 

@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{QueryError, WeightKind};
+use crate::{QueryError, Value, WeightKind};
 
 const GROUPS: usize = 5;
 
@@ -71,6 +71,9 @@ fn cases() -> Vec<(AggregateFunction, Form)> {
         (ApproxDistinct, Form::Codes),
         (ApproxDistinct, Form::Texts),
         (Moments, Form::Scaled),
+        (First { ignore_nulls: false }, Form::Int),
+        (Last { ignore_nulls: true }, Form::Codes),
+        (Last { ignore_nulls: false }, Form::Texts),
         (Histogram(HistogramBuckets::Width(100.0)), Form::Scaled),
     ]
 }
@@ -115,13 +118,15 @@ fn add(states: &mut States, form: Form, weight: WeightKind, rows: &[Row], block:
         Form::Codes => (Values::Codes(&codes, texts), None),
         Form::Texts => (Values::Array(&array), None),
     };
+    // Times that are equal now and then.
+    let times: Vec<i64> = weights.iter().map(|weight| weight / 4).collect();
     let weights = match weight {
         WeightKind::One => Weights::One,
         WeightKind::Int => Weights::Int(&weights),
         WeightKind::Float => Weights::Float(&float_weights),
     };
     let validity = validity.filter(|validity| validity.null_count() > 0);
-    states.update(&groups, &Input { values, validity, weights, times: &[] }).unwrap();
+    states.update(&groups, &Input { values, validity, weights, times: &times }).unwrap();
 }
 
 /// The states of some rows, in runs of this many.
@@ -300,6 +305,32 @@ impl<'a> Group<'a> {
         }
     }
 
+    fn check_by_time(&self, is_last: bool, ignore_nulls: bool, rows: &[Row]) {
+        let value = |row: &Row| match self.form {
+            Form::Int => row.int.map(Value::Int),
+            _ => row.text.map(|text| Value::String(format!("text {text}"))),
+        };
+        let mut rows: Vec<(i64, Value)> = rows
+            .iter()
+            .filter(|row| row.group as usize == self.group)
+            .map(|row| (row.weight / 4, value(row).unwrap_or(Value::Null)))
+            .filter(|(_, value)| !ignore_nulls || *value != Value::Null)
+            .collect();
+        rows.sort_by(|a, b| {
+            let by_time = if is_last { b.0.cmp(&a.0) } else { a.0.cmp(&b.0) };
+            by_time.then_with(|| super::scalars::compare(&a.1, &b.1))
+        });
+        let expect = match rows.first() {
+            None | Some((_, Value::Null)) => None,
+            Some((_, Value::Int(int))) => Some(int.to_string()),
+            Some((_, Value::String(text))) => Some(text.clone()),
+            Some(other) => panic!("{other:?}"),
+        };
+        let array = self.finish(Finish::Value).unwrap();
+        let text = arrow::util::display::array_value_to_string(&array, self.group).unwrap();
+        assert_eq!(array.is_valid(self.group).then_some(text), expect, "{}", self.name);
+    }
+
     /// `slack` is by how many the count may be wrong.
     fn check_distinct(&self, slack: i64) {
         let value = |row: &Row| match self.form {
@@ -337,7 +368,8 @@ fn check(states: &States, function: &AggregateFunction, form: Form, weight: Weig
                 // Each bucket's count is rounded.
                 assert!((sum as f64 - group.events).abs() <= counts.len() as f64 / 2.0 + 1e-9);
             }
-            AggregateFunction::First { .. } | AggregateFunction::Last { .. } => {}
+            AggregateFunction::First { ignore_nulls } => group.check_by_time(false, *ignore_nulls, rows),
+            AggregateFunction::Last { ignore_nulls } => group.check_by_time(true, *ignore_nulls, rows),
         }
     }
 }
