@@ -368,7 +368,7 @@ fn add_pairs(
     });
 }
 
-/// Adds floats and their weights.
+/// Adds floats and their weights: in runs, so that no more than the most are ever added plainly.
 fn add_floats(
     sums: &mut FloatSums,
     events: &mut Counts,
@@ -377,44 +377,70 @@ fn add_floats(
     input: &Input<'_>,
     bounds: Bounds,
 ) {
-    // Longer runs are added in parts, so that no more than the most are ever added plainly.
-    let rows = groups.len();
-    let validity = input.validity;
-    let mut start = 0;
-    while start < rows {
-        let end = rows.min(start + PLAIN_ROWS_MAX);
-        let part = validity.map(|validity| validity.slice(start, end - start));
-        let (groups, values) = (&groups[start..end], &values[start..end]);
-        let sums = sums.plain(end - start);
-        match input.weights {
-            Weights::One => match events {
-                Counts::Rows(counts) if sums.len() > 1 => {
-                    for_each_valid(groups.len(), part.as_ref(), |row| {
-                        let group = groups[row] as usize;
-                        sums[group] += values[row];
-                        counts[group] += 1;
-                    });
-                    start = end;
-                    continue;
-                }
-                _ => add_plain(sums, groups, values, part.as_ref(), |row| values[row]),
-            },
-            Weights::Int(weights) => {
-                let weights = &weights[start..end];
-                add_plain(sums, groups, values, part.as_ref(), |row| values[row] * weights[row] as f64);
-            }
-            Weights::Float(weights) => {
-                let weights = &weights[start..end];
-                add_plain(sums, groups, values, part.as_ref(), |row| values[row] * weights[row]);
+    for start in (0..groups.len()).step_by(PLAIN_ROWS_MAX) {
+        let rows = start..groups.len().min(start + PLAIN_ROWS_MAX);
+        let validity = input.validity.map(|validity| validity.slice(start, rows.len()));
+        let weights = match input.weights {
+            Weights::One => Weights::One,
+            Weights::Int(weights) => Weights::Int(&weights[rows.clone()]),
+            Weights::Float(weights) => Weights::Float(&weights[rows.clone()]),
+        };
+        let (groups, values) = (&groups[rows.clone()], &values[rows.clone()]);
+        let run = Input { values: Values::Float(values), validity: validity.as_ref(), weights, times: &[] };
+        add_float_run(sums.plain(rows.len()), events, groups, values, &run, bounds);
+    }
+}
+
+fn add_float_run(
+    sums: &mut [f64],
+    events: &mut Counts,
+    groups: &[u32],
+    values: &[f64],
+    input: &Input<'_>,
+    bounds: Bounds,
+) {
+    let (validity, rows) = (input.validity, groups.len());
+    match (&mut *events, input.weights) {
+        (Counts::Rows(counts), Weights::One) if sums.len() > 1 => {
+            return add_both(sums, counts, groups, validity, |row| (values[row], 1));
+        }
+        (Counts::Ints(counts), Weights::Int(weights)) if sums.len() > 1 => {
+            let bound = bounds.weights(input.weights).saturating_mul(rows as u64);
+            if let Some(counts) = counts.narrow(bound) {
+                let term = |row: usize| (values[row] * weights[row] as f64, weights[row]);
+                return add_both(sums, counts, groups, validity, term);
             }
         }
-        start = end;
+        _ => {}
     }
-    let counted =
-        matches!((&*events, input.weights), (Counts::Rows(counts), Weights::One) if counts.len() > 1);
-    if !counted {
-        events.update(groups, input.weights, validity, bounds);
+    match input.weights {
+        Weights::One => add_plain(sums, groups, values, validity, |row| values[row]),
+        Weights::Int(weights) => {
+            add_plain(sums, groups, values, validity, |row| values[row] * weights[row] as f64);
+        }
+        Weights::Float(weights) => {
+            add_plain(sums, groups, values, validity, |row| values[row] * weights[row]);
+        }
     }
+    events.update(groups, input.weights, validity, bounds);
+}
+
+/// Adds a float and a weight for every row that is there. The caller has shown that no sum of weights overflows.
+#[inline(always)]
+fn add_both(
+    sums: &mut [f64],
+    counts: &mut [i64],
+    groups: &[u32],
+    validity: Option<&NullBuffer>,
+    terms: impl Fn(usize) -> (f64, i64),
+) {
+    let counts = &mut counts[..sums.len()];
+    for_each_valid(groups.len(), validity, |row| {
+        let group = groups[row] as usize;
+        let (term, weight) = terms(row);
+        sums[group] += term;
+        counts[group] = counts[group].wrapping_add(weight);
+    });
 }
 
 /// Adds a float for every row that is there; one group in eight lanes.
