@@ -20,13 +20,14 @@ pub mod holdings;
 pub mod partial;
 pub mod plan;
 pub mod sketch;
+mod tables;
 pub mod value;
 
 pub use aggregate::{Aggregate, AggregateFunction, Finish, HistogramBuckets, Input, States, Values, Weights};
 pub use completeness::{Completeness, LeafEpoch, Missing, MissingReason, ScanStats};
 pub use expr::{BinaryOp, Expr};
 pub use holdings::{ColumnHolding, Holdings, LeafState, Phase, Span, TableHolding};
-pub use partial::{Body, Groups, Merger, Partial, RowSet};
+pub use partial::{Body, Groups, Merger, Partial, RowSet, Share};
 pub use plan::{Key, OrderBy, Output, OutputColumn, Plan, TimeRange, WeightKind};
 pub use value::{ColumnType, TypeSet, Value};
 

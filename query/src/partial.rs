@@ -4,14 +4,16 @@
 //! values of their keys; it serves the blocks of one leaf, the leaves of an aggregator and the aggregators of a tree
 //! alike. Rows merge by sorting what came and keeping the first `limit`.
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::{concat, take};
 
-use crate::{Completeness, ScanStats, States};
+use crate::{Completeness, QueryError, ScanStats, States};
 
 mod keys;
 mod merger;
+mod parts;
 
-pub use merger::Merger;
+pub use merger::{Merger, Share};
 
 /// What a child returns.
 #[derive(Debug, Clone)]
@@ -42,6 +44,54 @@ pub struct Groups {
     pub states: Vec<States>,
     /// How many groups. Without keys it is 1, or 0 for "nothing scanned yet".
     pub group_count: usize,
+}
+
+impl Groups {
+    /// These groups, in this order: the first of an order by an aggregate, for example, when they have met all others.
+    ///
+    /// # Errors
+    /// When a number is not that of a group.
+    pub fn take(&self, groups: &[u32]) -> Result<Groups, QueryError> {
+        if let Some(group) = groups.iter().find(|group| **group as usize >= self.group_count) {
+            return Err(QueryError::Mismatch(format!("group {group} of {}", self.group_count)));
+        }
+        let places = UInt32Array::from(groups.to_vec());
+        let keys = self
+            .keys
+            .iter()
+            .map(|key| take(key, &places, None))
+            .collect::<Result<_, _>>()
+            .map_err(|error| QueryError::Mismatch(format!("group keys: {error}")))?;
+        let states = self.states.iter().map(|states| states.take(groups)).collect();
+        Ok(Groups { keys, states, group_count: groups.len() })
+    }
+
+    /// Groups of one plan, one after the other; no key is in two of them.
+    pub(crate) fn concat(all: Vec<Groups>) -> Result<Groups, QueryError> {
+        let columns = all.first().map_or(0, |groups| groups.keys.len());
+        let mut keys = Vec::with_capacity(columns);
+        for column in 0..columns {
+            let parts: Option<Vec<&dyn Array>> =
+                all.iter().map(|groups| Some(groups.keys.get(column)?.as_ref())).collect();
+            let parts = parts.ok_or_else(|| QueryError::Mismatch("groups of different plans".to_owned()))?;
+            keys.push(concat(&parts).map_err(|error| QueryError::Mismatch(format!("group keys: {error}")))?);
+        }
+        let mut all = all.into_iter();
+        let Some(Groups { mut states, mut group_count, .. }) = all.next() else {
+            return Err(QueryError::Mismatch("no groups to put together".to_owned()));
+        };
+        for groups in all {
+            if groups.states.len() != states.len() {
+                return Err(QueryError::Mismatch("groups of different plans".to_owned()));
+            }
+            group_count += groups.group_count;
+            for (ours, theirs) in states.iter_mut().zip(groups.states) {
+                ours.append(theirs)?;
+            }
+        }
+        states.iter_mut().for_each(States::settle);
+        Ok(Groups { keys, states, group_count })
+    }
 }
 
 /// Rows in the plan's order.

@@ -14,11 +14,18 @@
 
 use crate::QueryError;
 
+mod hyperloglog;
+
+pub(crate) use hyperloglog::Registers;
+pub use hyperloglog::{HyperLogLog, hash_bytes, hash_int, unhash_int};
+
 /// Mantissa bits that choose a bucket.
 const BUCKET_BITS: u32 = 6;
-const BUCKET_SHIFT: u32 = 52 - BUCKET_BITS;
+pub(crate) const BUCKET_SHIFT: u32 = 52 - BUCKET_BITS;
+/// The bucket of the smallest normal float.
+pub(crate) const BUCKET_NORMAL: u32 = 1 << BUCKET_BITS;
 /// The bucket of infinity, the largest there is.
-const BUCKET_INFINITY: u32 = 0x7ff << BUCKET_BITS;
+pub(crate) const BUCKET_INFINITY: u32 = 0x7ff << BUCKET_BITS;
 /// Buckets are kept as a sorted list up to this many, then as a dense run.
 const SPARSE_MAX: usize = 24;
 
@@ -52,6 +59,39 @@ impl Buckets {
                     weights[(bucket - *first) as usize] += weight;
                 }
             }
+        }
+    }
+
+    fn merge(&mut self, other: &Buckets) {
+        match other {
+            Buckets::Sparse(list) => list.iter().for_each(|(bucket, weight)| self.add(*bucket, *weight)),
+            Buckets::Dense { first, weights } => self.add_run(*first, weights),
+        }
+    }
+
+    /// Adds weights to as many buckets from `first` on.
+    fn add_run(&mut self, first: u32, run: &[f64]) {
+        let there = || run.iter().enumerate().filter(|(_, weight)| **weight > 0.0);
+        if let Buckets::Sparse(list) = self {
+            if there().take(SPARSE_MAX + 1).count() + list.len() <= SPARSE_MAX {
+                there().for_each(|(index, weight)| self.add(first + index as u32, *weight));
+                return;
+            }
+            if list.is_empty() {
+                *self = Buckets::Dense { first, weights: run.to_vec() };
+                return;
+            }
+            self.densify();
+        }
+        if let Buckets::Dense { first: our_first, weights } = self {
+            if first < *our_first {
+                Self::widen(our_first, weights, first);
+            }
+            let start = (first - *our_first) as usize;
+            if start + run.len() > weights.len() {
+                weights.resize(start + run.len(), 0.0);
+            }
+            weights[start..].iter_mut().zip(run).for_each(|(ours, theirs)| *ours += theirs);
         }
     }
 
@@ -148,11 +188,20 @@ impl Sketch {
 
     /// Adds another sketch's values.
     pub fn merge(&mut self, other: &Sketch) {
-        other.positive.for_each(|bucket, weight| self.positive.add(bucket, weight));
-        other.negative.for_each(|bucket, weight| self.negative.add(bucket, weight));
+        self.positive.merge(&other.positive);
+        self.negative.merge(&other.negative);
         self.zero += other.zero;
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
+    }
+
+    /// Adds the weights of positive buckets from `first` on, whose values lie between `min` and `max`.
+    pub(crate) fn merge_run(&mut self, first: u32, weights: &[f64], min: f64, max: f64) {
+        let Some(low) = weights.iter().position(|weight| *weight > 0.0) else { return };
+        let high = weights.iter().rposition(|weight| *weight > 0.0).unwrap_or(low);
+        self.min = self.min.min(min);
+        self.max = self.max.max(max);
+        self.positive.add_run(first + low as u32, &weights[low..=high]);
     }
 
     /// The sum of weights.
@@ -257,183 +306,6 @@ fn middle(bucket: u32) -> f64 {
     let low = f64::from_bits(u64::from(bucket) << BUCKET_SHIFT);
     let high = f64::from_bits(u64::from(bucket + 1) << BUCKET_SHIFT);
     if high.is_infinite() { low } else { low + (high - low) / 2.0 }
-}
-
-/// Register count is 2 to this.
-const PRECISION: u32 = 14;
-const REGISTERS: usize = 1 << PRECISION;
-/// Beyond this many entries the list is larger than half the registers.
-const LIST_MAX: usize = 2048;
-
-/// Approximate distinct count. See the module.
-#[derive(Debug, Clone, PartialEq)]
-pub enum HyperLogLog {
-    /// Sorted `register << 8 | rank`, one entry a register.
-    List(Vec<u32>),
-    /// One rank a register.
-    Dense(Box<[u8]>),
-}
-
-impl Default for HyperLogLog {
-    fn default() -> HyperLogLog {
-        HyperLogLog::List(Vec::new())
-    }
-}
-
-impl HyperLogLog {
-    /// Counts the value whose hash this is. The hash must be good in all its 64 bits.
-    #[inline]
-    pub fn add_hash(&mut self, hash: u64) {
-        let register = (hash >> (64 - PRECISION)) as u32;
-        let rank = ((hash << PRECISION) | (1 << (PRECISION - 1))).leading_zeros() as u8 + 1;
-        self.raise(register, rank);
-    }
-
-    #[inline]
-    fn raise(&mut self, register: u32, rank: u8) {
-        match self {
-            HyperLogLog::Dense(ranks) => {
-                let known = &mut ranks[register as usize];
-                *known = (*known).max(rank);
-            }
-            HyperLogLog::List(list) => {
-                let entry = (register << 8) | u32::from(rank);
-                match list.binary_search_by_key(&register, |entry| entry >> 8) {
-                    Ok(found) => list[found] = list[found].max(entry),
-                    Err(place) => {
-                        list.insert(place, entry);
-                        if list.len() > LIST_MAX {
-                            let mut ranks = vec![0; REGISTERS].into_boxed_slice();
-                            for entry in list.iter() {
-                                ranks[(entry >> 8) as usize] = *entry as u8;
-                            }
-                            *self = HyperLogLog::Dense(ranks);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// Adds another's values.
-    pub fn merge(&mut self, other: &HyperLogLog) {
-        match other {
-            HyperLogLog::List(list) => list.iter().for_each(|entry| self.raise(entry >> 8, *entry as u8)),
-            HyperLogLog::Dense(ranks) => {
-                for (register, rank) in ranks.iter().enumerate().filter(|(_, rank)| **rank > 0) {
-                    self.raise(register as u32, *rank);
-                }
-            }
-        }
-    }
-
-    /// The estimate.
-    pub fn estimate(&self) -> u64 {
-        const RANK_MAX: usize = (64 - PRECISION) as usize + 1;
-        let mut histogram = [0u32; RANK_MAX + 1];
-        match self {
-            HyperLogLog::List(list) => {
-                histogram[0] = (REGISTERS - list.len()) as u32;
-                list.iter().for_each(|entry| histogram[(*entry as u8 as usize).min(RANK_MAX)] += 1);
-            }
-            HyperLogLog::Dense(ranks) => {
-                ranks.iter().for_each(|rank| histogram[(*rank as usize).min(RANK_MAX)] += 1);
-            }
-        }
-        let registers = REGISTERS as f64;
-        let mut z = registers * tau(1.0 - f64::from(histogram[RANK_MAX]) / registers);
-        for count in histogram[1..RANK_MAX].iter().rev() {
-            z = 0.5 * (z + f64::from(*count));
-        }
-        z += registers * sigma(f64::from(histogram[0]) / registers);
-        (registers * registers / (2.0 * std::f64::consts::LN_2) / z).round() as u64
-    }
-
-    /// Bytes for the wire.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        match self {
-            HyperLogLog::List(list) => list.iter().flat_map(|entry| entry.to_le_bytes()).collect(),
-            HyperLogLog::Dense(ranks) => ranks.to_vec(),
-        }
-    }
-
-    /// From [`HyperLogLog::to_bytes`]: a list is always shorter than the registers.
-    ///
-    /// # Errors
-    /// When the bytes are not one.
-    pub fn from_bytes(bytes: &[u8]) -> Result<HyperLogLog, QueryError> {
-        let broken = || QueryError::Mismatch(format!("{} bytes are not a distinct sketch", bytes.len()));
-        if bytes.len() == REGISTERS {
-            return Ok(HyperLogLog::Dense(bytes.into()));
-        }
-        if !bytes.len().is_multiple_of(4) || bytes.len() / 4 > LIST_MAX {
-            return Err(broken());
-        }
-        let mut sketch = HyperLogLog::default();
-        for entry in bytes.chunks_exact(4) {
-            let entry = u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
-            if entry >> 8 >= REGISTERS as u32 {
-                return Err(broken());
-            }
-            sketch.raise(entry >> 8, entry as u8);
-        }
-        Ok(sketch)
-    }
-
-    /// Bytes in use beyond the struct itself.
-    pub fn memory_bytes(&self) -> usize {
-        match self {
-            HyperLogLog::List(list) => list.capacity() * 4,
-            HyperLogLog::Dense(ranks) => ranks.len(),
-        }
-    }
-}
-
-fn sigma(mut x: f64) -> f64 {
-    if x == 1.0 {
-        return f64::INFINITY;
-    }
-    let (mut y, mut z) = (1.0, x);
-    loop {
-        x *= x;
-        let before = z;
-        z += x * y;
-        y += y;
-        if z == before {
-            return z;
-        }
-    }
-}
-
-fn tau(mut x: f64) -> f64 {
-    if x == 0.0 || x == 1.0 {
-        return 0.0;
-    }
-    let (mut y, mut z) = (1.0, 1.0 - x);
-    loop {
-        x = x.sqrt();
-        let before = z;
-        y *= 0.5;
-        z -= (1.0 - x) * (1.0 - x) * y;
-        if z == before {
-            return z / 3.0;
-        }
-    }
-}
-
-/// A good 64-bit hash of an integer (the finaliser of MurmurHash3, Austin Appleby, over a multiplied input).
-#[inline]
-pub fn hash_int(value: i64) -> u64 {
-    let mut hash = (value as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5bf0_3635;
-    hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    hash ^ (hash >> 33)
-}
-
-/// A good 64-bit hash of bytes.
-#[inline]
-pub fn hash_bytes(value: &[u8]) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(value)
 }
 
 #[cfg(test)]

@@ -3,17 +3,16 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, UInt32Array, new_null_array,
-};
-use arrow::buffer::{NullBuffer, ScalarBuffer};
-use arrow::compute::{filter, take};
-use arrow::datatypes::{ArrowPrimitiveType, DataType, Int64Type, TimestampNanosecondType};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, UInt32Array, new_null_array};
+use arrow::buffer::NullBuffer;
+use arrow::compute::take;
+use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampNanosecondType};
 use gannet_query::{ColumnType, TypeSet};
 
 use super::compile::Compiled;
 use super::prepare::ColumnSpec;
-use super::selection::Selection;
+use super::readers::{Floats, Ints, float_parts, int_parts, int_values};
+use super::selection::Rows;
 use super::{Cancel, RowRun, ScanError, Stop};
 use crate::cast::cast_column;
 use crate::column::{Codes, Column};
@@ -69,20 +68,23 @@ impl Slot {
         }
     }
 
-    /// The values at the selected rows, decoded and cast.
-    pub(super) fn array(&self, selection: &Selection, row_count: usize) -> Result<ArrayRef, Stop> {
-        let array = match (&self.column, selection) {
+    /// The values at some rows, decoded and cast.
+    pub(super) fn array(&self, rows: Rows<'_>, row_count: usize) -> Result<ArrayRef, Stop> {
+        let array = match (&self.column, rows) {
             // Casting one value is cheaper than casting its copies, but it was cast when it was loaded.
-            (Column::Constant(value), selection) => repeat(value, selection.len())?,
-            (Column::Plain(array), Selection::All(_)) => Arc::clone(array),
-            (Column::Plain(array), Selection::Bits { bits, .. }) => {
-                filter(array, &BooleanArray::new(bits.clone(), None))?
+            (Column::Constant(value), rows) => repeat(value, rows.len())?,
+            (Column::Plain(array), Rows::Range { start, count }) => array.slice(start, count),
+            (Column::Plain(array), Rows::At(rows)) => {
+                take(array, &UInt32Array::new(rows.to_vec().into(), None), None)?
             }
-            (Column::Plain(array), Selection::Rows(rows)) => {
-                take(array, &UInt32Array::new(rows.clone().into(), None), None)?
+            (column, rows) if rows.is_all(row_count) => column.to_array(row_count),
+            (Column::Packed { base, gcd, codes, validity }, rows) => {
+                let ints = Ints::Packed { base: *base, gcd: *gcd, codes, validity: validity.as_ref() };
+                let mut values = Vec::with_capacity(rows.len());
+                ints.read(rows, &mut values);
+                Arc::new(Int64Array::new(values.into(), ints.nulls(rows)))
             }
-            (column, Selection::All(_)) => column.to_array(row_count),
-            (column, selection) => column.take(&selection.positions()),
+            (column, rows) => column.take(&rows.positions()),
         };
         let array = with_type(array, self.held);
         match self.cast_to {
@@ -91,70 +93,42 @@ impl Slot {
         }
     }
 
-    /// The values of an int or time column at the selected rows, and which of them are there.
-    pub(super) fn ints(
-        &self,
-        selection: &Selection,
-        row_count: usize,
-    ) -> Result<(ScalarBuffer<i64>, Option<NullBuffer>), Stop> {
-        if let Shape::Packed { base, gcd, codes, validity } = self.shape() {
-            let values = match codes {
-                Codes::U8(codes) => unpack(selection, codes, base, gcd, i64::from),
-                Codes::U16(codes) => unpack(selection, codes, base, gcd, i64::from),
-                Codes::U32(codes) => unpack(selection, codes, base, gcd, i64::from),
-                // Distances of more than i64::MAX wrap around twice and come out right.
-                Codes::U64(codes) => unpack(selection, codes, base, gcd, |code| code as i64),
-            };
-            return Ok((values.into(), validity.and_then(|validity| nulls_at(validity, selection))));
+    /// The values of an int or time column.
+    pub(super) fn ints(&self, row_count: usize) -> Result<Ints<'_>, Stop> {
+        Ok(match self.shape() {
+            Shape::Constant(value) => match int_parts(value) {
+                Some((values, nulls)) => Ints::Constant(nulls.is_none().then(|| values[0])),
+                None => return Err(no_numbers(value.data_type())),
+            },
+            Shape::Packed { base, gcd, codes, validity } => Ints::Packed { base, gcd, codes, validity },
+            Shape::Ints { values, validity } => Ints::Values(values, validity),
+            Shape::Dictionary { .. } | Shape::Other => {
+                let array = self.array(Rows::all(row_count), row_count)?;
+                let (values, nulls) = int_parts(&array).ok_or_else(|| no_numbers(array.data_type()))?;
+                Ints::Cast(values, nulls)
+            }
+        })
+    }
+
+    /// The values of a float column.
+    pub(super) fn floats(&self, row_count: usize) -> Result<Floats<'_>, Stop> {
+        if let Column::Constant(value) = &self.column {
+            let (values, nulls) = float_parts(value).ok_or_else(|| no_numbers(value.data_type()))?;
+            return Ok(Floats::Constant(nulls.is_none().then(|| values[0])));
         }
-        let array = self.array(selection, row_count)?;
-        let (values, nulls) = int_parts(&array)
-            .ok_or_else(|| ScanError::Evaluate(format!("a column of {} as integers", array.data_type())))?;
-        Ok((values, nulls))
-    }
-}
-
-fn unpack<T: Copy>(
-    selection: &Selection,
-    codes: &[T],
-    base: i64,
-    gcd: i64,
-    wide: impl Fn(T) -> i64,
-) -> Vec<i64> {
-    if gcd == 1 {
-        return selection.gather(codes, |code| base.wrapping_add(wide(code)));
-    }
-    selection.gather(codes, |code| base.wrapping_add(gcd.wrapping_mul(wide(code))))
-}
-
-/// The validity at the selected rows; `None` when all are there.
-pub(super) fn nulls_at(validity: &NullBuffer, selection: &Selection) -> Option<NullBuffer> {
-    let nulls = match selection {
-        Selection::All(_) => validity.clone(),
-        other => {
-            let mut bits = BooleanBufferBuilder::new(other.len());
-            other.positions().iter().for_each(|row| bits.append(validity.is_valid(*row as usize)));
-            NullBuffer::new(bits.finish())
+        if let (Column::Plain(array), None) = (&self.column, self.cast_to)
+            && let Some(floats) = array.as_primitive_opt::<Float64Type>()
+        {
+            return Ok(Floats::Values(floats.values(), floats.nulls()));
         }
-    };
-    (nulls.null_count() > 0).then_some(nulls)
+        let array = self.array(Rows::all(row_count), row_count)?;
+        let (values, nulls) = float_parts(&array).ok_or_else(|| no_numbers(array.data_type()))?;
+        Ok(Floats::Cast(values, nulls))
+    }
 }
 
-/// Values and NULLs of an array of ints or nanosecond times.
-pub(super) fn int_parts(array: &ArrayRef) -> Option<(ScalarBuffer<i64>, Option<NullBuffer>)> {
-    let nulls = || array.nulls().filter(|nulls| nulls.null_count() > 0).cloned();
-    if let Some(ints) = array.as_primitive_opt::<Int64Type>() {
-        return Some((ints.values().clone(), nulls()));
-    }
-    let times = array.as_primitive_opt::<TimestampNanosecondType>()?;
-    Some((times.values().clone(), nulls()))
-}
-
-fn int_values(array: &ArrayRef) -> Option<&[i64]> {
-    if let Some(ints) = array.as_primitive_opt::<Int64Type>() {
-        return Some(ints.values());
-    }
-    Some(array.as_primitive_opt::<TimestampNanosecondType>()?.values())
+fn no_numbers(data_type: &DataType) -> Stop {
+    Stop::Failed(ScanError::Evaluate(format!("a column of {data_type} as numbers")))
 }
 
 /// Ints as an array of a column's type.
@@ -183,17 +157,6 @@ pub(super) fn repeat(value: &ArrayRef, count: usize) -> Result<ArrayRef, ScanErr
         return Ok(new_null_array(value.data_type(), count));
     }
     Ok(take(value, &UInt32Array::new(vec![0; count].into(), None), None)?)
-}
-
-/// An array's primitive values with NULL replaced.
-pub(super) fn filled<T: ArrowPrimitiveType>(
-    array: &arrow::array::PrimitiveArray<T>,
-    default: T::Native,
-) -> Vec<T::Native> {
-    match array.nulls() {
-        Some(_) => array.iter().map(|value| value.unwrap_or(default)).collect(),
-        None => array.values().to_vec(),
-    }
 }
 
 /// One run in one scan.
@@ -244,6 +207,14 @@ impl<'a> Run<'a> {
         if held == spec.column_type { self.run.int_range(&spec.name) } else { None }
     }
 
+    /// The sum of a column's values and its rows without value, when the run holds it as ints and knows.
+    pub(super) fn int_sum(&self, column: usize) -> Option<(i128, u64)> {
+        let spec = &self.specs[column];
+        let held = self.run.column_type(&spec.name)?.resolve()?;
+        let is_int = held == ColumnType::Int && spec.column_type == ColumnType::Int;
+        if is_int { self.run.int_sum(&spec.name) } else { None }
+    }
+
     pub(super) fn spec(&self, column: usize) -> &ColumnSpec {
         &self.specs[column]
     }
@@ -291,16 +262,16 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// A column's values at the selected rows.
-    pub(super) fn array(&self, column: usize, selection: &Selection) -> Result<ArrayRef, Stop> {
-        self.slot(column)?.array(selection, self.row_count)
+    /// A column's values at some rows.
+    pub(super) fn array(&self, column: usize, rows: Rows<'_>) -> Result<ArrayRef, Stop> {
+        self.slot(column)?.array(rows, self.row_count)
     }
 
-    /// An expression's values at the selected rows, row by row.
-    pub(super) fn evaluate(&self, compiled: &Compiled, selection: &Selection) -> Result<ArrayRef, Stop> {
-        let row_count = selection.len();
+    /// An expression's values at some rows, row by row.
+    pub(super) fn evaluate(&self, compiled: &Compiled, rows: Rows<'_>) -> Result<ArrayRef, Stop> {
+        let row_count = rows.len();
         let arrays: Vec<ArrayRef> =
-            compiled.columns.iter().map(|column| self.array(*column, selection)).collect::<Result<_, _>>()?;
+            compiled.columns.iter().map(|column| self.array(*column, rows)).collect::<Result<_, _>>()?;
         if row_count <= ROWS_PER_LOOK {
             self.look()?;
             return Ok(compiled.evaluate(arrays, row_count)?);

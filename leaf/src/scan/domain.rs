@@ -9,9 +9,10 @@ use arrow::buffer::NullBuffer;
 use arrow::compute::concat;
 
 use super::Stop;
+use super::coder::Coder;
 use super::columns::{Run, Shape, int_array, repeat};
 use super::compile::Compiled;
-use super::selection::{Selection, pack_bits};
+use super::selection::{Rows, Selection, pack_bits};
 use crate::column::Codes;
 
 /// The distinct values that an expression meets in a run.
@@ -26,6 +27,7 @@ pub(super) enum Domain<'a> {
         column: usize,
         base: i64,
         gcd: i64,
+        all: &'a Codes,
         codes: &'a [u8],
         validity: Option<&'a NullBuffer>,
         distinct: usize,
@@ -48,9 +50,9 @@ pub(super) fn domain<'a>(
             Shape::Dictionary { values, codes, has_nulls } => {
                 Domain::Dictionary { column: *column, values, codes, has_nulls }
             }
-            Shape::Packed { base, gcd, codes: Codes::U8(codes), validity } => {
+            Shape::Packed { base, gcd, codes: all @ Codes::U8(codes), validity } => {
                 let distinct = codes.iter().max().map_or(0, |max| usize::from(*max) + 1);
-                Domain::Bytes { column: *column, base, gcd, codes, validity, distinct }
+                Domain::Bytes { column: *column, base, gcd, all, codes, validity, distinct }
             }
             Shape::Packed { .. } | Shape::Ints { .. } | Shape::Other => return Ok(None),
         };
@@ -63,7 +65,7 @@ pub(super) fn domain<'a>(
     Ok(worthwhile.then_some(found))
 }
 
-impl Domain<'_> {
+impl<'a> Domain<'a> {
     /// How many distinct values, NULL included.
     pub(super) fn len(&self) -> usize {
         match self {
@@ -82,7 +84,7 @@ impl Domain<'_> {
                 arrays.push(match (varying, run.slot(*column)?.shape()) {
                     (Some((varying, values)), _) if varying == *column => values.clone(),
                     (_, Shape::Constant(value)) => repeat(value, count)?,
-                    _ => run.array(*column, &Selection::All(run.row_count))?,
+                    _ => run.array(*column, Rows::all(run.row_count))?,
                 });
             }
             Ok(compiled.evaluate(arrays, count)?)
@@ -112,20 +114,14 @@ impl Domain<'_> {
         }
     }
 
-    /// The code of each selected row.
-    pub(super) fn codes(&self, selection: &Selection) -> Vec<u32> {
+    /// The code of each row.
+    pub(super) fn coder(&self) -> Coder<'a> {
         match self {
-            Domain::One => vec![0; selection.len()],
-            Domain::Dictionary { values, codes, .. } => dictionary_codes(codes, values.len(), selection),
-            Domain::Bytes { codes, validity: None, .. } => selection.gather(codes, u32::from),
-            Domain::Bytes { codes, validity: Some(validity), distinct, .. } => {
-                let code = |row: usize| {
-                    if validity.is_valid(row) { u32::from(codes[row]) } else { *distinct as u32 }
-                };
-                match selection {
-                    Selection::All(count) => (0..*count).map(code).collect(),
-                    other => other.positions().iter().map(|row| code(*row as usize)).collect(),
-                }
+            Domain::One => Coder::One,
+            Domain::Dictionary { codes, .. } => Coder::Codes(codes),
+            Domain::Bytes { all, validity: None, .. } => Coder::Codes(all),
+            Domain::Bytes { all, validity: Some(validity), distinct, .. } => {
+                Coder::Offsets { codes: all, low: 0, validity: Some(validity), null: *distinct as u32 }
             }
         }
     }
@@ -168,15 +164,4 @@ fn by_table<T: Copy>(
 ) -> Selection {
     let test = |code: T| table.get(index(code)).copied().unwrap_or(false);
     selection.narrow(|| pack_bits(codes, test), |row| test(codes[row]))
-}
-
-/// Codes of a dictionary at the selected rows; `null` is the code of NULL.
-pub(super) fn dictionary_codes(codes: &Codes, null: usize, selection: &Selection) -> Vec<u32> {
-    match codes {
-        Codes::U8(codes) => selection.gather(codes, u32::from),
-        Codes::U16(codes) => selection.gather(codes, u32::from),
-        Codes::U32(codes) => selection.gather(codes, |code| code),
-        // Codes are at most `null`, which is a position and fits.
-        Codes::U64(codes) => selection.gather(codes, |code| code.min(null as u64) as u32),
-    }
 }

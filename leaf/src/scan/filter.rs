@@ -8,11 +8,12 @@
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::buffer::BooleanBuffer;
 
-use super::columns::{Run, Shape, int_parts};
+use super::columns::{Run, Shape};
 use super::domain::domain;
 use super::ints::{self, IntTest};
 use super::prepare::Conjunct;
-use super::selection::Selection;
+use super::readers::int_parts;
+use super::selection::{Rows, Selection};
 use super::{ScanError, Stop};
 
 /// The rows of a selection for which every conjunct is true.
@@ -62,11 +63,16 @@ pub(super) fn narrow_time(
     match narrow_ints(run, column, &test, selection)? {
         Ok(left) => Ok(left),
         Err(selection) => {
-            let (times, nulls) = run.slot(column)?.ints(&selection, run.row_count)?;
-            let keep = |row: usize| {
-                test.passes(times[row]) && nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row))
-            };
-            Ok(selection.keep(&BooleanBuffer::collect_bool(times.len(), keep)))
+            let ints = run.slot(column)?.ints(run.row_count)?;
+            let mut times = Vec::new();
+            let bits = selection.with_rows(|rows| {
+                let (times, nulls) = (ints.read(rows, &mut times), ints.nulls(rows));
+                let keep = |place: usize| {
+                    test.passes(times[place]) && nulls.as_ref().is_none_or(|nulls| nulls.is_valid(place))
+                };
+                BooleanBuffer::collect_bool(times.len(), keep)
+            });
+            Ok(selection.keep(&bits))
         }
     }
 }
@@ -93,7 +99,7 @@ fn apply(run: &Run<'_>, conjunct: &Conjunct, selection: Selection) -> Result<Sel
         && !conjunct.compiled.volatile
     {
         // Most rows are in: evaluating all of them costs less than gathering those.
-        if let Ok(values) = run.evaluate(&conjunct.compiled, &Selection::All(run.row_count)) {
+        if let Ok(values) = run.evaluate(&conjunct.compiled, Rows::all(run.row_count)) {
             let bits = truth(&values)?;
             return Ok(selection.narrow(|| bits.clone(), |row| bits.value(row)));
         }
@@ -103,7 +109,7 @@ fn apply(run: &Run<'_>, conjunct: &Conjunct, selection: Selection) -> Result<Sel
 
 /// Evaluates a conjunct on the rows that are in and on no others.
 fn by_row(run: &Run<'_>, conjunct: &Conjunct, selection: Selection) -> Result<Selection, Stop> {
-    let values = run.evaluate(&conjunct.compiled, &selection)?;
+    let values = selection.with_rows(|rows| run.evaluate(&conjunct.compiled, rows))?;
     Ok(selection.keep(&truth(&values)?))
 }
 

@@ -1,81 +1,149 @@
 //! Aggregates over the groups of one run.
 //!
-//! Aggregates with the same FILTER share their rows: these, their groups, weights, times and arguments are worked out
-//! once. Arguments reach the states as plain slices or as codes, never row by row.
+//! Rows are taken a stretch at a time: their groups, their weights, then each argument in turn, which every aggregate
+//! that needs it takes from the nearest cache. Aggregates with the same FILTER share their rows; arguments reach the
+//! states as plain slices or as codes, never row by row.
 
-use std::cell::OnceCell;
-
-use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
-use arrow::buffer::{NullBuffer, ScalarBuffer};
-use arrow::compute::take;
-use arrow::datatypes::{DataType, Float64Type, TimeUnit};
 use gannet_query::{AggregateFunction, Groups, Input, Plan, States, Values, WeightKind, Weights};
 
-use super::columns::{Run, Shape, filled, int_parts};
-use super::domain::dictionary_codes;
+use super::arguments::{Argument, Buffers, Read, RowWeights, events, takes_codes};
+use super::columns::Run;
 use super::filter;
-use super::keys::{group, per_value};
-use super::prepare::{AggregatePlan, ArgumentPlan, GroupsPlan, Prepared};
-use super::selection::Selection;
+use super::keys::key;
+use super::numbering::{Numbering, Scratch};
+use super::prepare::{GroupsPlan, Prepared};
+use super::readers::Ints;
+use super::selection::{ROWS_PER_STRETCH, Rows, Selection};
 use super::{ScanError, Stop};
 
-/// The weights of some rows.
-#[derive(Debug)]
-pub(super) enum RowWeights {
-    One,
-    Int(Vec<i64>),
-    Float(Vec<f64>),
+/// Aggregates that see the same rows, by the argument they share.
+struct Sharing {
+    argument: Option<usize>,
+    aggregates: Vec<usize>,
 }
 
-/// The values of an argument at some rows.
-#[derive(Debug)]
-enum Argument {
-    Ints(ScalarBuffer<i64>, Option<NullBuffer>),
-    Floats(ScalarBuffer<f64>, Option<NullBuffer>),
-    Codes(Vec<u32>, ArrayRef, Option<NullBuffer>),
-    Array(ArrayRef),
+/// The groups of a run's selected rows.
+pub(super) struct Aggregated {
+    pub(super) groups: Groups,
+    /// How many events the selected rows stand for.
+    pub(super) events: f64,
 }
 
-/// The rows that aggregates with one FILTER see.
-struct FilterRows<'a> {
-    selection: Selection,
-    groups: Vec<u32>,
-    weights: OnceCell<RowWeights>,
-    times: OnceCell<ScalarBuffer<i64>>,
-    arguments: Vec<OnceCell<Argument>>,
+/// One run while it is aggregated.
+struct Work<'a> {
     run: &'a Run<'a>,
-    prepared: &'a Prepared<'a>,
+    plan: &'a GroupsPlan<'a>,
+    weights: RowWeights<'a>,
+    /// Where some aggregate goes by time.
+    times: Option<Ints<'a>>,
+    numbering: Numbering<'a>,
+    states: Vec<States>,
+    /// Whether each aggregate is weighted.
+    weighted: Vec<bool>,
 }
 
-/// The groups of a run's selected rows with their states; `None` when there is no group.
+/// The groups of a run's selected rows with their states; `None` when there is no row.
 pub(super) fn aggregate(
     run: &Run<'_>,
     prepared: &Prepared<'_>,
     plan: &GroupsPlan<'_>,
     selection: &Selection,
-) -> Result<Option<Groups>, Stop> {
+    scratch: &mut Scratch,
+) -> Result<Option<Aggregated>, Stop> {
     if selection.is_empty() {
         return Ok(None);
     }
-    let grouped = group(run, &plan.keys, selection)?;
-    let whole = FilterRows::new(run, prepared, plan, selection.clone(), grouped.groups);
-    let filtered: Vec<OnceCell<FilterRows<'_>>> = plan.filters.iter().map(|_| OnceCell::new()).collect();
+    if let Some(known) = known(run, prepared, plan, selection)? {
+        return Ok(Some(known));
+    }
+    let mut keys = Vec::with_capacity(plan.keys.len());
+    for plan in &plan.keys {
+        run.look()?;
+        keys.push(key(run, plan, selection)?);
+    }
+    let by_time = |function: &AggregateFunction| {
+        matches!(function, AggregateFunction::First { .. } | AggregateFunction::Last { .. })
+    };
+    let times = match plan.aggregates.iter().any(|aggregate| by_time(&aggregate.aggregate.function)) {
+        true => Some(run.slot(prepared.time)?.ints(run.row_count)?),
+        false => None,
+    };
+    let weight = prepared.plan.weight;
     let mut states = Vec::with_capacity(plan.aggregates.len());
     for aggregate in &plan.aggregates {
-        run.look()?;
-        let rows = match aggregate.filter {
-            None => &whole,
-            Some(filter) => match filtered[filter].get() {
-                Some(rows) => rows,
-                None => {
-                    let rows = whole.filtered(plan, filter)?;
-                    filtered[filter].get_or_init(|| rows)
-                }
-            },
-        };
-        states.push(rows.states(plan, aggregate, grouped.group_count)?);
+        states.push(States::new(aggregate.aggregate, weight)?);
     }
-    Ok(Some(Groups { keys: grouped.keys, states, group_count: grouped.group_count }))
+    let weighted =
+        plan.aggregates.iter().map(|of| of.aggregate.weight_kind(weight) != WeightKind::One).collect();
+    let mut work = Work {
+        run,
+        plan,
+        weights: RowWeights::of(run, prepared)?,
+        times,
+        numbering: Numbering::new(keys, scratch),
+        states,
+        weighted,
+    };
+    // The rows of every group are numbered, whatever the filters of the aggregates leave of them.
+    let events = work.add(None, selection, scratch)?;
+    for filter in 0..plan.filters.len() {
+        let left = filter::narrow(run, &plan.filters[filter], selection.clone())?.settle();
+        work.add(Some(filter), &left, scratch)?;
+    }
+    let Work { numbering, mut states, .. } = work;
+    let group_count = numbering.group_count();
+    states.iter_mut().for_each(|states| states.resize(group_count));
+    let (keys, codes) = numbering.finish(scratch);
+    let keys = keys.iter().zip(&codes).map(|(key, codes)| key.values_at(codes)).collect::<Result<_, _>>()?;
+    Ok(Some(Aggregated { groups: Groups { keys, states, group_count }, events }))
+}
+
+/// The one group of a plan without keys, when the run's directory knows all that is asked: how many events all its
+/// rows stand for, the least and the greatest of its integers.
+fn known(
+    run: &Run<'_>,
+    prepared: &Prepared<'_>,
+    plan: &GroupsPlan<'_>,
+    selection: &Selection,
+) -> Result<Option<Aggregated>, Stop> {
+    const ZEROS: [u32; ROWS_PER_STRETCH] = [0; ROWS_PER_STRETCH];
+    let is_whole = matches!(selection, Selection::All(count) if *count == run.row_count);
+    if !plan.keys.is_empty() || !plan.filters.is_empty() || !is_whole {
+        return Ok(None);
+    }
+    let rows = run.row_count as i128;
+    let events = match (prepared.weight, prepared.plan.weight) {
+        (None, _) => Some(rows),
+        (Some(column), _) if run.is_missing(column) => Some(rows),
+        (Some(column), WeightKind::Int) => run.int_sum(column).map(|(sum, nulls)| sum + i128::from(nulls)),
+        (Some(_), WeightKind::One | WeightKind::Float) => None,
+    };
+    let Some(events) = events.and_then(|events| i64::try_from(events).ok()) else { return Ok(None) };
+    let mut whole = empty_group(prepared.plan, plan)?;
+    for (aggregate, states) in plan.aggregates.iter().zip(&mut whole.states) {
+        let nothing = Input { values: Values::None, validity: None, weights: Weights::One, times: &[] };
+        let ends = || aggregate.argument.and_then(|argument| run.int_range(plan.arguments[argument].column?));
+        let end = match &aggregate.aggregate.function {
+            AggregateFunction::Count
+                if aggregate.aggregate.weight_kind(prepared.plan.weight) == WeightKind::Int =>
+            {
+                states.update(&[0], &Input { weights: Weights::Int(&[events]), ..nothing })?;
+                continue;
+            }
+            AggregateFunction::Count => {
+                for rows in Rows::all(run.row_count).stretches(ROWS_PER_STRETCH) {
+                    states.update(&ZEROS[..rows.len()], &nothing)?;
+                }
+                continue;
+            }
+            AggregateFunction::Min => ends().map(|(min, _)| min),
+            AggregateFunction::Max => ends().map(|(_, max)| max),
+            _ => None,
+        };
+        let Some(end) = end else { return Ok(None) };
+        states.update(&[0], &Input { values: Values::Int(&[end]), ..nothing })?;
+    }
+    Ok(Some(Aggregated { groups: whole, events: events as f64 }))
 }
 
 /// The one group of a plan without keys before any row was seen.
@@ -89,200 +157,82 @@ pub(super) fn empty_group(plan: &Plan, groups: &GroupsPlan<'_>) -> Result<Groups
     Ok(Groups { keys: Vec::new(), states, group_count: 1 })
 }
 
-impl<'a> FilterRows<'a> {
-    fn new(
-        run: &'a Run<'a>,
-        prepared: &'a Prepared<'a>,
-        plan: &GroupsPlan<'_>,
-        selection: Selection,
-        groups: Vec<u32>,
-    ) -> FilterRows<'a> {
-        let arguments = plan.arguments.iter().map(|_| OnceCell::new()).collect();
-        let (weights, times) = (OnceCell::new(), OnceCell::new());
-        FilterRows { selection, groups, weights, times, arguments, run, prepared }
+impl<'a> Work<'a> {
+    /// Adds the rows of a selection to the aggregates that have this filter. Returns the events they stand for.
+    fn add(
+        &mut self,
+        filter: Option<usize>,
+        selection: &Selection,
+        scratch: &mut Scratch,
+    ) -> Result<f64, Stop> {
+        let sharing = self.sharing(filter);
+        let (run, plan) = (self.run, self.plan);
+        let mut arguments = Vec::with_capacity(sharing.len());
+        for shared in &sharing {
+            arguments.push(match shared.argument {
+                Some(index) => Some(Argument::of(run, &plan.arguments[index], selection)?),
+                None => None,
+            });
+        }
+        selection.with_rows(|rows| {
+            let mut total = 0.0;
+            for stretch in rows.stretches(ROWS_PER_STRETCH) {
+                run.look()?;
+                self.numbering.number(stretch, scratch);
+                total += self.update(stretch, &sharing, &mut arguments, scratch)?;
+            }
+            Ok(total)
+        })
     }
 
-    /// Those of these rows for which a filter is true.
-    fn filtered(&self, plan: &GroupsPlan<'_>, filter: usize) -> Result<FilterRows<'a>, Stop> {
-        let left = filter::narrow(self.run, &plan.filters[filter], self.selection.clone())?.settle();
-        let groups = match (&self.selection, &left) {
-            (_, Selection::All(_)) => self.groups.clone(),
-            (Selection::All(_), left) => left.gather(&self.groups, |group| group),
-            (mine, left) => {
-                // Both are ascending and the one is part of the other.
-                let mine = mine.positions();
-                let mut at = 0;
-                let group = |row: &u32| {
-                    at += mine[at..].partition_point(|position| position < row);
-                    self.groups[at]
-                };
-                left.positions().iter().map(group).collect()
+    fn sharing(&self, filter: Option<usize>) -> Vec<Sharing> {
+        let mut sharing: Vec<Sharing> = Vec::new();
+        for (index, aggregate) in self.plan.aggregates.iter().enumerate() {
+            if aggregate.filter != filter {
+                continue;
             }
+            match sharing.iter_mut().find(|shared| shared.argument == aggregate.argument) {
+                Some(shared) => shared.aggregates.push(index),
+                None => sharing.push(Sharing { argument: aggregate.argument, aggregates: vec![index] }),
+            }
+        }
+        sharing
+    }
+
+    /// Adds one stretch, whose rows are numbered, to the states. Returns the events it stands for.
+    fn update(
+        &mut self,
+        rows: Rows<'_>,
+        sharing: &[Sharing],
+        arguments: &mut [Option<Argument<'a>>],
+        scratch: &mut Scratch,
+    ) -> Result<f64, Stop> {
+        let Scratch { groups, ints, floats, weights, float_weights, times, argument_codes, .. } = scratch;
+        let row_weights = self.weights.read(rows, weights, float_weights);
+        let times: &[i64] = match &self.times {
+            Some(reader) => reader.read(rows, times),
+            None => &[],
         };
-        Ok(FilterRows::new(self.run, self.prepared, plan, left, groups))
-    }
-
-    fn states(
-        &self,
-        plan: &GroupsPlan<'_>,
-        aggregate: &AggregatePlan<'_>,
-        group_count: usize,
-    ) -> Result<States, Stop> {
-        let function = &aggregate.aggregate.function;
-        let mut states = States::new(aggregate.aggregate, self.prepared.plan.weight)?;
-        states.resize(group_count);
-        let argument = aggregate.argument.map(|index| self.argument(plan, index)).transpose()?;
-        let unpacked;
-        let (values, validity) = match argument {
-            None => (Values::None, None),
-            Some(Argument::Ints(values, nulls)) => (Values::Int(values), nulls.as_ref()),
-            Some(Argument::Floats(values, nulls)) => (Values::Float(values), nulls.as_ref()),
-            Some(Argument::Codes(codes, values, nulls)) if takes_codes(function) => {
-                (Values::Codes(codes, values), nulls.as_ref())
+        let group_count = self.numbering.group_count();
+        for (shared, argument) in sharing.iter().zip(arguments) {
+            let functions =
+                || shared.aggregates.iter().map(|index| &self.plan.aggregates[*index].aggregate.function);
+            let with_codes = |data_type: &_| functions().all(|function| takes_codes(function, data_type));
+            let read = match argument {
+                None => Read::Nothing,
+                Some(argument) => {
+                    let buffers = Buffers { ints, floats, codes: argument_codes };
+                    argument.read(self.run, rows, with_codes, buffers)?
+                }
+            };
+            let (values, validity) = read.values();
+            for index in &shared.aggregates {
+                let weights = if self.weighted[*index] { row_weights } else { Weights::One };
+                let states = &mut self.states[*index];
+                states.resize(group_count);
+                states.update(groups, &Input { values, validity, weights, times })?;
             }
-            Some(Argument::Codes(codes, values, nulls)) => {
-                unpacked = take(values, &UInt32Array::new(codes.clone().into(), nulls.clone()), None)?;
-                (Values::Array(&unpacked), None)
-            }
-            Some(Argument::Array(array)) => (Values::Array(array), None),
-        };
-        let is_weighted = aggregate.aggregate.weight_kind(self.prepared.plan.weight) != WeightKind::One;
-        let weights = if is_weighted { self.weights()?.borrow() } else { Weights::One };
-        let by_time = matches!(function, AggregateFunction::First { .. } | AggregateFunction::Last { .. });
-        let times: &[i64] = if by_time { self.times()? } else { &[] };
-        states.update(&self.groups, &Input { values, validity, weights, times })?;
-        Ok(states)
-    }
-
-    fn weights(&self) -> Result<&RowWeights, Stop> {
-        if let Some(weights) = self.weights.get() {
-            return Ok(weights);
         }
-        let weights = weights(self.run, self.prepared, &self.selection)?;
-        Ok(self.weights.get_or_init(|| weights))
-    }
-
-    fn times(&self) -> Result<&ScalarBuffer<i64>, Stop> {
-        if let Some(times) = self.times.get() {
-            return Ok(times);
-        }
-        let (times, _) = self.run.slot(self.prepared.time)?.ints(&self.selection, self.run.row_count)?;
-        Ok(self.times.get_or_init(|| times))
-    }
-
-    fn argument(&self, plan: &GroupsPlan<'_>, index: usize) -> Result<&Argument, Stop> {
-        if let Some(argument) = self.arguments[index].get() {
-            return Ok(argument);
-        }
-        let argument = argument(self.run, &plan.arguments[index], &self.selection)?;
-        Ok(self.arguments[index].get_or_init(|| argument))
-    }
-}
-
-/// Whether a function's states take codes and their distinct values; the others want a value a row.
-fn takes_codes(function: &AggregateFunction) -> bool {
-    match function {
-        // Only the weights are summed where codes come from: strings.
-        AggregateFunction::Sum
-        | AggregateFunction::Min
-        | AggregateFunction::Max
-        | AggregateFunction::Distinct
-        | AggregateFunction::ApproxDistinct
-        | AggregateFunction::First { .. }
-        | AggregateFunction::Last { .. } => true,
-        AggregateFunction::Count
-        | AggregateFunction::Moments
-        | AggregateFunction::Quantiles
-        | AggregateFunction::Histogram(_) => false,
-    }
-}
-
-fn argument(run: &Run<'_>, plan: &ArgumentPlan, selection: &Selection) -> Result<Argument, Stop> {
-    if let Some(column) = plan.column {
-        let slot = run.slot(column)?;
-        match slot.shape() {
-            Shape::Packed { .. } | Shape::Ints { .. } => {
-                let (values, nulls) = slot.ints(selection, run.row_count)?;
-                return Ok(Argument::Ints(values, nulls));
-            }
-            Shape::Dictionary { values, codes, has_nulls } => {
-                let null = values.len();
-                let codes = dictionary_codes(codes, null, selection);
-                let nulls = has_nulls
-                    .then(|| NullBuffer::from_iter(codes.iter().map(|code| (*code as usize) < null)))
-                    .filter(|nulls| nulls.null_count() > 0);
-                return Ok(Argument::Codes(codes, values.clone(), nulls));
-            }
-            Shape::Other => return Ok(by_type(slot.array(selection, run.row_count)?)),
-            Shape::Constant(_) => {}
-        }
-    }
-    let Some((codes, values)) = per_value(run, &plan.compiled, None, selection)? else {
-        return Ok(by_type(run.evaluate(&plan.compiled, selection)?));
-    };
-    Ok(match values.data_type() {
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
-            let nulls = values.nulls().filter(|nulls| nulls.null_count() > 0);
-            let nulls = nulls
-                .map(|nulls| NullBuffer::from_iter(codes.iter().map(|code| nulls.is_valid(*code as usize))));
-            Argument::Codes(codes, values, nulls)
-        }
-        _ => by_type(take(&values, &UInt32Array::new(codes.into(), None), None)?),
-    })
-}
-
-fn by_type(array: ArrayRef) -> Argument {
-    match array.data_type() {
-        DataType::Int64 | DataType::Timestamp(TimeUnit::Nanosecond, _) => match int_parts(&array) {
-            Some((values, nulls)) => Argument::Ints(values, nulls),
-            None => Argument::Array(array),
-        },
-        DataType::Float64 => {
-            let floats = array.as_primitive::<Float64Type>();
-            let nulls = floats.nulls().filter(|nulls| nulls.null_count() > 0).cloned();
-            Argument::Floats(floats.values().clone(), nulls)
-        }
-        _ => Argument::Array(array),
-    }
-}
-
-/// The weights of a run's selected rows: one where `sample_rate` is NULL or missing.
-pub(super) fn weights(
-    run: &Run<'_>,
-    prepared: &Prepared<'_>,
-    selection: &Selection,
-) -> Result<RowWeights, Stop> {
-    let Some(column) = prepared.weight.filter(|column| !run.is_missing(*column)) else {
-        return Ok(RowWeights::One);
-    };
-    if prepared.plan.weight == WeightKind::Float {
-        let array = run.array(column, selection)?;
-        return Ok(RowWeights::Float(filled(array.as_primitive::<Float64Type>(), 1.0)));
-    }
-    let (values, nulls) = run.slot(column)?.ints(selection, run.row_count)?;
-    Ok(RowWeights::Int(match nulls {
-        None => values.to_vec(),
-        Some(nulls) => {
-            values.iter().zip(nulls.iter()).map(|(weight, valid)| if valid { *weight } else { 1 }).collect()
-        }
-    }))
-}
-
-impl RowWeights {
-    fn borrow(&self) -> Weights<'_> {
-        match self {
-            RowWeights::One => Weights::One,
-            RowWeights::Int(weights) => Weights::Int(weights),
-            RowWeights::Float(weights) => Weights::Float(weights),
-        }
-    }
-
-    /// How many events this many rows stand for.
-    pub(super) fn events(&self, row_count: usize) -> f64 {
-        match self {
-            RowWeights::One => row_count as f64,
-            RowWeights::Int(weights) => weights.iter().map(|weight| i128::from(*weight)).sum::<i128>() as f64,
-            RowWeights::Float(weights) => weights.iter().sum(),
-        }
+        Ok(events(row_weights, rows.len()))
     }
 }

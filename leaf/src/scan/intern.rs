@@ -12,7 +12,7 @@ use arrow::row::{RowConverter, SortField};
 use hashbrown::HashMap;
 
 use super::ScanError;
-use super::columns::int_parts;
+use super::readers::int_parts;
 
 /// A number for every value, and the distinct values in the order of their numbers.
 pub(super) fn intern(array: &ArrayRef) -> Result<(Vec<u32>, ArrayRef), ScanError> {

@@ -1,43 +1,31 @@
-//! From group keys to one dense group number a row.
-//!
-//! Each key becomes codes with a value each; codes of several keys are combined by mixed radix while a table of all
-//! combinations is small, and by hash where it is not. Numbers follow the order of first appearance, so that a group's
-//! first row tells its keys.
+//! Group keys of one run: codes for its rows, and the value that each code stands for.
 
 use arrow::array::{Array, ArrayRef, UInt32Array};
 use arrow::buffer::NullBuffer;
 use arrow::compute::take;
 use gannet_query::ColumnType;
 
-use super::columns::{Run, Shape, int_array, nulls_at};
+use super::coder::{Coder, Divider, Numbers};
+use super::columns::{Run, Shape, int_array};
 use super::compile::Compiled;
-use super::domain::{dictionary_codes, domain};
-use super::intern::{intern, number};
+use super::domain::domain;
+use super::intern::intern;
+use super::numbering::DENSE_MAX;
 use super::prepare::KeyPlan;
-use super::selection::Selection;
+use super::readers::Ints;
+use super::selection::{Rows, Selection};
 use super::steps::Step;
 use super::{ScanError, Stop};
 use crate::column::Codes;
 
-/// Tables of at most this many entries are dense; larger ones are hashed.
-const DENSE_MAX: u64 = 65_536;
-
-/// The groups of a run's selected rows.
+/// One key of a run: distinct codes stand for distinct values.
 #[derive(Debug)]
-pub(super) struct Grouped {
-    /// For each selected row its group.
-    pub(super) groups: Vec<u32>,
-    /// One array a key, one value a group.
-    pub(super) keys: Vec<ArrayRef>,
-    pub(super) group_count: usize,
-}
-
-/// One key of the selected rows: distinct codes stand for distinct values.
-#[derive(Debug)]
-struct KeyCodes {
-    codes: Vec<u32>,
+pub(super) struct Key<'a> {
+    pub(super) coder: Coder<'a>,
     /// Larger than every code.
-    bound: u64,
+    pub(super) bound: u64,
+    /// Codes are handed out in the order in which the selected rows have them, without a gap.
+    pub(super) is_numbered: bool,
     values: KeyValues,
 }
 
@@ -47,160 +35,167 @@ enum KeyValues {
     /// The value at the code; NULL for codes beyond.
     Listed(ArrayRef),
     /// base + step × code; NULL for the code `null`.
-    Spaced { base: i64, step: i64, null: Option<u32>, column_type: ColumnType },
-    /// base + step × the number at the code; NULL for the code `null`.
-    Sparse { numbers: Vec<u64>, base: i64, step: i64, null: Option<u32>, column_type: ColumnType },
+    Spaced { base: i64, step: i64, null: u32, column_type: ColumnType },
+    /// The integers that the coder numbered.
+    Numbered(ColumnType),
 }
 
-/// Groups the selected rows by the keys; without keys they are one group.
-pub(super) fn group(run: &Run<'_>, keys: &[KeyPlan], selection: &Selection) -> Result<Grouped, Stop> {
-    if keys.is_empty() {
-        return Ok(Grouped { groups: vec![0; selection.len()], keys: Vec::new(), group_count: 1 });
+/// The key's codes for the selected rows of a run.
+pub(super) fn key<'a>(run: &'a Run<'_>, plan: &KeyPlan, selection: &Selection) -> Result<Key<'a>, Stop> {
+    if let Some(column) = plan.column
+        && let Some(key) = column_key(run, column, selection)?
+    {
+        return Ok(key);
     }
-    let mut coded = Vec::with_capacity(keys.len());
-    for key in keys {
-        run.look()?;
-        coded.push(key_codes(run, key, selection)?);
+    if let Some((coder, values)) = per_value(run, &plan.compiled, plan.step, selection)? {
+        let (to, values) = intern(&values)?;
+        let bound = values.len() as u64;
+        let coder = Coder::Mapped(Box::new(coder), to);
+        return Ok(Key { coder, bound, is_numbered: false, values: KeyValues::Listed(values) });
     }
-    let (groups, firsts) = combine(&coded);
-    let mut arrays = Vec::with_capacity(keys.len());
-    for (key, plan) in coded.iter().zip(keys) {
-        let codes: Vec<u32> = firsts.iter().map(|row| key.codes[*row as usize]).collect();
-        let array = key.values.at(&codes)?;
-        debug_assert_eq!(array.data_type(), &plan.compiled.data_type);
-        arrays.push(array);
+    let values = selection.with_rows(|rows| run.evaluate(&plan.compiled, rows))?;
+    let (codes, values) = intern(&values)?;
+    let bound = values.len() as u64;
+    let coder = Coder::Listed(by_row(codes, selection, run.row_count));
+    Ok(Key { coder, bound, is_numbered: true, values: KeyValues::Listed(values) })
+}
+
+/// Codes of the selected rows as codes of all rows; those of the others mean nothing.
+fn by_row(codes: Vec<u32>, selection: &Selection, row_count: usize) -> Vec<u32> {
+    if matches!(selection, Selection::All(_)) {
+        return codes;
     }
-    Ok(Grouped { groups, keys: arrays, group_count: firsts.len() })
+    let mut all = vec![0; row_count];
+    for (row, code) in selection.positions().iter().zip(codes) {
+        all[*row as usize] = code;
+    }
+    all
+}
+
+fn column_key<'a>(run: &'a Run<'_>, column: usize, selection: &Selection) -> Result<Option<Key<'a>>, Stop> {
+    let column_type = run.spec(column).column_type;
+    let slot = run.slot(column)?;
+    Ok(match slot.shape() {
+        Shape::Dictionary { values, codes, .. } => Some(Key {
+            coder: Coder::Codes(codes),
+            bound: values.len() as u64 + 1,
+            is_numbered: false,
+            values: KeyValues::Listed(values.clone()),
+        }),
+        Shape::Packed { base, gcd, codes, validity } => {
+            let (low, high) = ends(codes);
+            if high - low >= DENSE_MAX - 1 {
+                return Ok(Some(numbered(slot.ints(run.row_count)?, column_type)));
+            }
+            let null = (high - low) as u32 + 1;
+            let base = base.wrapping_add(gcd.wrapping_mul(low as i64));
+            Some(Key {
+                coder: Coder::Offsets { codes, low, validity, null },
+                bound: u64::from(null) + 1,
+                is_numbered: false,
+                values: KeyValues::Spaced { base, step: gcd, null, column_type },
+            })
+        }
+        Shape::Ints { values, .. } => {
+            let ints = slot.ints(run.row_count)?;
+            let near = selection.with_rows(|rows| extent(values, rows));
+            match near.filter(|(low, high)| high.wrapping_sub(*low) as u64 <= DENSE_MAX - 2) {
+                Some((low, high)) => {
+                    let null = high.wrapping_sub(low) as u32 + 1;
+                    let values = KeyValues::Spaced { base: low, step: 1, null, column_type };
+                    let coder = Coder::Distances { ints, low, null };
+                    Some(Key { coder, bound: u64::from(null) + 1, is_numbered: false, values })
+                }
+                None => Some(numbered(ints, column_type)),
+            }
+        }
+        Shape::Constant(_) | Shape::Other => None,
+    })
+}
+
+fn numbered(ints: Ints<'_>, column_type: ColumnType) -> Key<'_> {
+    Key {
+        coder: Coder::Numbered { ints, numbers: Numbers::default() },
+        bound: u64::from(u32::MAX),
+        is_numbered: true,
+        values: KeyValues::Numbered(column_type),
+    }
+}
+
+/// The least and the largest code.
+fn ends(codes: &Codes) -> (u64, u64) {
+    fn of<T: Copy + Ord + Into<u64>>(codes: &[T]) -> (u64, u64) {
+        let (min, max) = (codes.iter().copied().min(), codes.iter().copied().max());
+        (min.map_or(0, Into::into), max.map_or(0, Into::into))
+    }
+    match codes {
+        // All there are fit into a table, so nobody has to look.
+        Codes::U8(_) => (0, 255),
+        Codes::U16(codes) => of(codes),
+        Codes::U32(codes) => of(codes),
+        Codes::U64(codes) => of(codes),
+    }
+}
+
+/// The least and the largest of the selected values, rows without value among them.
+fn extent(values: &[i64], rows: Rows<'_>) -> Option<(i64, i64)> {
+    match rows {
+        Rows::Range { start, count } => {
+            let values = &values[start..start + count];
+            Some((values.iter().copied().min()?, values.iter().copied().max()?))
+        }
+        Rows::At(rows) => {
+            let mut values = rows.iter().map(|row| values[*row as usize]);
+            let first = values.next()?;
+            Some(values.fold((first, first), |(low, high), value| (low.min(value), high.max(value))))
+        }
+    }
 }
 
 /// An expression's value for each selected row as a code, and the value of each code, when that takes fewer
 /// evaluations than one a row. Different codes may have equal values.
-pub(super) fn per_value(
-    run: &Run<'_>,
+pub(super) fn per_value<'a>(
+    run: &'a Run<'_>,
     compiled: &Compiled,
     step: Option<Step>,
     selection: &Selection,
-) -> Result<Option<(Vec<u32>, ArrayRef)>, Stop> {
+) -> Result<Option<(Coder<'a>, ArrayRef)>, Stop> {
     if let Some(domain) = domain(run, compiled, selection)? {
         return match domain.evaluate(run, compiled) {
-            Ok(values) => Ok(Some((domain.codes(selection), values))),
+            Ok(values) => Ok(Some((domain.coder(), values))),
             Err(Stop::Failed(ScanError::Evaluate(_))) => Ok(None),
             Err(stop) => Err(stop),
         };
     }
     let Some(step) = step else { return Ok(None) };
-    let (times, nulls) = run.slot(step.column)?.ints(selection, run.row_count)?;
-    if nulls.is_some() {
+    let ints = run.slot(step.column)?.ints(run.row_count)?;
+    if ints.has_nulls() {
         return Ok(None);
     }
-    let (codes, firsts) = step.number(&times);
+    let steps = step.from_first(run.time_range());
+    if let Some((start, last)) = steps.filter(|(_, last)| *last < selection.len() as u64) {
+        let divider = Divider { start, width: step.width.unsigned_abs(), last: last as u32 };
+        let first_time = run.time_range().0;
+        // The first step may begin before every row.
+        let times = (0..=last as i64).map(|at| (start + at * step.width).max(first_time)).collect::<Vec<_>>();
+        let count = times.len();
+        match compiled.evaluate(vec![int_array(times, None, ColumnType::Time)], count) {
+            Ok(values) => return Ok(Some((Coder::Steps { ints, divider }, values))),
+            // A step in which no selected row lies may be the one that failed.
+            Err(ScanError::Evaluate(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let mut times = Vec::new();
+    let (codes, firsts) = selection.with_rows(|rows| step.number(ints.read(rows, &mut times)));
     let count = firsts.len();
-    let firsts = int_array(firsts, None, ColumnType::Time);
-    Ok(Some((codes, compiled.evaluate(vec![firsts], count)?)))
+    let values = compiled.evaluate(vec![int_array(firsts, None, ColumnType::Time)], count)?;
+    Ok(Some((Coder::Listed(by_row(codes, selection, run.row_count)), values)))
 }
 
-fn key_codes(run: &Run<'_>, key: &KeyPlan, selection: &Selection) -> Result<KeyCodes, Stop> {
-    if let Some(column) = key.column {
-        let column_type = run.spec(column).column_type;
-        match run.slot(column)?.shape() {
-            Shape::Dictionary { values, codes, .. } => {
-                let codes = dictionary_codes(codes, values.len(), selection);
-                let bound = values.len() as u64 + 1;
-                return Ok(KeyCodes { codes, bound, values: KeyValues::Listed(values.clone()) });
-            }
-            Shape::Packed { base, gcd, codes, validity } => {
-                let nulls = validity.and_then(|validity| nulls_at(validity, selection));
-                return Ok(packed_codes(codes, nulls, base, gcd, selection, column_type));
-            }
-            Shape::Ints { values, validity } => {
-                let nulls = validity.and_then(|validity| nulls_at(validity, selection));
-                let values = selection.gather(values, |value| value);
-                let base = values.iter().min().copied().unwrap_or(0);
-                let offsets = values.iter().map(|value| value.wrapping_sub(base) as u64).collect();
-                return Ok(offset_codes(offsets, nulls, base, 1, column_type));
-            }
-            Shape::Constant(_) | Shape::Other => {}
-        }
-    }
-    if let Some((codes, values)) = per_value(run, &key.compiled, key.step, selection)? {
-        let (to, values) = intern(&values)?;
-        let codes = codes.into_iter().map(|code| to[code as usize]).collect();
-        return Ok(KeyCodes { codes, bound: values.len() as u64, values: KeyValues::Listed(values) });
-    }
-    let values = run.evaluate(&key.compiled, selection)?;
-    let (codes, values) = intern(&values)?;
-    Ok(KeyCodes { codes, bound: values.len() as u64, values: KeyValues::Listed(values) })
-}
-
-fn packed_codes(
-    codes: &Codes,
-    nulls: Option<NullBuffer>,
-    base: i64,
-    gcd: i64,
-    selection: &Selection,
-    column_type: ColumnType,
-) -> KeyCodes {
-    let spaced = |mut codes: Vec<u32>, null: u32| {
-        let null = nulls.as_ref().map(|nulls| {
-            mark_nulls(&mut codes, nulls, null);
-            null
-        });
-        let bound = 1 + codes.iter().max().map_or(0, |max| u64::from(*max));
-        KeyCodes { codes, bound, values: KeyValues::Spaced { base, step: gcd, null, column_type } }
-    };
-    match codes {
-        Codes::U8(codes) => spaced(selection.gather(codes, u32::from), 1 << 8),
-        Codes::U16(codes) => spaced(selection.gather(codes, u32::from), 1 << 16),
-        Codes::U32(codes) => offset_codes(selection.gather(codes, u64::from), nulls, base, gcd, column_type),
-        Codes::U64(codes) => {
-            offset_codes(selection.gather(codes, |code| code), nulls, base, gcd, column_type)
-        }
-    }
-}
-
-fn mark_nulls(codes: &mut [u32], nulls: &NullBuffer, null: u32) {
-    for (code, valid) in codes.iter_mut().zip(nulls.iter()) {
-        if !valid {
-            *code = null;
-        }
-    }
-}
-
-/// Wide integers: dense when they lie close together, hashed when not.
-fn offset_codes(
-    offsets: Vec<u64>,
-    nulls: Option<NullBuffer>,
-    base: i64,
-    step: i64,
-    column_type: ColumnType,
-) -> KeyCodes {
-    let (min, max) = match offsets.iter().min().zip(offsets.iter().max()) {
-        Some((min, max)) => (*min, *max),
-        None => (0, 0),
-    };
-    if max - min < DENSE_MAX {
-        let mut codes: Vec<u32> = offsets.iter().map(|offset| (offset - min) as u32).collect();
-        let null = (max - min) as u32 + 1;
-        let null = nulls.map(|nulls| {
-            mark_nulls(&mut codes, &nulls, null);
-            null
-        });
-        let base = base.wrapping_add(step.wrapping_mul(min as i64));
-        let values = KeyValues::Spaced { base, step, null, column_type };
-        return KeyCodes { codes, bound: max - min + 2, values };
-    }
-    let valid = |row: usize| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
-    let (codes, firsts) =
-        number(offsets.iter().enumerate().map(|(row, offset)| valid(row).then_some(*offset)));
-    let null = firsts.iter().position(|row| !valid(*row as usize)).map(|code| code as u32);
-    let bound = firsts.len() as u64;
-    let numbers = firsts.iter().map(|row| offsets[*row as usize]).collect();
-    KeyCodes { codes, bound, values: KeyValues::Sparse { numbers, base, step, null, column_type } }
-}
-
-impl KeyValues {
+impl Key<'_> {
     /// The values of these codes.
-    fn at(&self, codes: &[u32]) -> Result<ArrayRef, ScanError> {
+    pub(super) fn values_at(&self, codes: &[u32]) -> Result<ArrayRef, ScanError> {
         let ints = |null: Option<u32>, column_type: ColumnType, value: &dyn Fn(u32) -> i64| {
             let is_null = |code: u32| Some(code) == null;
             let values = codes.iter().map(|code| if is_null(*code) { 0 } else { value(*code) }).collect();
@@ -210,67 +205,20 @@ impl KeyValues {
                 .then(|| NullBuffer::from_iter(codes.iter().map(|code| !is_null(*code))));
             int_array(values, nulls, column_type)
         };
-        Ok(match self {
-            KeyValues::Listed(values) => {
+        Ok(match (&self.values, &self.coder) {
+            (KeyValues::Listed(values), _) => {
                 let there = |code: &u32| ((*code as usize) < values.len()).then_some(*code);
                 take(values, &codes.iter().map(there).collect::<UInt32Array>(), None)?
             }
-            KeyValues::Spaced { base, step, null, column_type } => {
-                ints(*null, *column_type, &|code| base.wrapping_add(step.wrapping_mul(i64::from(code))))
+            (KeyValues::Spaced { base, step, null, column_type }, _) => {
+                ints(Some(*null), *column_type, &|code| base.wrapping_add(step.wrapping_mul(i64::from(code))))
             }
-            KeyValues::Sparse { numbers, base, step, null, column_type } => {
-                let value = |code: u32| base.wrapping_add(step.wrapping_mul(numbers[code as usize] as i64));
-                ints(*null, *column_type, &value)
+            (KeyValues::Numbered(column_type), Coder::Numbered { numbers, .. }) => {
+                ints(numbers.null, *column_type, &|code| numbers.values[code as usize] as i64)
+            }
+            (KeyValues::Numbered(_), _) => {
+                return Err(ScanError::Evaluate("a key whose coder has no numbers".to_owned()));
             }
         })
     }
-}
-
-/// The group of each row, and the first row of each group.
-fn combine(keys: &[KeyCodes]) -> (Vec<u32>, Vec<u32>) {
-    let Some((first, rest)) = keys.split_first() else { return (Vec::new(), Vec::new()) };
-    let mut combined = first.codes.clone();
-    let mut bound = first.bound;
-    for key in rest {
-        let dense_max = DENSE_MAX.max(combined.len() as u64);
-        if bound.saturating_mul(key.bound) > dense_max && bound > combined.len() as u64 {
-            let firsts;
-            (combined, firsts) = renumber(&combined, bound);
-            bound = firsts.len() as u64;
-        }
-        if bound.saturating_mul(key.bound) <= dense_max {
-            let radix = key.bound as u32;
-            for (number, code) in combined.iter_mut().zip(&key.codes) {
-                *number = *number * radix + code;
-            }
-            bound *= key.bound;
-        } else {
-            let pairs = combined.iter().zip(&key.codes);
-            let pairs = pairs.map(|(number, code)| Some(u64::from(*number) << 32 | u64::from(*code)));
-            let firsts;
-            (combined, firsts) = number(pairs);
-            bound = firsts.len() as u64;
-        }
-    }
-    renumber(&combined, bound)
-}
-
-/// Dense numbers in order of first appearance, and the first row of each.
-fn renumber(codes: &[u32], bound: u64) -> (Vec<u32>, Vec<u32>) {
-    if bound > DENSE_MAX.max(codes.len() as u64) {
-        return number(codes.iter().map(|code| Some(*code)));
-    }
-    const UNSEEN: u32 = u32::MAX;
-    let mut table = vec![UNSEEN; bound as usize];
-    let mut firsts = Vec::new();
-    let mut groups = Vec::with_capacity(codes.len());
-    for (row, code) in codes.iter().enumerate() {
-        let entry = &mut table[*code as usize];
-        if *entry == UNSEEN {
-            *entry = firsts.len() as u32;
-            firsts.push(row as u32);
-        }
-        groups.push(*entry);
-    }
-    (groups, firsts)
 }

@@ -24,6 +24,8 @@ use gannet_query::{Body, ColumnType, Plan, QueryError, ScanStats, TypeSet};
 
 use crate::column::Column;
 
+mod arguments;
+mod coder;
 mod columns;
 mod compile;
 mod domain;
@@ -32,8 +34,10 @@ mod groups;
 mod intern;
 mod ints;
 mod keys;
+mod numbering;
 mod prepare;
 mod ranked;
+mod readers;
 mod run_scan;
 mod selection;
 mod steps;
@@ -55,6 +59,10 @@ pub trait RowRun: Send + Sync {
     fn column_type(&self, name: &str) -> Option<TypeSet>;
     /// The smallest and largest value of an int or time column, when they are known.
     fn int_range(&self, name: &str) -> Option<(i64, i64)>;
+    /// The sum of an int column's values and the number of rows without one, when they are known.
+    fn int_sum(&self, _name: &str) -> Option<(i128, u64)> {
+        None
+    }
     /// True for a row block, false for open rows.
     fn is_block(&self) -> bool;
 }

@@ -51,6 +51,8 @@ pub(super) struct AggregatePlan<'p> {
 pub(super) struct ArgumentPlan {
     pub(super) compiled: Compiled,
     pub(super) column: Option<usize>,
+    /// The int column that the argument is, as floats.
+    pub(super) float_of: Option<usize>,
 }
 
 /// What is asked, compiled.
@@ -149,6 +151,16 @@ fn plain_column(expr: &Expr, data_type: &DataType, specs: &[ColumnSpec]) -> Opti
     specs.iter().position(|spec| &spec.name == name && &spec.column_type.arrow() == data_type)
 }
 
+/// The int column, when the expression is that column cast to floats.
+fn float_of(expr: &Expr, data_type: &DataType, specs: &[ColumnSpec]) -> Option<usize> {
+    match expr {
+        Expr::Cast { operand, to: DataType::Float64, .. } if data_type == &DataType::Float64 => {
+            plain_column(operand, &DataType::Int64, specs)
+        }
+        _ => None,
+    }
+}
+
 fn groups<'p>(
     plan: &Plan,
     keys: &[Key],
@@ -183,7 +195,8 @@ fn groups<'p>(
     }
     let argument = |(expr, data_type): (&Expr, &DataType)| {
         let compiled = compile(expr, specs, Some(data_type))?;
-        Ok(ArgumentPlan { compiled, column: plain_column(expr, data_type, specs) })
+        let column = plain_column(expr, data_type, specs);
+        Ok(ArgumentPlan { compiled, column, float_of: float_of(expr, data_type, specs) })
     };
     let arguments = arguments.into_iter().map(argument).collect::<Result<_, ScanError>>()?;
     let filters = filters.into_iter().map(|filter| conjuncts(filter, specs)).collect::<Result<_, _>>()?;

@@ -195,10 +195,14 @@ fn batch(plan: &RowsPlan<'_>, arrays: Vec<ArrayRef>, row_count: usize) -> Result
 
 fn evaluate(run: &Run<'_>, column: &KeyPlan, selection: &Selection) -> Result<ArrayRef, Stop> {
     if let Some(column) = column.column {
-        return run.array(column, selection);
+        return selection.with_rows(|rows| run.array(column, rows));
     }
     match per_value(run, &column.compiled, column.step, selection)? {
-        Some((codes, values)) => Ok(take(&values, &UInt32Array::new(codes.into(), None), None)?),
-        None => run.evaluate(&column.compiled, selection),
+        Some((mut coder, values)) => {
+            let (mut ints, mut codes) = (Vec::new(), Vec::new());
+            selection.with_rows(|rows| coder.read(rows, &mut ints, &mut codes));
+            Ok(take(&values, &UInt32Array::new(codes.into(), None), None)?)
+        }
+        None => selection.with_rows(|rows| run.evaluate(&column.compiled, rows)),
     }
 }

@@ -12,8 +12,10 @@ use arrow::array::new_null_array;
 use gannet_query::{Body, Merger, Plan, RowSet, ScanStats, TimeRange};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
+use super::arguments::RowWeights;
 use super::columns::Run;
-use super::groups::{self, RowWeights};
+use super::groups;
+use super::numbering::Scratch;
 use super::prepare::{Conjunct, OutputPlan, Prepared, prepare};
 use super::ranked::{self, Shared};
 use super::selection::Selection;
@@ -112,9 +114,10 @@ impl Scan<'_> {
 
     fn take_runs(&self) -> Result<Gathered, ScanError> {
         let mut gathered = self.gathered()?;
+        let mut scratch = Scratch::default();
         while !self.failed.load(Ordering::Relaxed) {
             let Some(index) = self.order.get(self.next.fetch_add(1, Ordering::Relaxed)) else { break };
-            if let Err(error) = self.take_run(*index, &mut gathered) {
+            if let Err(error) = self.take_run(*index, &mut gathered, &mut scratch) {
                 self.failed.store(true, Ordering::Relaxed);
                 return Err(error);
             }
@@ -122,14 +125,19 @@ impl Scan<'_> {
         Ok(gathered)
     }
 
-    fn take_run(&self, index: usize, gathered: &mut Gathered) -> Result<(), ScanError> {
+    fn take_run(
+        &self,
+        index: usize,
+        gathered: &mut Gathered,
+        scratch: &mut Scratch,
+    ) -> Result<(), ScanError> {
         let run = &*self.runs[index];
         let row_count = run.rows() as u64;
         if self.cancel.is_cancelled() {
             gathered.unscanned += row_count;
             return Ok(());
         }
-        let found = match guarded(|| self.scan_run(run)) {
+        let found = match guarded(|| self.scan_run(run, scratch)) {
             Ok(found) => found,
             Err(Stop::Cancelled) => {
                 gathered.unscanned += row_count;
@@ -164,7 +172,7 @@ impl Scan<'_> {
     }
 
     /// One run; `None` when it was pruned.
-    fn scan_run(&self, run: &dyn RowRun) -> Result<Option<Found>, Stop> {
+    fn scan_run(&self, run: &dyn RowRun, scratch: &mut Scratch) -> Result<Option<Found>, Stop> {
         let prepared = self.prepared;
         let run = Run::open(run, &prepared.specs, self.cancel)?;
         let (first, last) = run.time_range();
@@ -188,17 +196,18 @@ impl Scan<'_> {
         }
         let selection = filter::narrow(&run, &prepared.conjuncts, selection)?.settle();
         let row_count = selection.len() as u64;
-        let weights =
-            if selection.is_empty() { RowWeights::One } else { groups::weights(&run, prepared, &selection)? };
-        let events = weights.events(selection.len());
-        let body = match &prepared.output {
-            OutputPlan::Groups(plan) => {
-                groups::aggregate(&run, prepared, plan, &selection)?.map(Body::Groups)
-            }
+        let (body, events) = match &prepared.output {
+            OutputPlan::Groups(plan) => match groups::aggregate(&run, prepared, plan, &selection, scratch)? {
+                Some(aggregated) => (Some(Body::Groups(aggregated.groups)), aggregated.events),
+                None => (None, 0.0),
+            },
             OutputPlan::Rows(plan) => match &self.shared {
-                Some(shared) => ranked::rows(&run, plan, self.limits, shared, selection)?
-                    .map(|batch| Body::Rows(RowSet { batches: vec![batch] })),
-                None => None,
+                Some(shared) if !selection.is_empty() => {
+                    let events = RowWeights::of(&run, prepared)?.events(&selection, scratch);
+                    let rows = ranked::rows(&run, plan, self.limits, shared, selection)?;
+                    (rows.map(|batch| Body::Rows(RowSet { batches: vec![batch] })), events)
+                }
+                _ => (None, 0.0),
             },
         };
         Ok(Some(Found { body, row_count, events }))

@@ -151,6 +151,16 @@ fn interval_width(expr: &Expr) -> Option<i64> {
 }
 
 impl Step {
+    /// Where the first step of a run begins whose times are from `first` to `last`, and the number of its last step;
+    /// `None` when the first step begins before all times.
+    pub(super) fn from_first(&self, (first, last): (i64, i64)) -> Option<(i64, u64)> {
+        let width = i128::from(self.width);
+        let offset = (i128::from(first) - i128::from(self.origin)).rem_euclid(width);
+        let start = i64::try_from(i128::from(first) - offset).ok()?;
+        let steps = (i128::from(last) - i128::from(start)).max(0) / width;
+        Some((start, u64::try_from(steps).ok()?))
+    }
+
     /// For each time the number of its step, in order of first appearance, and for each step one of its times.
     pub(super) fn number(&self, times: &[i64]) -> (Vec<u32>, Vec<i64>) {
         let mut numbers: HashMap<i128, u32> = HashMap::new();

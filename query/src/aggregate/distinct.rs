@@ -1,205 +1,272 @@
-//! Distinct values, exact and approximate.
+//! Exact distinct values a group.
 //!
-//! A value is known by its plain form: ints, times and bools as i64, floats by their bits after -0.0 became 0.0 and
-//! every NaN the same NaN, texts by their bytes, lists by their texts with lengths.
+//! Ints (and what is known as ints) are kept as their hashes, which no two of them share. Rows are gathered first,
+//! without the pairs of group and value that were seen just before; when states merge they become a list a group, and
+//! the lists are put into a table a group. A table that grows beyond what caches hold is split by the top bits of the
+//! hashes: hashes are then collected for each part, and put into it many at a time.
+//!
+//! For the wire a group's values are listed in the order of their hashes. A list that comes in that order is known to
+//! hold no value twice, so it is left as it is until another one has to be merged with it; lists in any other order
+//! are put into a table.
+//!
+//! Texts are kept in a table a group; codes are looked at once for every pair of group and code.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryBuilder, Int64Builder, ListBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryBuilder, Int64Array, ListArray, ListBuilder};
+use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, Int64Type};
-use hashbrown::HashSet;
 
-use super::scalars::{Kind, expect, kind_for, to_floats, to_ints, to_texts, without_nulls};
+use super::exact::take;
+use super::hash_sets::IntSet;
+use super::known::{Known, each_of_array, for_each};
+use super::pairs::Pairs;
+use super::scalars::{Kind, expect, kind_for, without_nulls};
 use super::{Input, Values};
 use crate::QueryError;
-use crate::sketch::{HyperLogLog, hash_bytes, hash_int};
+use crate::sketch::{hash_bytes, hash_int, unhash_int};
+use crate::tables::ByteTable;
 
-/// The form in which a distinct value is known.
-#[derive(Debug, Clone, Copy)]
-enum Known<'a> {
-    Int(i64),
-    Bytes(&'a [u8]),
-}
+/// So many gathered rows at most become lists.
+const GATHERED_MAX: usize = 1 << 17;
+/// Pairs that are remembered while rows are gathered: a power of two.
+const RECENT: usize = 1 << 10;
 
-/// A float as the integer it is known by.
-fn float_key(value: f64) -> i64 {
-    let value = if value == 0.0 { 0.0 } else { value };
-    (if value.is_nan() { f64::NAN } else { value }).to_bits() as i64
-}
-
-/// Calls `visit` with the group and form of every row that has a value.
-fn for_each(
-    groups: &[u32],
-    input: &Input<'_>,
-    kind: Kind,
-    mut visit: impl FnMut(u32, Known<'_>),
-) -> Result<(), QueryError> {
-    let valid = |row: usize| input.validity.is_none_or(|validity| validity.is_valid(row));
-    match input.values {
-        Values::None => {}
-        Values::Int(values) => {
-            for (row, group) in groups.iter().enumerate().filter(|(row, _)| valid(*row)) {
-                visit(*group, Known::Int(values[row]));
-            }
-        }
-        Values::Float(values) => {
-            for (row, group) in groups.iter().enumerate().filter(|(row, _)| valid(*row)) {
-                visit(*group, Known::Int(float_key(values[row])));
-            }
-        }
-        Values::Codes(codes, distinct) => {
-            each_of_array(groups, distinct, kind, |row| valid(row).then(|| codes[row] as usize), visit)?;
-        }
-        Values::Array(array) => each_of_array(groups, array, kind, |row| valid(row).then_some(row), visit)?,
-    }
-    Ok(())
-}
-
-fn each_of_array(
-    groups: &[u32],
-    array: &ArrayRef,
-    kind: Kind,
-    place: impl Fn(usize) -> Option<usize>,
-    mut visit: impl FnMut(u32, Known<'_>),
-) -> Result<(), QueryError> {
-    let places = groups.iter().enumerate().filter_map(|(row, group)| {
-        let place = place(row)?;
-        (place < array.len() && array.is_valid(place)).then_some((*group, place))
-    });
-    match kind {
-        Kind::Int => {
-            let ints = to_ints(array)?;
-            places.for_each(|(group, place)| visit(group, Known::Int(ints.value(place))));
-        }
-        Kind::Float => {
-            let floats = to_floats(array)?;
-            places.for_each(|(group, place)| visit(group, Known::Int(float_key(floats.value(place)))));
-        }
-        Kind::Text => {
-            let texts = to_texts(array)?;
-            places.for_each(|(group, place)| visit(group, Known::Bytes(texts.value(place).as_bytes())));
-        }
-        Kind::Texts => {
-            let lists = array.as_list::<i32>();
-            let mut bytes = Vec::new();
-            for (group, place) in places {
-                bytes.clear();
-                for item in lists.value(place).as_string::<i32>().iter() {
-                    let item = item.unwrap_or_default();
-                    bytes.extend_from_slice(&(item.len() as u32).to_le_bytes());
-                    bytes.extend_from_slice(item.as_bytes());
-                }
-                visit(group, Known::Bytes(&bytes));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The values of one group.
-#[derive(Debug, Clone)]
-enum Set {
-    Ints(HashSet<i64>),
-    Bytes(HashSet<Box<[u8]>>),
-}
-
-/// Exact distinct values a group.
+/// See the module.
 #[derive(Debug, Clone)]
 pub(crate) struct Distinct {
     kind: Kind,
-    sets: Vec<Set>,
-    text_bytes: usize,
+    sets: Sets,
+    pairs: Pairs,
+}
+
+#[derive(Debug, Clone)]
+enum Sets {
+    Ints { sets: Vec<IntSet>, gathered: Gathered },
+    Bytes(Vec<ByteTable>),
+}
+
+/// Pairs of group and hash that are in no set yet; some more than once.
+#[derive(Debug, Clone, Default)]
+struct Gathered {
+    groups: Vec<u32>,
+    hashes: Vec<u64>,
+    /// The last pair at each place, which the hash tells; empty before the first.
+    recent: Vec<(u32, u64)>,
+}
+
+impl Gathered {
+    #[inline(always)]
+    fn push(&mut self, group: u32, hash: u64) {
+        let place = (hash as usize ^ (group as usize).wrapping_mul(0x9e37)) % RECENT;
+        let recent = &mut self.recent[place];
+        if *recent != (group, hash) {
+            *recent = (group, hash);
+            self.groups.push(group);
+            self.hashes.push(hash);
+        }
+    }
+
+    /// The hashes group by group, and where each group's end.
+    fn by_group(&mut self, group_count: usize) -> (ScalarBuffer<u64>, Vec<usize>) {
+        let mut ends = vec![0usize; group_count];
+        self.groups.iter().for_each(|group| ends[*group as usize] += 1);
+        let mut end = 0;
+        for count in &mut ends {
+            end += *count;
+            *count = end;
+        }
+        let mut sorted = vec![0; self.hashes.len()];
+        // Backwards, so that each group's end becomes its start.
+        for (group, hash) in self.groups.iter().zip(&self.hashes) {
+            let place = &mut ends[*group as usize];
+            *place -= 1;
+            sorted[*place] = *hash;
+        }
+        let starts = ends;
+        let ends = starts.iter().skip(1).copied().chain([sorted.len()]).take(group_count).collect();
+        *self = Gathered::default();
+        (sorted.into(), ends)
+    }
 }
 
 impl Distinct {
     pub(crate) fn new(data_type: &DataType) -> Result<Distinct, QueryError> {
-        Ok(Distinct { kind: kind_for("count(distinct)", data_type)?, sets: Vec::new(), text_bytes: 0 })
-    }
-
-    fn is_ints(kind: Kind) -> bool {
-        matches!(kind, Kind::Int | Kind::Float)
+        let kind = kind_for("count(distinct)", data_type)?;
+        let sets = match kind {
+            Kind::Int | Kind::Float => Sets::Ints { sets: Vec::new(), gathered: Gathered::default() },
+            Kind::Text | Kind::Texts => Sets::Bytes(Vec::new()),
+        };
+        Ok(Distinct { kind, sets, pairs: Pairs::default() })
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.sets.len()
+        match &self.sets {
+            Sets::Ints { sets, .. } => sets.len(),
+            Sets::Bytes(sets) => sets.len(),
+        }
     }
 
     pub(crate) fn resize(&mut self, group_count: usize) {
-        let empty =
-            if Self::is_ints(self.kind) { Set::Ints(HashSet::new()) } else { Set::Bytes(HashSet::new()) };
-        self.sets.resize(group_count, empty);
-    }
-
-    fn insert(sets: &mut [Set], text_bytes: &mut usize, group: u32, value: Known<'_>) {
-        match (&mut sets[group as usize], value) {
-            (Set::Ints(set), Known::Int(int)) => {
-                set.insert(int);
-            }
-            (Set::Bytes(set), Known::Bytes(bytes)) if !set.contains(bytes) => {
-                *text_bytes += bytes.len();
-                set.insert(bytes.into());
-            }
-            // The kind decides both, so they cannot differ.
-            _ => {}
+        match &mut self.sets {
+            Sets::Ints { sets, .. } => sets.resize(group_count, IntSet::Empty),
+            Sets::Bytes(sets) => sets.resize(group_count, ByteTable::default()),
         }
     }
 
     pub(crate) fn update(&mut self, groups: &[u32], input: &Input<'_>) -> Result<(), QueryError> {
-        let (sets, text_bytes) = (&mut self.sets, &mut self.text_bytes);
-        for_each(groups, input, self.kind, |group, value| Self::insert(sets, text_bytes, group, value))
-    }
-
-    pub(crate) fn merge(&mut self, other: &Distinct, to: &[u32]) -> Result<(), QueryError> {
-        if Self::is_ints(self.kind) != Self::is_ints(other.kind) {
-            return Err(QueryError::Mismatch("distinct values of different types".to_owned()));
-        }
-        for (group, set) in to.iter().zip(&other.sets) {
-            let (sets, text_bytes) = (&mut self.sets, &mut self.text_bytes);
-            match set {
-                Set::Ints(set) => {
-                    set.iter().for_each(|int| Self::insert(sets, text_bytes, *group, Known::Int(*int)));
+        let group_count = self.len();
+        let (kind, pairs) = (self.kind, &mut self.pairs);
+        let mut visit_all = |visit: &mut dyn FnMut(u32, Known<'_>)| match input.values {
+            Values::Codes(codes, distinct) => {
+                let fresh = pairs.fresh(group_count, groups, codes, distinct, input.validity);
+                let (groups, places): (Vec<u32>, Vec<u32>) = fresh.into_iter().unzip();
+                each_of_array(&groups, distinct, kind, None, |row| places[row] as usize, visit)
+            }
+            _ => for_each(groups, input, kind, visit),
+        };
+        match &mut self.sets {
+            Sets::Bytes(sets) => visit_all(&mut |group, value| {
+                if let Known::Bytes(bytes) = value {
+                    sets[group as usize].number(hash_bytes(bytes) as u32, bytes);
                 }
-                Set::Bytes(set) => {
-                    set.iter().for_each(|bytes| Self::insert(sets, text_bytes, *group, Known::Bytes(bytes)));
+            })?,
+            Sets::Ints { gathered, .. } => {
+                gathered.recent.resize(RECENT, (u32::MAX, 0));
+                gathered.groups.reserve(groups.len());
+                gathered.hashes.reserve(groups.len());
+                match input.values {
+                    // The common case has a loop of its own.
+                    Values::Int(_) if kind == Kind::Int => for_each(groups, input, kind, |group, value| {
+                        if let Known::Int(int) = value {
+                            gathered.push(group, hash_int(int));
+                        }
+                    })?,
+                    _ => visit_all(&mut |group, value| {
+                        if let Known::Int(int) = value {
+                            gathered.push(group, hash_int(int));
+                        }
+                    })?,
+                }
+                if gathered.hashes.len() > GATHERED_MAX {
+                    self.settle();
                 }
             }
         }
         Ok(())
     }
 
-    pub(crate) fn counts(&self) -> Vec<i64> {
-        let count = |set: &Set| match set {
-            Set::Ints(set) => set.len() as i64,
-            Set::Bytes(set) => set.len() as i64,
+    /// Makes lists of what was gathered, for a merge.
+    pub(crate) fn gather(&mut self) {
+        self.pairs = Pairs::default();
+        if let Sets::Ints { sets, gathered } = &mut self.sets {
+            if gathered.hashes.is_empty() {
+                return;
+            }
+            let (hashes, ends) = gathered.by_group(sets.len());
+            let mut start = 0;
+            for (set, end) in sets.iter_mut().zip(ends) {
+                if start < end {
+                    set.add_list(hashes.slice(start, end - start));
+                }
+                start = end;
+            }
+        }
+    }
+
+    /// Brings every value into its set.
+    pub(crate) fn settle(&mut self) {
+        self.gather();
+        if let Sets::Ints { sets, .. } = &mut self.sets {
+            sets.iter_mut().for_each(IntSet::settle);
+        }
+    }
+
+    /// Adds some groups of another, which is gathered: its group `groups.start + i` is our group `to[i]`.
+    pub(crate) fn merge(
+        &mut self,
+        other: &Distinct,
+        groups: Range<usize>,
+        to: &[u32],
+    ) -> Result<(), QueryError> {
+        match (&mut self.sets, &other.sets) {
+            (Sets::Ints { sets, .. }, Sets::Ints { sets: theirs, .. }) => {
+                to.iter().zip(&theirs[groups]).for_each(|(group, set)| sets[*group as usize].merge(set));
+            }
+            (Sets::Bytes(sets), Sets::Bytes(theirs)) => {
+                for (group, set) in to.iter().zip(&theirs[groups]) {
+                    let ours = &mut sets[*group as usize];
+                    set.iter().for_each(|(tag, bytes)| {
+                        ours.number(tag, bytes);
+                    });
+                }
+            }
+            _ => return Err(QueryError::Mismatch("distinct values of different types".to_owned())),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn append(&mut self, mut other: Distinct) -> Result<(), QueryError> {
+        self.gather();
+        other.gather();
+        match (&mut self.sets, other.sets) {
+            (Sets::Ints { sets, .. }, Sets::Ints { sets: mut theirs, .. }) => sets.append(&mut theirs),
+            (Sets::Bytes(sets), Sets::Bytes(mut theirs)) => sets.append(&mut theirs),
+            _ => return Err(QueryError::Mismatch("distinct values of different types".to_owned())),
+        }
+        Ok(())
+    }
+
+    /// These groups of gathered ones.
+    pub(crate) fn take(&self, groups: &[u32]) -> Distinct {
+        let sets = match &self.sets {
+            Sets::Ints { sets, .. } => Sets::Ints { sets: take(sets, groups), gathered: Gathered::default() },
+            Sets::Bytes(sets) => Sets::Bytes(take(sets, groups)),
         };
-        self.sets.iter().map(count).collect()
+        Distinct { kind: self.kind, sets, pairs: Pairs::default() }
+    }
+
+    /// How many values each group has; of settled ones.
+    pub(crate) fn counts(&self) -> Vec<i64> {
+        match &self.sets {
+            Sets::Ints { sets, .. } => sets.iter().map(|set| set.len() as i64).collect(),
+            Sets::Bytes(sets) => sets.iter().map(|set| set.len() as i64).collect(),
+        }
     }
 
     pub(crate) fn array_type(data_type: &DataType) -> Result<DataType, QueryError> {
-        let ints = Self::is_ints(kind_for("count(distinct)", data_type)?);
-        let item = if ints { DataType::Int64 } else { DataType::Binary };
+        let item = match kind_for("count(distinct)", data_type)? {
+            Kind::Int | Kind::Float => DataType::Int64,
+            Kind::Text | Kind::Texts => DataType::Binary,
+        };
         Ok(DataType::List(Arc::new(Field::new("item", item, true))))
     }
 
-    pub(crate) fn to_array(&self) -> ArrayRef {
-        if Self::is_ints(self.kind) {
-            let mut lists = ListBuilder::new(Int64Builder::new());
-            for set in &self.sets {
-                if let Set::Ints(set) = set {
-                    set.iter().for_each(|int| lists.values().append_value(*int));
+    /// Settled ones for the wire.
+    pub(crate) fn to_array(&self) -> Result<ArrayRef, QueryError> {
+        match &self.sets {
+            Sets::Ints { sets, .. } => {
+                let mut values = Vec::with_capacity(sets.iter().map(IntSet::len).sum());
+                let mut ends = vec![0i32];
+                for set in sets {
+                    set.for_each_in_order(|hash| values.push(unhash_int(hash)));
+                    ends.push(i32::try_from(values.len()).map_err(|_| {
+                        QueryError::Mismatch(format!("{} distinct values do not fit an array", values.len()))
+                    })?);
                 }
-                lists.append(true);
+                let item = Arc::new(Field::new("item", DataType::Int64, true));
+                let values = Arc::new(Int64Array::from(values));
+                Ok(Arc::new(ListArray::new(item, OffsetBuffer::new(ends.into()), values, None)))
             }
-            Arc::new(lists.finish())
-        } else {
-            let mut lists = ListBuilder::new(BinaryBuilder::new());
-            for set in &self.sets {
-                if let Set::Bytes(set) = set {
-                    set.iter().for_each(|bytes| lists.values().append_value(bytes));
+            Sets::Bytes(sets) => {
+                let mut lists = ListBuilder::new(BinaryBuilder::new());
+                for set in sets {
+                    set.iter().for_each(|(_, bytes)| lists.values().append_value(bytes));
+                    lists.append(true);
                 }
-                lists.append(true);
+                Ok(Arc::new(lists.finish()))
             }
-            Arc::new(lists.finish())
         }
     }
 
@@ -207,50 +274,46 @@ impl Distinct {
         let mut distinct = Distinct::new(data_type)?;
         let lists = without_nulls(expect(arrays, 0, &Self::array_type(data_type)?)?)?.as_list::<i32>();
         distinct.resize(lists.len());
-        for group in 0..lists.len() {
-            let items = lists.value(group);
-            without_nulls(&items)?;
-            let (sets, text_bytes) = (&mut distinct.sets, &mut distinct.text_bytes);
-            if Self::is_ints(distinct.kind) {
-                let ints = items.as_primitive::<Int64Type>().values();
-                ints.iter().for_each(|int| Self::insert(sets, text_bytes, group as u32, Known::Int(*int)));
-            } else {
+        // Only what the lists refer to; there may be more beside it.
+        let (first, last) = (lists.value_offsets()[0] as usize, lists.value_offsets()[lists.len()] as usize);
+        let items = lists.values().slice(first, last - first);
+        without_nulls(&items)?;
+        let list = |group: usize| {
+            let offsets = &lists.value_offsets()[group..=group + 1];
+            offsets[0] as usize - first..offsets[1] as usize - first
+        };
+        match &mut distinct.sets {
+            Sets::Ints { sets, .. } => {
+                let values = items.as_primitive::<Int64Type>().values();
+                let hashes: ScalarBuffer<u64> = values.iter().map(|value| hash_int(*value)).collect();
+                for (group, set) in sets.iter_mut().enumerate() {
+                    let list = list(group);
+                    *set = IntSet::of_list(hashes.slice(list.start, list.len()));
+                }
+            }
+            Sets::Bytes(sets) => {
                 let items = items.as_binary::<i32>();
-                let bytes = items.iter().flatten();
-                bytes.for_each(|bytes| Self::insert(sets, text_bytes, group as u32, Known::Bytes(bytes)));
+                for (group, set) in sets.iter_mut().enumerate() {
+                    for index in list(group) {
+                        let bytes = items.value(index);
+                        set.number(hash_bytes(bytes) as u32, bytes);
+                    }
+                }
             }
         }
         Ok(distinct)
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
-        let set = |set: &Set| match set {
-            Set::Ints(set) => 32 + set.capacity() * 9,
-            Set::Bytes(set) => 32 + set.capacity() * 17,
+        let sets = match &self.sets {
+            Sets::Ints { sets, gathered } => {
+                let gathered = gathered.groups.capacity() * 4
+                    + gathered.hashes.capacity() * 8
+                    + gathered.recent.capacity() * 16;
+                gathered + sets.iter().map(|set| 32 + set.memory_bytes()).sum::<usize>()
+            }
+            Sets::Bytes(sets) => sets.iter().map(|set| 96 + set.memory_bytes()).sum(),
         };
-        self.sets.iter().map(set).sum::<usize>() + self.text_bytes
-    }
-}
-
-/// Approximate distinct values a group.
-#[derive(Debug, Clone)]
-pub(crate) struct ApproxDistinct {
-    kind: Kind,
-    pub(crate) sketches: Vec<HyperLogLog>,
-}
-
-impl ApproxDistinct {
-    pub(crate) fn new(data_type: &DataType) -> Result<ApproxDistinct, QueryError> {
-        Ok(ApproxDistinct { kind: kind_for("approx_distinct", data_type)?, sketches: Vec::new() })
-    }
-
-    pub(crate) fn update(&mut self, groups: &[u32], input: &Input<'_>) -> Result<(), QueryError> {
-        let sketches = &mut self.sketches;
-        for_each(groups, input, self.kind, |group, value| {
-            sketches[group as usize].add_hash(match value {
-                Known::Int(int) => hash_int(int),
-                Known::Bytes(bytes) => hash_bytes(bytes),
-            });
-        })
+        sets + self.pairs.memory_bytes()
     }
 }

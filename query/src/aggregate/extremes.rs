@@ -1,34 +1,117 @@
-//! Smallest, largest, first and last values.
+//! Smallest and largest values.
+//!
+//! Numbers are kept as ints that have the same order (a float as its bits, turned so that they sort as the total order
+//! of floats does), for max with all bits flipped: so there is one loop, and it looks for the smallest.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
+use std::ops::Range;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, StringArray};
+use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, StringArray};
+use arrow::buffer::{NullBuffer, ScalarBuffer};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::datatypes::DataType;
 
-use super::scalars::{
-    Kind, compare, expect, flags, from_ints, kind_for, to_floats, to_ints, to_texts, value_at,
-    values_to_array, without_nulls,
-};
+use super::each::{for_each_valid, own_nulls, power_of_ten};
+use super::exact::take;
+use super::pairs::Pairs;
+use super::scalars::{Kind, expect, from_ints, kind_for, to_floats, to_ints, to_texts};
 use super::{Input, Values};
-use crate::{QueryError, Value};
+use crate::QueryError;
 
-/// The best value a group, `None` before the first.
+/// The smallest key a group.
+#[derive(Debug, Clone, Default)]
+struct Smallest {
+    keys: Vec<i64>,
+    /// Whether there was any.
+    seen: Vec<bool>,
+}
+
 #[derive(Debug, Clone)]
 enum Best {
-    Int(Vec<Option<i64>>),
-    Float(Vec<Option<f64>>),
+    Int(Smallest),
+    /// Floats, and of scaled ints (with their digits) those that have not been turned into floats yet.
+    Float(Smallest, Option<(u8, Smallest)>),
     Text(Vec<Option<Box<str>>>),
 }
 
 /// Min or max.
 #[derive(Debug, Clone)]
 pub(crate) struct Extremes {
-    /// The order that a better value has to a worse one: `Less` for min, `Greater` for max.
-    better: Ordering,
+    /// Flips the order: 0 for min, all bits for max.
+    flip: i64,
     data_type: DataType,
     best: Best,
+    pairs: Pairs,
+}
+
+/// A float as an int of the same order, and back: it is its own inverse.
+#[inline(always)]
+fn ordered(bits: i64) -> i64 {
+    bits ^ ((bits >> 63) as u64 >> 1) as i64
+}
+
+#[inline(always)]
+fn float_key(value: f64) -> i64 {
+    ordered(value.to_bits() as i64)
+}
+
+fn key_float(key: i64) -> f64 {
+    f64::from_bits(ordered(key) as u64)
+}
+
+impl Smallest {
+    fn resize(&mut self, group_count: usize) {
+        self.keys.resize(group_count, i64::MAX);
+        self.seen.resize(group_count, false);
+    }
+
+    #[inline(always)]
+    fn offer(&mut self, group: usize, key: i64) {
+        // Also when they are equal: the first of all may be the largest int there is.
+        if key <= self.keys[group] {
+            self.keys[group] = key;
+            self.seen[group] = true;
+        }
+    }
+
+    #[inline(always)]
+    fn update(&mut self, groups: &[u32], validity: Option<&NullBuffer>, key: impl Fn(usize) -> i64) {
+        let rows = groups.len();
+        if self.keys.len() == 1 {
+            if rows > validity.map_or(0, NullBuffer::null_count) {
+                let mut smallest = i64::MAX;
+                for_each_valid(rows, validity, |row| smallest = smallest.min(key(row)));
+                self.offer(0, smallest);
+            }
+            return;
+        }
+        let seen = &mut self.seen[..self.keys.len()];
+        let keys = &mut self.keys;
+        for_each_valid(rows, validity, |row| {
+            let (group, key) = (groups[row] as usize, key(row));
+            if key <= keys[group] {
+                keys[group] = key;
+                seen[group] = true;
+            }
+        });
+    }
+
+    fn get(&self, group: usize) -> Option<i64> {
+        self.seen[group].then_some(self.keys[group])
+    }
+
+    fn take(&self, groups: &[u32]) -> Smallest {
+        Smallest { keys: take(&self.keys, groups), seen: take(&self.seen, groups) }
+    }
+
+    fn append(&mut self, mut other: Smallest) {
+        self.keys.append(&mut other.keys);
+        self.seen.append(&mut other.seen);
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.keys.capacity() * 8 + self.seen.capacity()
+    }
 }
 
 impl Extremes {
@@ -38,8 +121,8 @@ impl Extremes {
         data_type: &DataType,
     ) -> Result<Extremes, QueryError> {
         let best = match kind_for(function, data_type)? {
-            Kind::Int => Best::Int(Vec::new()),
-            Kind::Float => Best::Float(Vec::new()),
+            Kind::Int => Best::Int(Smallest::default()),
+            Kind::Float => Best::Float(Smallest::default(), None),
             Kind::Text => Best::Text(Vec::new()),
             Kind::Texts => {
                 return Err(QueryError::UnsupportedType {
@@ -48,116 +131,199 @@ impl Extremes {
                 });
             }
         };
-        Ok(Extremes { better, data_type: data_type.clone(), best })
+        let flip = if better == Ordering::Less { 0 } else { -1 };
+        Ok(Extremes { flip, data_type: data_type.clone(), best, pairs: Pairs::default() })
     }
 
     pub(crate) fn len(&self) -> usize {
         match &self.best {
-            Best::Int(best) => best.len(),
-            Best::Float(best) => best.len(),
+            Best::Int(best) | Best::Float(best, _) => best.keys.len(),
             Best::Text(best) => best.len(),
         }
     }
 
     pub(crate) fn resize(&mut self, group_count: usize) {
         match &mut self.best {
-            Best::Int(best) => best.resize(group_count, None),
-            Best::Float(best) => best.resize(group_count, None),
+            Best::Int(best) => best.resize(group_count),
+            Best::Float(best, scaled) => {
+                best.resize(group_count);
+                if let Some((_, scaled)) = scaled {
+                    scaled.resize(group_count);
+                }
+            }
             Best::Text(best) => best.resize(group_count, None),
         }
     }
 
-    fn offer_int(&mut self, group: u32, value: i64) {
-        if let Best::Int(best) = &mut self.best {
-            let known = &mut best[group as usize];
-            if known.is_none_or(|known| value.cmp(&known) == self.better) {
-                *known = Some(value);
-            }
-        }
-    }
-
-    fn offer_float(&mut self, group: u32, value: f64) {
-        if let Best::Float(best) = &mut self.best {
-            let known = &mut best[group as usize];
-            if known.is_none_or(|known| value.total_cmp(&known) == self.better) {
-                *known = Some(value);
-            }
-        }
-    }
-
-    fn offer_text(&mut self, group: u32, value: &str) {
-        if let Best::Text(best) = &mut self.best {
-            let known = &mut best[group as usize];
-            if known.as_ref().is_none_or(|known| value.cmp(known) == self.better) {
-                *known = Some(value.into());
-            }
-        }
-    }
-
     pub(crate) fn update(&mut self, groups: &[u32], input: &Input<'_>) -> Result<(), QueryError> {
-        let valid = |row: usize| input.validity.is_none_or(|validity| validity.is_valid(row));
-        match input.values {
-            Values::None => {}
-            Values::Int(values) => {
-                for (row, group) in groups.iter().enumerate().filter(|(row, _)| valid(*row)) {
-                    self.offer_int(*group, values[row]);
-                }
+        let (rows, flip, validity) = (groups.len(), self.flip, input.validity);
+        match (&mut self.best, input.values) {
+            (_, Values::None) => {}
+            (Best::Int(best), Values::Int(values)) => {
+                let values = &values[..rows];
+                best.update(groups, validity, |row| values[row] ^ flip);
             }
-            Values::Float(values) => {
-                for (row, group) in groups.iter().enumerate().filter(|(row, _)| valid(*row)) {
-                    self.offer_float(*group, values[row]);
-                }
+            (Best::Float(best, _), Values::Float(values)) => {
+                let values = &values[..rows];
+                best.update(groups, validity, |row| float_key(values[row]) ^ flip);
             }
-            Values::Codes(codes, distinct) => {
-                self.update_array(groups, distinct, |row| valid(row).then(|| codes[row] as usize))?;
+            (Best::Float(..), Values::Int(values)) => self.update_scaled(groups, values, 0, validity),
+            (Best::Float(..), Values::Scaled(values, digits)) => {
+                self.update_scaled(groups, values, digits, validity);
             }
-            Values::Array(array) => self.update_array(groups, array, |row| valid(row).then_some(row))?,
+            (_, Values::Codes(codes, distinct)) => {
+                let fresh = self.pairs.fresh(self.best.len(), groups, codes, distinct, validity);
+                let (groups, places): (Vec<u32>, Vec<u32>) = fresh.into_iter().unzip();
+                self.update_array(&groups, distinct, None, |row| places[row] as usize)?;
+            }
+            (_, Values::Array(array)) => {
+                let own = own_nulls(input);
+                self.update_array(groups, array, own.as_ref().or(validity), |row| row)?;
+            }
+            (_, Values::Int(_) | Values::Float(_) | Values::Scaled(..)) => {
+                return Err(QueryError::Mismatch(format!("numbers for extremes of {}", self.data_type)));
+            }
         }
         Ok(())
     }
 
+    fn update_scaled(&mut self, groups: &[u32], values: &[i64], digits: u8, validity: Option<&NullBuffer>) {
+        self.settle_unless(Some(digits));
+        let (group_count, flip) = (self.len(), self.flip);
+        if let Best::Float(_, scaled) = &mut self.best {
+            let (_, best) = scaled.get_or_insert_with(|| (digits, Smallest::default()));
+            best.resize(group_count);
+            let values = &values[..groups.len()];
+            best.update(groups, validity, |row| values[row] ^ flip);
+        }
+    }
+
+    /// Turns scaled ints into floats, unless they have these digits.
+    fn settle_unless(&mut self, digits: Option<u8>) {
+        let flip = self.flip;
+        if let Best::Float(best, scaled) = &mut self.best
+            && let Some((known, values)) = scaled.take_if(|(known, _)| Some(*known) != digits)
+        {
+            for group in 0..values.keys.len() {
+                if let Some(key) = values.get(group) {
+                    let float = (key ^ flip) as f64 / power_of_ten(known);
+                    best.offer(group, float_key(float) ^ flip);
+                }
+            }
+        }
+    }
+
+    /// Ends what updates left open.
+    pub(crate) fn settle(&mut self) {
+        self.settle_unless(None);
+        self.pairs = Pairs::default();
+    }
+
+    /// Offers the values at the places of the rows that are there; the values there are not NULL.
     fn update_array(
         &mut self,
         groups: &[u32],
         array: &ArrayRef,
-        place: impl Fn(usize) -> Option<usize>,
+        validity: Option<&NullBuffer>,
+        place: impl Fn(usize) -> usize,
     ) -> Result<(), QueryError> {
-        let places = groups.iter().enumerate().filter_map(|(row, group)| {
-            let place = place(row)?;
-            (place < array.len() && array.is_valid(place)).then_some((*group, place))
-        });
-        match &self.best {
-            Best::Int(_) => {
+        let flip = self.flip;
+        match &mut self.best {
+            Best::Int(best) => {
                 let ints = to_ints(array)?;
-                places.for_each(|(group, place)| self.offer_int(group, ints.value(place)));
+                best.update(groups, validity, |row| ints.value(place(row)) ^ flip);
             }
-            Best::Float(_) => {
+            Best::Float(best, _) => {
                 let floats = to_floats(array)?;
-                places.for_each(|(group, place)| self.offer_float(group, floats.value(place)));
+                best.update(groups, validity, |row| float_key(floats.value(place(row))) ^ flip);
             }
-            Best::Text(_) => {
+            Best::Text(best) => {
                 let texts = to_texts(array)?;
-                places.for_each(|(group, place)| self.offer_text(group, texts.value(place)));
+                for_each_valid(groups.len(), validity, |row| {
+                    offer_text(&mut best[groups[row] as usize], texts.value(place(row)), flip);
+                });
             }
         }
         Ok(())
     }
 
-    pub(crate) fn merge(&mut self, other: &Extremes, to: &[u32]) -> Result<(), QueryError> {
-        let array = other.to_array()?;
-        self.update_array(to, &array, Some)
+    /// Adds some groups of another, which is settled: its group `groups.start + i` is our group `to[i]`.
+    pub(crate) fn merge(
+        &mut self,
+        other: &Extremes,
+        groups: Range<usize>,
+        to: &[u32],
+    ) -> Result<(), QueryError> {
+        if self.flip != other.flip || self.data_type != other.data_type {
+            return Err(QueryError::Mismatch("extremes of different aggregates".to_owned()));
+        }
+        match (&mut self.best, &other.best) {
+            (Best::Int(ours), Best::Int(theirs)) | (Best::Float(ours, _), Best::Float(theirs, _)) => {
+                for (index, group) in groups.zip(to) {
+                    if theirs.seen[index] {
+                        ours.offer(*group as usize, theirs.keys[index]);
+                    }
+                }
+            }
+            (Best::Text(ours), Best::Text(theirs)) => {
+                for (theirs, group) in theirs[groups].iter().zip(to) {
+                    if let Some(text) = theirs {
+                        offer_text(&mut ours[*group as usize], text, self.flip);
+                    }
+                }
+            }
+            // One data type has one form.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The groups of another, which is settled, after ours.
+    pub(crate) fn append(&mut self, other: Extremes) {
+        self.settle();
+        match (&mut self.best, other.best) {
+            (Best::Int(ours), Best::Int(theirs)) | (Best::Float(ours, _), Best::Float(theirs, _)) => {
+                ours.append(theirs);
+            }
+            (Best::Text(ours), Best::Text(mut theirs)) => ours.append(&mut theirs),
+            // One data type has one form.
+            _ => {}
+        }
+    }
+
+    /// These groups of settled ones.
+    pub(crate) fn take(&self, groups: &[u32]) -> Extremes {
+        let best = match &self.best {
+            Best::Int(best) => Best::Int(best.take(groups)),
+            Best::Float(best, scaled) => {
+                let scaled = scaled.as_ref().map(|(digits, scaled)| (*digits, scaled.take(groups)));
+                Best::Float(best.take(groups), scaled)
+            }
+            Best::Text(best) => Best::Text(take(best, groups)),
+        };
+        Extremes { flip: self.flip, data_type: self.data_type.clone(), best, pairs: Pairs::default() }
     }
 
     pub(crate) fn to_array(&self) -> Result<ArrayRef, QueryError> {
+        let cannot = |error: arrow::error::ArrowError| QueryError::Mismatch(error.to_string());
+        if let Best::Float(_, Some(_)) = self.best {
+            let mut settled = self.clone();
+            settled.settle();
+            return settled.to_array();
+        }
         match &self.best {
-            Best::Int(best) => from_ints(Int64Array::from(best.clone()), &self.data_type),
-            Best::Float(best) => {
-                let floats = Float64Array::from(best.clone());
-                cast(&floats, &self.data_type).map_err(|error| QueryError::Mismatch(error.to_string()))
+            Best::Int(best) => {
+                let ints: ScalarBuffer<i64> = best.keys.iter().map(|key| key ^ self.flip).collect();
+                from_ints(Int64Array::new(ints, nulls(&best.seen)), &self.data_type)
+            }
+            Best::Float(best, _) => {
+                let floats: ScalarBuffer<f64> =
+                    best.keys.iter().map(|key| key_float(key ^ self.flip)).collect();
+                cast(&Float64Array::new(floats, nulls(&best.seen)), &self.data_type).map_err(cannot)
             }
             Best::Text(best) => {
                 let texts: StringArray = best.iter().map(|text| text.as_deref()).collect();
-                cast(&texts, &self.data_type).map_err(|error| QueryError::Mismatch(error.to_string()))
+                cast(&texts, &self.data_type).map_err(cannot)
             }
         }
     }
@@ -167,141 +333,39 @@ impl Extremes {
         let array = expect(arrays, 0, &data_type)?;
         empty.resize(array.len());
         let to: Vec<u32> = (0..array.len() as u32).collect();
-        empty.update_array(&to, array, Some)?;
+        empty.update_array(&to, array, array.logical_nulls().as_ref(), |row| row)?;
         Ok(empty)
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
-        match &self.best {
-            Best::Int(best) => best.capacity() * 16,
-            Best::Float(best) => best.capacity() * 16,
+        let best = match &self.best {
+            Best::Int(best) => best.memory_bytes(),
+            Best::Float(best, scaled) => {
+                best.memory_bytes() + scaled.as_ref().map_or(0, |(_, scaled)| scaled.memory_bytes())
+            }
             Best::Text(best) => best.iter().map(|text| 16 + text.as_ref().map_or(0, |text| text.len())).sum(),
+        };
+        best + self.pairs.memory_bytes()
+    }
+}
+
+impl Best {
+    fn len(&self) -> usize {
+        match self {
+            Best::Int(best) | Best::Float(best, _) => best.keys.len(),
+            Best::Text(best) => best.len(),
         }
     }
 }
 
-/// The value with the earliest or latest time.
-#[derive(Debug, Clone)]
-pub(crate) struct FirstLast {
-    /// The order that the time of a better value has to a worse one's.
-    better: Ordering,
-    ignore_nulls: bool,
-    data_type: DataType,
-    kind: Kind,
-    /// Time and value a group, `None` before the first.
-    best: Vec<Option<(i64, Value)>>,
+fn nulls(seen: &[bool]) -> Option<NullBuffer> {
+    let nulls = NullBuffer::from(seen);
+    (nulls.null_count() > 0).then_some(nulls)
 }
 
-impl FirstLast {
-    pub(crate) fn new(
-        function: &str,
-        better: Ordering,
-        ignore_nulls: bool,
-        data_type: &DataType,
-    ) -> Result<FirstLast, QueryError> {
-        let kind = kind_for(function, data_type)?;
-        Ok(FirstLast { better, ignore_nulls, data_type: data_type.clone(), kind, best: Vec::new() })
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.best.len()
-    }
-
-    pub(crate) fn resize(&mut self, group_count: usize) {
-        self.best.resize(group_count, None);
-    }
-
-    fn offer(&mut self, group: u32, time: i64, value: impl FnOnce() -> Value) {
-        let known = &mut self.best[group as usize];
-        let wins = match known {
-            None => true,
-            Some((known_time, _)) if time != *known_time => time.cmp(known_time) == self.better,
-            // Equal times: the smaller value wins, so that the order of merging does not matter.
-            Some((_, known_value)) => {
-                let value = value();
-                if compare(&value, known_value) == Ordering::Less {
-                    *known_value = value;
-                }
-                return;
-            }
-        };
-        if wins {
-            *known = Some((time, value()));
-        }
-    }
-
-    pub(crate) fn update(&mut self, groups: &[u32], input: &Input<'_>) {
-        let kind = self.kind;
-        for (row, group) in groups.iter().enumerate() {
-            let Some(time) = input.times.get(row).copied() else { continue };
-            let valid = input.validity.is_none_or(|validity| validity.is_valid(row));
-            let value = || match input.values {
-                _ if !valid => Value::Null,
-                Values::None => Value::Null,
-                Values::Int(values) => Value::Int(values[row]),
-                Values::Float(values) => Value::Float(values[row]),
-                Values::Codes(codes, distinct) if (codes[row] as usize) < distinct.len() => {
-                    value_at(distinct, kind, codes[row] as usize)
-                }
-                Values::Codes(..) => Value::Null,
-                Values::Array(array) => value_at(array, kind, row),
-            };
-            if self.ignore_nulls {
-                let value = value();
-                if value != Value::Null {
-                    self.offer(*group, time, || value);
-                }
-            } else {
-                self.offer(*group, time, value);
-            }
-        }
-    }
-
-    pub(crate) fn merge(&mut self, other: &FirstLast, to: &[u32]) {
-        for (group, best) in to.iter().zip(&other.best) {
-            if let Some((time, value)) = best {
-                self.offer(*group, *time, || value.clone());
-            }
-        }
-    }
-
-    pub(crate) fn finish(&self) -> Result<ArrayRef, QueryError> {
-        let values: Vec<Value> = self
-            .best
-            .iter()
-            .map(|best| best.as_ref().map_or(Value::Null, |(_, value)| value.clone()))
-            .collect();
-        values_to_array(&values, &self.data_type)
-    }
-
-    pub(crate) fn array_types(data_type: &DataType) -> Vec<DataType> {
-        vec![DataType::Boolean, DataType::Int64, data_type.clone()]
-    }
-
-    pub(crate) fn to_arrays(&self) -> Result<Vec<ArrayRef>, QueryError> {
-        let seen: Vec<bool> = self.best.iter().map(Option::is_some).collect();
-        let times: Vec<i64> =
-            self.best.iter().map(|best| best.as_ref().map_or(0, |(time, _)| *time)).collect();
-        Ok(vec![flags(&seen), Arc::new(Int64Array::from(times)), self.finish()?])
-    }
-
-    pub(crate) fn from_arrays(mut empty: FirstLast, arrays: &[ArrayRef]) -> Result<FirstLast, QueryError> {
-        let data_type = empty.data_type.clone();
-        let seen = without_nulls(expect(arrays, 0, &DataType::Boolean)?)?.as_boolean();
-        let times = without_nulls(expect(arrays, 1, &DataType::Int64)?)?.as_primitive::<Int64Type>();
-        let values = expect(arrays, 2, &data_type)?;
-        empty.best = (0..seen.len())
-            .map(|group| seen.value(group).then(|| (times.value(group), value_at(values, empty.kind, group))))
-            .collect();
-        Ok(empty)
-    }
-
-    pub(crate) fn memory_bytes(&self) -> usize {
-        let text = |value: &Value| match value {
-            Value::String(text) => text.len(),
-            Value::Strings(texts) => texts.iter().map(|text| text.len() + 24).sum(),
-            _ => 0,
-        };
-        self.best.iter().map(|best| 48 + best.as_ref().map_or(0, |(_, value)| text(value))).sum()
+fn offer_text(known: &mut Option<Box<str>>, text: &str, flip: i64) {
+    let better = if flip == 0 { Ordering::Less } else { Ordering::Greater };
+    if known.as_ref().is_none_or(|known| text.cmp(known) == better) {
+        *known = Some(text.into());
     }
 }

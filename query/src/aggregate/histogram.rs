@@ -1,6 +1,7 @@
 //! Counts per bucket of values.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -8,9 +9,11 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Fields};
 
+use super::counts::round_to_int;
+use super::each::{float_weight, for_each_valid, with_floats};
+use super::exact::take;
 use super::scalars::{expect, without_nulls};
-use super::sums::{float_weight, round_to_int};
-use super::{HistogramBuckets, Input, Values};
+use super::{HistogramBuckets, Input};
 use crate::QueryError;
 
 /// Weights by bucket number, a group.
@@ -84,24 +87,32 @@ impl Histograms {
     }
 
     pub(crate) fn update(&mut self, groups: &[u32], input: &Input<'_>) {
-        if let Values::Float(values) = input.values {
-            for (row, group) in groups.iter().enumerate() {
-                let valid = input.validity.is_none_or(|validity| validity.is_valid(row));
-                if valid && !values[row].is_nan() {
+        with_floats(input.values, |values| {
+            for_each_valid(groups.len(), input.validity, |row| {
+                if !values[row].is_nan() {
                     let bucket = self.bucket(values[row]);
-                    *self.groups[*group as usize].entry(bucket).or_default() +=
+                    *self.groups[groups[row] as usize].entry(bucket).or_default() +=
                         float_weight(input.weights, row);
                 }
-            }
-        }
+            });
+        });
     }
 
-    pub(crate) fn merge(&mut self, other: &Histograms, to: &[u32]) {
-        for (group, counts) in to.iter().zip(&other.groups) {
+    /// Adds some groups of another: its group `groups.start + i` is our group `to[i]`.
+    pub(crate) fn merge(&mut self, other: &Histograms, groups: Range<usize>, to: &[u32]) {
+        for (group, counts) in to.iter().zip(&other.groups[groups]) {
             for (bucket, weight) in counts {
                 *self.groups[*group as usize].entry(*bucket).or_default() += weight;
             }
         }
+    }
+
+    pub(crate) fn append(&mut self, mut other: Histograms) {
+        self.groups.append(&mut other.groups);
+    }
+
+    pub(crate) fn take(&self, groups: &[u32]) -> Histograms {
+        Histograms { buckets: self.buckets.clone(), groups: take(&self.groups, groups) }
     }
 
     pub(crate) fn finish(&self) -> Result<ArrayRef, QueryError> {

@@ -1,23 +1,47 @@
 //! The states of one aggregate over many groups, and the three verbs.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Float64Array, Int64Array};
+use arrow::array::{ArrayRef, AsArray, BinaryArray, Float64Array, Int64Array};
 use arrow::datatypes::DataType;
 
-use super::distinct::{ApproxDistinct, Distinct};
-use super::extremes::{Extremes, FirstLast};
+use super::approx::ApproxDistinct;
+use super::counts::Counts;
+use super::distinct::Distinct;
+use super::each::own_nulls;
+use super::extremes::Extremes;
+use super::first_last::FirstLast;
 use super::histogram::{Histograms, finished_type};
+use super::moments::Moments;
+use super::quantiles::Quantiles;
 use super::scalars::{expect, without_nulls};
-use super::sums::{Counts, Moments, Sums, float_weight};
-use super::{Aggregate, AggregateFunction, Finish, Input, Values};
-use crate::sketch::{HyperLogLog, Sketch};
+use super::sums::Sums;
+use super::{Aggregate, AggregateFunction, Finish, Input};
 use crate::{QueryError, WeightKind};
 
 /// The states of one aggregate over many groups.
+///
+/// Rows may leave them unsettled: with something gathered that is yet to be put in its place. Everything works on them
+/// all the same, but what needs settled states makes a settled copy of others, so settle them once
+/// ([`States::settle`]) before they are read several times.
 #[derive(Debug, Clone)]
-pub struct States(Kinds);
+pub struct States {
+    kinds: Kinds,
+    progress: Progress,
+}
+
+/// How far what was gathered has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Progress {
+    /// Rows were added.
+    Open,
+    /// It can be merged into others.
+    Gathered,
+    /// It can be finished.
+    Settled,
+}
 
 #[derive(Debug, Clone)]
 enum Kinds {
@@ -27,7 +51,7 @@ enum Kinds {
     Moments(Moments),
     Distinct(Distinct),
     ApproxDistinct(ApproxDistinct),
-    Quantiles(Vec<Sketch>),
+    Quantiles(Quantiles),
     Histogram(Histograms),
     FirstLast(FirstLast),
 }
@@ -60,7 +84,7 @@ impl States {
                 Err(QueryError::UnsupportedType { function: name.to_owned(), data_type: other.to_string() })
             }
         };
-        Ok(States(match &aggregate.function {
+        let kinds = match &aggregate.function {
             AggregateFunction::Count => Kinds::Count(Counts::new(weight)),
             AggregateFunction::Sum => Kinds::Sum {
                 sums: Sums::new(aggregate.argument_type()?, weight),
@@ -82,7 +106,7 @@ impl States {
             }
             AggregateFunction::Quantiles => {
                 floats(aggregate.argument_type()?)?;
-                Kinds::Quantiles(Vec::new())
+                Kinds::Quantiles(Quantiles::default())
             }
             AggregateFunction::Histogram(buckets) => {
                 floats(aggregate.argument_type()?)?;
@@ -96,17 +120,18 @@ impl States {
                 let data_type = aggregate.argument_type()?;
                 Kinds::FirstLast(FirstLast::new(name, Ordering::Greater, *ignore_nulls, data_type)?)
             }
-        }))
+        };
+        Ok(States { kinds, progress: Progress::Settled })
     }
 
     /// How many groups.
     pub fn len(&self) -> usize {
-        match &self.0 {
+        match &self.kinds {
             Kinds::Count(counts) | Kinds::Sum { events: counts, .. } => counts.len(),
             Kinds::Extremes(extremes) => extremes.len(),
             Kinds::Moments(moments) => moments.len(),
             Kinds::Distinct(distinct) => distinct.len(),
-            Kinds::ApproxDistinct(distinct) => distinct.sketches.len(),
+            Kinds::ApproxDistinct(distinct) => distinct.len(),
             Kinds::Quantiles(sketches) => sketches.len(),
             Kinds::Histogram(histograms) => histograms.groups.len(),
             Kinds::FirstLast(values) => values.len(),
@@ -120,7 +145,7 @@ impl States {
 
     /// Makes room for this many groups; new ones have seen no rows.
     pub fn resize(&mut self, group_count: usize) {
-        match &mut self.0 {
+        match &mut self.kinds {
             Kinds::Count(counts) => counts.resize(group_count),
             Kinds::Sum { sums, events } => {
                 sums.resize(group_count);
@@ -129,8 +154,8 @@ impl States {
             Kinds::Extremes(extremes) => extremes.resize(group_count),
             Kinds::Moments(moments) => moments.resize(group_count),
             Kinds::Distinct(distinct) => distinct.resize(group_count),
-            Kinds::ApproxDistinct(distinct) => distinct.sketches.resize(group_count, HyperLogLog::default()),
-            Kinds::Quantiles(sketches) => sketches.resize(group_count, Sketch::default()),
+            Kinds::ApproxDistinct(distinct) => distinct.resize(group_count),
+            Kinds::Quantiles(sketches) => sketches.resize(group_count),
             Kinds::Histogram(histograms) => histograms.groups.resize(group_count, Default::default()),
             Kinds::FirstLast(values) => values.resize(group_count),
         }
@@ -141,25 +166,18 @@ impl States {
     /// # Errors
     /// When the values do not have the argument's type.
     pub fn update(&mut self, groups: &[u32], input: &Input<'_>) -> Result<(), QueryError> {
-        match &mut self.0 {
+        self.progress = Progress::Open;
+        match &mut self.kinds {
             Kinds::Count(counts) => counts.update(groups, input.weights, None),
-            Kinds::Sum { sums, events } => {
-                sums.update(groups, input);
-                count_values(events, groups, input);
-            }
+            Kinds::Sum { sums, events } => match own_nulls(input) {
+                None => sums.update(events, groups, input),
+                Some(nulls) => sums.update(events, groups, &Input { validity: Some(&nulls), ..*input }),
+            },
             Kinds::Extremes(extremes) => extremes.update(groups, input)?,
             Kinds::Moments(moments) => moments.update(groups, input),
             Kinds::Distinct(distinct) => distinct.update(groups, input)?,
             Kinds::ApproxDistinct(distinct) => distinct.update(groups, input)?,
-            Kinds::Quantiles(sketches) => {
-                if let Values::Float(values) = input.values {
-                    for (row, group) in groups.iter().enumerate() {
-                        if input.validity.is_none_or(|validity| validity.is_valid(row)) {
-                            sketches[*group as usize].add(values[row], float_weight(input.weights, row));
-                        }
-                    }
-                }
-            }
+            Kinds::Quantiles(sketches) => sketches.update(groups, input),
             Kinds::Histogram(histograms) => histograms.update(groups, input),
             Kinds::FirstLast(values) => values.update(groups, input),
         }
@@ -171,28 +189,126 @@ impl States {
     /// # Errors
     /// When the other states are of another aggregate.
     pub fn merge(&mut self, other: &States, to: &[u32]) -> Result<(), QueryError> {
-        match (&mut self.0, &other.0) {
-            (Kinds::Count(ours), Kinds::Count(theirs)) => ours.merge(theirs, to)?,
+        self.merge_range(other, 0..other.len(), to)
+    }
+
+    /// Adds some groups of the states of another partial: its group `groups.start + i` is our group `to[i]`.
+    ///
+    /// # Errors
+    /// When the other states are of another aggregate.
+    pub fn merge_range(
+        &mut self,
+        other: &States,
+        groups: Range<usize>,
+        to: &[u32],
+    ) -> Result<(), QueryError> {
+        if other.progress == Progress::Open {
+            let mut gathered = other.clone();
+            gathered.gather();
+            return self.merge_range(&gathered, groups, to);
+        }
+        self.progress = self.progress.min(Progress::Gathered);
+        match (&mut self.kinds, &other.kinds) {
+            (Kinds::Count(ours), Kinds::Count(theirs)) => ours.merge(theirs, groups, to)?,
             (Kinds::Sum { sums, events }, Kinds::Sum { sums: their_sums, events: their_events }) => {
-                sums.merge(their_sums, to)?;
-                events.merge(their_events, to)?;
+                sums.merge(their_sums, groups.clone(), to)?;
+                events.merge(their_events, groups, to)?;
             }
-            (Kinds::Extremes(ours), Kinds::Extremes(theirs)) => ours.merge(theirs, to)?,
-            (Kinds::Moments(ours), Kinds::Moments(theirs)) => ours.merge(theirs, to),
-            (Kinds::Distinct(ours), Kinds::Distinct(theirs)) => ours.merge(theirs, to)?,
-            (Kinds::ApproxDistinct(ours), Kinds::ApproxDistinct(theirs)) => {
-                for (group, sketch) in to.iter().zip(&theirs.sketches) {
-                    ours.sketches[*group as usize].merge(sketch);
-                }
-            }
-            (Kinds::Quantiles(ours), Kinds::Quantiles(theirs)) => {
-                to.iter().zip(theirs).for_each(|(group, sketch)| ours[*group as usize].merge(sketch));
-            }
-            (Kinds::Histogram(ours), Kinds::Histogram(theirs)) => ours.merge(theirs, to),
-            (Kinds::FirstLast(ours), Kinds::FirstLast(theirs)) => ours.merge(theirs, to),
+            (Kinds::Extremes(ours), Kinds::Extremes(theirs)) => ours.merge(theirs, groups, to)?,
+            (Kinds::Moments(ours), Kinds::Moments(theirs)) => ours.merge(theirs, groups, to),
+            (Kinds::Distinct(ours), Kinds::Distinct(theirs)) => ours.merge(theirs, groups, to)?,
+            (Kinds::ApproxDistinct(ours), Kinds::ApproxDistinct(theirs)) => ours.merge(theirs, groups, to),
+            (Kinds::Quantiles(ours), Kinds::Quantiles(theirs)) => ours.merge(theirs, groups, to),
+            (Kinds::Histogram(ours), Kinds::Histogram(theirs)) => ours.merge(theirs, groups, to),
+            (Kinds::FirstLast(ours), Kinds::FirstLast(theirs)) => ours.merge(theirs, groups, to),
             _ => return Err(QueryError::Mismatch("states of different aggregates".to_owned())),
         }
         Ok(())
+    }
+
+    /// Puts the groups of another partial after ours; no group is in both.
+    ///
+    /// # Errors
+    /// When the other states are of another aggregate.
+    pub fn append(&mut self, mut other: States) -> Result<(), QueryError> {
+        self.gather();
+        other.gather();
+        self.progress = self.progress.min(other.progress);
+        match (&mut self.kinds, other.kinds) {
+            (Kinds::Count(ours), Kinds::Count(theirs)) => ours.append(theirs)?,
+            (Kinds::Sum { sums, events }, Kinds::Sum { sums: their_sums, events: their_events }) => {
+                sums.append(their_sums)?;
+                events.append(their_events)?;
+            }
+            (Kinds::Extremes(ours), Kinds::Extremes(theirs)) => ours.append(theirs),
+            (Kinds::Moments(ours), Kinds::Moments(theirs)) => ours.append(theirs),
+            (Kinds::Distinct(ours), Kinds::Distinct(theirs)) => ours.append(theirs)?,
+            (Kinds::ApproxDistinct(ours), Kinds::ApproxDistinct(theirs)) => ours.append(theirs),
+            (Kinds::Quantiles(ours), Kinds::Quantiles(theirs)) => ours.append(theirs),
+            (Kinds::Histogram(ours), Kinds::Histogram(theirs)) => ours.append(theirs),
+            (Kinds::FirstLast(ours), Kinds::FirstLast(theirs)) => ours.append(theirs),
+            _ => return Err(QueryError::Mismatch("states of different aggregates".to_owned())),
+        }
+        Ok(())
+    }
+
+    /// The states of these groups, in this order; a group may be named several times.
+    #[must_use]
+    pub fn take(&self, groups: &[u32]) -> States {
+        self.unless_settled().as_ref().unwrap_or(self).take_gathered(groups)
+    }
+
+    /// As [`States::take`], of states that are at least gathered.
+    pub(crate) fn take_gathered(&self, groups: &[u32]) -> States {
+        let kinds = match &self.kinds {
+            Kinds::Count(counts) => Kinds::Count(counts.take(groups)),
+            Kinds::Sum { sums, events } => {
+                Kinds::Sum { sums: sums.take(groups), events: events.take(groups) }
+            }
+            Kinds::Extremes(extremes) => Kinds::Extremes(extremes.take(groups)),
+            Kinds::Moments(moments) => Kinds::Moments(moments.take(groups)),
+            Kinds::Distinct(distinct) => Kinds::Distinct(distinct.take(groups)),
+            Kinds::ApproxDistinct(distinct) => Kinds::ApproxDistinct(distinct.take(groups)),
+            Kinds::Quantiles(sketches) => Kinds::Quantiles(sketches.take(groups)),
+            Kinds::Histogram(histograms) => Kinds::Histogram(histograms.take(groups)),
+            Kinds::FirstLast(values) => Kinds::FirstLast(values.take(groups)),
+        };
+        States { kinds, progress: self.progress }
+    }
+
+    /// Prepares them to be merged into others.
+    pub(crate) fn gather(&mut self) {
+        if self.progress == Progress::Open {
+            match &mut self.kinds {
+                Kinds::Extremes(extremes) => extremes.settle(),
+                Kinds::Distinct(distinct) => distinct.gather(),
+                _ => {}
+            }
+            self.progress = Progress::Gathered;
+        }
+    }
+
+    /// Puts everything in its place.
+    pub fn settle(&mut self) {
+        if self.progress != Progress::Settled {
+            match &mut self.kinds {
+                Kinds::Extremes(extremes) => extremes.settle(),
+                Kinds::Distinct(distinct) => distinct.settle(),
+                Kinds::ApproxDistinct(distinct) => distinct.settle(),
+                Kinds::Quantiles(sketches) => sketches.settle(),
+                _ => {}
+            }
+            self.progress = Progress::Settled;
+        }
+    }
+
+    /// A settled copy, when they are not settled.
+    fn unless_settled(&self) -> Option<States> {
+        (self.progress != Progress::Settled).then(|| {
+            let mut settled = self.clone();
+            settled.settle();
+            settled
+        })
     }
 
     /// A column of the answer, one value a group. `data_type` is the argument's type, for `Finish::Sum`.
@@ -201,8 +317,11 @@ impl States {
     /// [`QueryError::Overflow`] when a count or an int sum leaves 64 bits; [`QueryError::Mismatch`] when the state
     /// cannot be finished this way.
     pub fn finish(&self, finish: &Finish, data_type: &DataType) -> Result<ArrayRef, QueryError> {
+        if let Some(settled) = self.unless_settled() {
+            return settled.finish(finish, data_type);
+        }
         let groups = 0..self.len();
-        match (&self.0, finish) {
+        match (&self.kinds, finish) {
             (Kinds::Count(counts) | Kinds::Sum { events: counts, .. }, Finish::Count) => counts.finish(),
             (Kinds::Sum { sums, events }, Finish::Sum) if data_type == &DataType::Int64 => {
                 let sum = |group| (events.float(group) > 0.0).then(|| sums.int(group)).transpose();
@@ -229,14 +348,8 @@ impl States {
             (Kinds::Distinct(distinct), Finish::DistinctCount) => {
                 Ok(Arc::new(Int64Array::from(distinct.counts())))
             }
-            (Kinds::ApproxDistinct(distinct), Finish::DistinctCount) => {
-                let estimates = distinct.sketches.iter().map(|sketch| sketch.estimate() as i64);
-                Ok(Arc::new(Int64Array::from_iter_values(estimates)))
-            }
-            (Kinds::Quantiles(sketches), Finish::Quantile(fraction)) => {
-                let quantiles = sketches.iter().map(|sketch| sketch.quantile(*fraction));
-                Ok(Arc::new(quantiles.collect::<Float64Array>()))
-            }
+            (Kinds::ApproxDistinct(distinct), Finish::DistinctCount) => Ok(distinct.finish()),
+            (Kinds::Quantiles(sketches), Finish::Quantile(fraction)) => Ok(sketches.finish(*fraction)),
             (Kinds::Histogram(histograms), Finish::Histogram) => histograms.finish(),
             _ => Err(QueryError::Mismatch(format!("this state cannot be finished as {finish:?}"))),
         }
@@ -274,7 +387,10 @@ impl States {
     /// # Errors
     /// When a value cannot be given the argument's type, which is a fault of ours.
     pub fn to_arrays(&self) -> Result<Vec<ArrayRef>, QueryError> {
-        Ok(match &self.0 {
+        if let Some(settled) = self.unless_settled() {
+            return settled.to_arrays();
+        }
+        Ok(match &self.kinds {
             Kinds::Count(counts) => vec![counts.to_array()],
             Kinds::Sum { sums, events } => {
                 let mut arrays = vec![events.to_array()];
@@ -283,14 +399,9 @@ impl States {
             }
             Kinds::Extremes(extremes) => vec![extremes.to_array()?],
             Kinds::Moments(moments) => moments.to_arrays(),
-            Kinds::Distinct(distinct) => vec![distinct.to_array()],
-            Kinds::ApproxDistinct(distinct) => {
-                let bytes = distinct.sketches.iter().map(HyperLogLog::to_bytes);
-                vec![Arc::new(BinaryArray::from_iter_values(bytes))]
-            }
-            Kinds::Quantiles(sketches) => {
-                vec![Arc::new(BinaryArray::from_iter_values(sketches.iter().map(Sketch::to_bytes)))]
-            }
+            Kinds::Distinct(distinct) => vec![distinct.to_array()?],
+            Kinds::ApproxDistinct(distinct) => vec![distinct.to_array()],
+            Kinds::Quantiles(sketches) => vec![sketches.to_array()],
             Kinds::Histogram(histograms) => vec![histograms.to_array()],
             Kinds::FirstLast(values) => values.to_arrays()?,
         })
@@ -318,7 +429,7 @@ impl States {
         let blobs = || -> Result<&BinaryArray, QueryError> {
             Ok(without_nulls(expect(arrays, 0, &DataType::Binary)?)?.as_binary::<i32>())
         };
-        Ok(States(match empty.0 {
+        let kinds = match empty.kinds {
             Kinds::Count(_) => Kinds::Count(Counts::from_array(weight, arrays, 0)?),
             Kinds::Sum { .. } => Kinds::Sum {
                 events: Counts::from_array(weight, arrays, 0)?,
@@ -327,31 +438,26 @@ impl States {
             Kinds::Extremes(empty) => Kinds::Extremes(Extremes::from_arrays(empty, arrays)?),
             Kinds::Moments(_) => Kinds::Moments(Moments::from_arrays(arrays)?),
             Kinds::Distinct(_) => Kinds::Distinct(Distinct::from_arrays(aggregate.argument_type()?, arrays)?),
-            Kinds::ApproxDistinct(mut empty) => {
-                empty.sketches =
-                    blobs()?.iter().flatten().map(HyperLogLog::from_bytes).collect::<Result<_, _>>()?;
-                Kinds::ApproxDistinct(empty)
+            Kinds::ApproxDistinct(empty) => {
+                Kinds::ApproxDistinct(ApproxDistinct::from_array(empty, blobs()?)?)
             }
-            Kinds::Quantiles(_) => {
-                Kinds::Quantiles(blobs()?.iter().flatten().map(Sketch::from_bytes).collect::<Result<_, _>>()?)
-            }
+            Kinds::Quantiles(_) => Kinds::Quantiles(Quantiles::from_array(blobs()?)?),
             Kinds::Histogram(empty) => Kinds::Histogram(Histograms::from_arrays(empty, arrays)?),
             Kinds::FirstLast(empty) => Kinds::FirstLast(FirstLast::from_arrays(empty, arrays)?),
-        }))
+        };
+        Ok(States { kinds, progress: Progress::Settled })
     }
 
     /// Bytes in use.
     pub fn memory_bytes(&self) -> usize {
-        match &self.0 {
+        match &self.kinds {
             Kinds::Count(counts) => counts.memory_bytes(),
             Kinds::Sum { sums, events } => sums.memory_bytes() + events.memory_bytes(),
             Kinds::Extremes(extremes) => extremes.memory_bytes(),
             Kinds::Moments(moments) => moments.memory_bytes(),
             Kinds::Distinct(distinct) => distinct.memory_bytes(),
-            Kinds::ApproxDistinct(distinct) => {
-                distinct.sketches.iter().map(|sketch| 32 + sketch.memory_bytes()).sum()
-            }
-            Kinds::Quantiles(sketches) => sketches.iter().map(|sketch| 96 + sketch.memory_bytes()).sum(),
+            Kinds::ApproxDistinct(distinct) => distinct.memory_bytes(),
+            Kinds::Quantiles(sketches) => sketches.memory_bytes(),
             Kinds::Histogram(histograms) => histograms.memory_bytes(),
             Kinds::FirstLast(values) => values.memory_bytes(),
         }
@@ -372,26 +478,5 @@ impl Finish {
             Finish::Value => argument.clone(),
             Finish::Histogram => finished_type(),
         }
-    }
-}
-
-/// Counts the rows whose argument is there.
-fn count_values(events: &mut Counts, groups: &[u32], input: &Input<'_>) {
-    let valid = |row: usize| input.validity.is_none_or(|validity| validity.is_valid(row));
-    match input.values {
-        Values::Codes(codes, distinct) => {
-            let there = |row: usize| {
-                let code = codes[row] as usize;
-                valid(row) && code < distinct.len() && distinct.is_valid(code)
-            };
-            events.update(groups, input.weights, Some(&there));
-        }
-        Values::Array(array) if array.logical_null_count() > 0 => {
-            let nulls = array.logical_nulls();
-            let there = |row: usize| valid(row) && nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
-            events.update(groups, input.weights, Some(&there));
-        }
-        _ if input.validity.is_some() => events.update(groups, input.weights, Some(&valid)),
-        _ => events.update(groups, input.weights, None),
     }
 }

@@ -1,239 +1,28 @@
-//! Counts, sums and moments: states that add up.
+//! Sums of weight × value.
+//!
+//! Ints are summed exactly ([`ExactSums`]), and so are the ints of [`Values::Scaled`]: what they stand for is rounded
+//! once, when the sum is merged or finished.
+//!
+//! Floats are added plainly, 65,536 rows at most; then, and whenever states merge, what came together is added to a
+//! compensated sum (Neumaier). The relative error, measured against the sum of the magnitudes of all terms, is
+//! therefore below 65,536 × 2⁻⁵³ < 1e-11, however many rows there are.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Decimal128Array, Float64Array, Int64Array};
-use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type};
+use arrow::array::{ArrayRef, AsArray, Float64Array};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{DataType, Decimal128Type, Float64Type};
 
+use super::counts::{Counts, add_ints, round_to_int};
+use super::each::{for_each_valid, int_weight, magnitude, power_of_ten, scaled_floats, weight_magnitude};
+use super::exact::{ExactSums, WIDE, take};
 use super::scalars::{expect, without_nulls};
 use super::{Input, Values, Weights};
 use crate::{QueryError, WeightKind};
 
-/// The wire type of 128-bit integers.
-const WIDE: DataType = DataType::Decimal128(38, 0);
-
-/// Events per group, in the narrowest form that is exact.
-#[derive(Debug, Clone)]
-pub(crate) enum Counts {
-    /// Rows: no weights.
-    Rows(Vec<i64>),
-    /// Sums of int weights.
-    Ints(Vec<i128>),
-    /// Sums of float weights.
-    Floats(Vec<f64>),
-}
-
-impl Counts {
-    pub(crate) fn new(weight: WeightKind) -> Counts {
-        match weight {
-            WeightKind::One => Counts::Rows(Vec::new()),
-            WeightKind::Int => Counts::Ints(Vec::new()),
-            WeightKind::Float => Counts::Floats(Vec::new()),
-        }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Counts::Rows(counts) => counts.len(),
-            Counts::Ints(counts) => counts.len(),
-            Counts::Floats(counts) => counts.len(),
-        }
-    }
-
-    pub(crate) fn resize(&mut self, group_count: usize) {
-        match self {
-            Counts::Rows(counts) => counts.resize(group_count, 0),
-            Counts::Ints(counts) => counts.resize(group_count, 0),
-            Counts::Floats(counts) => counts.resize(group_count, 0.0),
-        }
-    }
-
-    /// Adds the weights of the rows for which `counts` is true.
-    pub(crate) fn update(
-        &mut self,
-        groups: &[u32],
-        weights: Weights<'_>,
-        counts: Option<&dyn Fn(usize) -> bool>,
-    ) {
-        let valid = |row: usize| counts.is_none_or(|counts| counts(row));
-        match (self, weights) {
-            (Counts::Rows(sums), _) => match counts {
-                None if sums.len() == 1 => sums[0] += groups.len() as i64,
-                None => groups.iter().for_each(|group| sums[*group as usize] += 1),
-                Some(_) => {
-                    for (row, group) in groups.iter().enumerate() {
-                        sums[*group as usize] += i64::from(valid(row));
-                    }
-                }
-            },
-            (Counts::Ints(sums), weights) => {
-                let safe = largest_weight(weights).saturating_mul(groups.len() as u64) < NARROW_MAX;
-                match counts {
-                    None => add_ints(sums, groups, safe, |row| int_weight(weights, row)),
-                    Some(_) => {
-                        add_ints(
-                            sums,
-                            groups,
-                            safe,
-                            |row| if valid(row) { int_weight(weights, row) } else { 0 },
-                        );
-                    }
-                }
-            }
-            (Counts::Floats(sums), weights) => {
-                for (row, group) in groups.iter().enumerate().filter(|(row, _)| valid(*row)) {
-                    sums[*group as usize] += float_weight(weights, row);
-                }
-            }
-        }
-    }
-
-    pub(crate) fn merge(&mut self, other: &Counts, to: &[u32]) -> Result<(), QueryError> {
-        match (self, other) {
-            (Counts::Rows(ours), Counts::Rows(theirs)) => {
-                for (group, count) in to.iter().zip(theirs) {
-                    let sum = &mut ours[*group as usize];
-                    *sum = sum.saturating_add(*count);
-                }
-            }
-            (Counts::Ints(ours), Counts::Ints(theirs)) => {
-                to.iter().zip(theirs).for_each(|(group, count)| {
-                    let sum = &mut ours[*group as usize];
-                    *sum = sum.saturating_add(*count);
-                });
-            }
-            (Counts::Floats(ours), Counts::Floats(theirs)) => {
-                to.iter().zip(theirs).for_each(|(group, count)| ours[*group as usize] += count);
-            }
-            _ => return Err(QueryError::Mismatch("counts of different weights".to_owned())),
-        }
-        Ok(())
-    }
-
-    pub(crate) fn float(&self, group: usize) -> f64 {
-        match self {
-            Counts::Rows(counts) => counts[group] as f64,
-            Counts::Ints(counts) => counts[group] as f64,
-            Counts::Floats(counts) => counts[group],
-        }
-    }
-
-    /// Whole events.
-    pub(crate) fn finish(&self) -> Result<ArrayRef, QueryError> {
-        let counts: Vec<i64> = match self {
-            Counts::Rows(counts) => counts.clone(),
-            Counts::Ints(counts) => counts
-                .iter()
-                .map(|count| i64::try_from(*count).map_err(|_| QueryError::Overflow))
-                .collect::<Result<_, _>>()?,
-            Counts::Floats(counts) => {
-                counts.iter().map(|count| round_to_int(*count)).collect::<Result<_, _>>()?
-            }
-        };
-        Ok(Arc::new(Int64Array::from(counts)))
-    }
-
-    pub(crate) fn array_type(weight: WeightKind) -> DataType {
-        match weight {
-            WeightKind::One => DataType::Int64,
-            WeightKind::Int => WIDE,
-            WeightKind::Float => DataType::Float64,
-        }
-    }
-
-    pub(crate) fn to_array(&self) -> ArrayRef {
-        match self {
-            Counts::Rows(counts) => Arc::new(Int64Array::from(counts.clone())),
-            Counts::Ints(counts) => wide_array(counts),
-            Counts::Floats(counts) => Arc::new(Float64Array::from(counts.clone())),
-        }
-    }
-
-    pub(crate) fn from_array(
-        weight: WeightKind,
-        arrays: &[ArrayRef],
-        index: usize,
-    ) -> Result<Counts, QueryError> {
-        let array = without_nulls(expect(arrays, index, &Counts::array_type(weight))?)?;
-        Ok(match weight {
-            WeightKind::One => Counts::Rows(array.as_primitive::<Int64Type>().values().to_vec()),
-            WeightKind::Int => Counts::Ints(array.as_primitive::<Decimal128Type>().values().to_vec()),
-            WeightKind::Float => Counts::Floats(array.as_primitive::<Float64Type>().values().to_vec()),
-        })
-    }
-
-    pub(crate) fn memory_bytes(&self) -> usize {
-        match self {
-            Counts::Rows(counts) => counts.capacity() * 8,
-            Counts::Ints(counts) => counts.capacity() * 16,
-            Counts::Floats(counts) => counts.capacity() * 8,
-        }
-    }
-}
-
-fn wide_array(values: &[i128]) -> ArrayRef {
-    Arc::new(Decimal128Array::from(values.to_vec()).with_data_type(WIDE))
-}
-
-/// A float as the nearest int, or an overflow.
-pub(crate) fn round_to_int(value: f64) -> Result<i64, QueryError> {
-    let rounded = value.round();
-    if rounded >= -(2f64.powi(63)) && rounded < 2f64.powi(63) {
-        Ok(rounded as i64)
-    } else {
-        Err(QueryError::Overflow)
-    }
-}
-
-#[inline]
-fn int_weight(weights: Weights<'_>, row: usize) -> i64 {
-    match weights {
-        Weights::One => 1,
-        Weights::Int(weights) => weights[row],
-        Weights::Float(weights) => weights[row] as i64,
-    }
-}
-
-#[inline]
-pub(crate) fn float_weight(weights: Weights<'_>, row: usize) -> f64 {
-    match weights {
-        Weights::One => 1.0,
-        Weights::Int(weights) => weights[row] as f64,
-        Weights::Float(weights) => weights[row],
-    }
-}
-
-/// Sums of one call whose magnitude is below this are exact in 64 bits.
-const NARROW_MAX: u64 = i64::MAX as u64;
-
-/// The largest int weight of a run.
-fn largest_weight(weights: Weights<'_>) -> u64 {
-    match weights {
-        Weights::One => 1,
-        Weights::Int(weights) => weights.iter().fold(0, |largest, weight| weight.unsigned_abs().max(largest)),
-        Weights::Float(_) => u64::MAX,
-    }
-}
-
-/// Adds a term of each row to the sum of its group. When the caller has shown that the sums of all terms stay below
-/// [`NARROW_MAX`], they are added in 64 bits first: adding 128 bits in memory for every row is several times slower.
-fn add_ints(sums: &mut [i128], groups: &[u32], narrow: bool, term: impl Fn(usize) -> i64) {
-    if narrow && sums.len() == 1 {
-        let sum: i64 = (0..groups.len()).map(term).sum();
-        sums[0] += i128::from(sum);
-    } else if narrow && sums.len() <= groups.len() {
-        let mut narrow_sums = vec![0i64; sums.len()];
-        for (row, group) in groups.iter().enumerate() {
-            narrow_sums[*group as usize] += term(row);
-        }
-        sums.iter_mut().zip(narrow_sums).for_each(|(sum, narrow)| *sum += i128::from(narrow));
-    } else {
-        for (row, group) in groups.iter().enumerate() {
-            let sum = &mut sums[*group as usize];
-            *sum = sum.saturating_add(i128::from(term(row)));
-        }
-    }
-}
+/// So many floats are added to one another at most before they join the compensated sum.
+const PLAIN_ROWS_MAX: usize = 65_536;
 
 /// Sums of weight × value.
 #[derive(Debug, Clone)]
@@ -241,9 +30,23 @@ pub(crate) enum Sums {
     /// The argument is no number: only weights are summed.
     Nothing,
     /// Exact.
-    Ints(Vec<i128>),
-    /// The sum and what rounding left out of it (Neumaier's compensated sum).
-    Floats(Vec<f64>, Vec<f64>),
+    Ints(ExactSums),
+    /// With rounding; see the module.
+    Floats(FloatSums),
+}
+
+/// The sum of a group is all of these together. Vectors are empty while they are all zero.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FloatSums {
+    len: usize,
+    /// Sums of the last `plain_rows` rows.
+    plain: Vec<f64>,
+    plain_rows: usize,
+    /// Exact sums of scaled ints with this many digits.
+    scaled: Option<(u8, ExactSums)>,
+    sum: Vec<f64>,
+    /// What rounding left out of `sum`.
+    lost: Vec<f64>,
 }
 
 #[inline]
@@ -255,11 +58,111 @@ fn add_compensated(sum: &mut f64, lost: &mut f64, value: f64) {
     *sum = total;
 }
 
+impl FloatSums {
+    fn resize(&mut self, group_count: usize) {
+        self.len = group_count;
+        for sums in [&mut self.plain, &mut self.sum, &mut self.lost] {
+            if !sums.is_empty() {
+                sums.resize(group_count, 0.0);
+            }
+        }
+        if let Some((_, scaled)) = &mut self.scaled {
+            scaled.resize(group_count);
+        }
+    }
+
+    /// Sums to which this many rows are added plainly.
+    fn plain(&mut self, rows: usize) -> &mut [f64] {
+        if self.plain_rows + rows > PLAIN_ROWS_MAX {
+            self.fold();
+        }
+        self.plain_rows += rows;
+        self.plain.resize(self.len, 0.0);
+        &mut self.plain
+    }
+
+    /// Exact sums of ints with so many digits.
+    fn scaled(&mut self, digits: u8) -> &mut ExactSums {
+        if self.scaled.as_ref().is_some_and(|(known, _)| *known != digits) {
+            self.fold();
+        }
+        let len = self.len;
+        let (_, sums) = self.scaled.get_or_insert_with(|| {
+            let mut sums = ExactSums::default();
+            sums.resize(len);
+            (digits, sums)
+        });
+        sums
+    }
+
+    /// Moves everything into the compensated sums.
+    fn fold(&mut self) {
+        let (plain, scaled) = (std::mem::take(&mut self.plain), self.scaled.take());
+        self.plain_rows = 0;
+        self.sum.resize(self.len, 0.0);
+        self.lost.resize(self.len, 0.0);
+        for (group, (sum, lost)) in self.sum.iter_mut().zip(&mut self.lost).enumerate() {
+            if let Some(value) = plain.get(group) {
+                add_compensated(sum, lost, *value);
+            }
+            if let Some((digits, sums)) = &scaled {
+                add_compensated(sum, lost, sums.float(group) / power_of_ten(*digits));
+            }
+        }
+    }
+
+    /// The sum of a group and what rounding left out of it.
+    #[inline]
+    fn parts(&self, group: usize) -> (f64, f64) {
+        let (mut sum, mut lost) = match self.sum.get(group) {
+            Some(sum) => (*sum, self.lost[group]),
+            None => (0.0, 0.0),
+        };
+        if let Some(plain) = self.plain.get(group) {
+            add_compensated(&mut sum, &mut lost, *plain);
+        }
+        if let Some((digits, scaled)) = &self.scaled {
+            add_compensated(&mut sum, &mut lost, scaled.float(group) / power_of_ten(*digits));
+        }
+        (sum, lost)
+    }
+
+    fn merge(&mut self, other: &FloatSums, groups: Range<usize>, to: &[u32]) {
+        self.sum.resize(self.len, 0.0);
+        self.lost.resize(self.len, 0.0);
+        for (index, group) in groups.zip(to) {
+            let group = *group as usize;
+            let (sum, lost) = other.parts(index);
+            add_compensated(&mut self.sum[group], &mut self.lost[group], sum);
+            self.lost[group] += lost;
+        }
+    }
+
+    fn take(&self, groups: &[u32]) -> FloatSums {
+        FloatSums {
+            len: groups.len(),
+            plain: take(&self.plain, groups),
+            plain_rows: self.plain_rows,
+            scaled: self.scaled.as_ref().map(|(digits, sums)| (*digits, sums.take(groups))),
+            sum: take(&self.sum, groups),
+            lost: take(&self.lost, groups),
+        }
+    }
+
+    fn append(&mut self, mut other: FloatSums) {
+        self.fold();
+        other.fold();
+        self.len += other.len;
+        self.sum.append(&mut other.sum);
+        self.lost.append(&mut other.lost);
+    }
+}
+
 impl Sums {
     pub(crate) fn new(data_type: &DataType, weight: WeightKind) -> Sums {
         match (data_type, weight) {
-            (DataType::Int64, WeightKind::One | WeightKind::Int) => Sums::Ints(Vec::new()),
-            (DataType::Int64 | DataType::Float64, _) => Sums::Floats(Vec::new(), Vec::new()),
+            (DataType::Int64, WeightKind::One | WeightKind::Int) => Sums::Ints(ExactSums::default()),
+            (DataType::Int64 | DataType::Float64, _) => Sums::Floats(FloatSums::default()),
             _ => Sums::Nothing,
         }
     }
@@ -267,91 +170,73 @@ impl Sums {
     pub(crate) fn resize(&mut self, group_count: usize) {
         match self {
             Sums::Nothing => {}
-            Sums::Ints(sums) => sums.resize(group_count, 0),
-            Sums::Floats(sums, lost) => {
-                sums.resize(group_count, 0.0);
-                lost.resize(group_count, 0.0);
-            }
+            Sums::Ints(sums) => sums.resize(group_count),
+            Sums::Floats(sums) => sums.resize(group_count),
         }
     }
 
-    pub(crate) fn update(&mut self, groups: &[u32], input: &Input<'_>) {
-        let valid = |row: usize| input.validity.is_none_or(|validity| validity.is_valid(row));
-        match (self, input.values, input.weights) {
-            (Sums::Ints(sums), Values::Int(values), weights) => {
-                let largest = values.iter().fold(0, |largest, value| value.unsigned_abs().max(largest));
-                let rows = groups.len() as u64;
-                if largest.saturating_mul(largest_weight(weights)).saturating_mul(rows) < NARROW_MAX {
-                    let product = |row: usize| values[row].wrapping_mul(int_weight(weights, row));
-                    match input.validity {
-                        None => add_ints(sums, groups, true, product),
-                        Some(_) => {
-                            add_ints(sums, groups, true, |row| if valid(row) { product(row) } else { 0 })
-                        }
-                    }
-                } else {
-                    for (row, group) in groups.iter().enumerate().filter(|(row, _)| valid(*row)) {
-                        let product = i128::from(values[row]) * i128::from(int_weight(weights, row));
-                        let sum = &mut sums[*group as usize];
-                        *sum = sum.saturating_add(product);
-                    }
-                }
-            }
-            (Sums::Floats(sums, lost), Values::Int(values), weights) => {
-                for (row, group) in groups.iter().enumerate().filter(|(row, _)| valid(*row)) {
-                    let group = *group as usize;
-                    let product = values[row] as f64 * float_weight(weights, row);
-                    add_compensated(&mut sums[group], &mut lost[group], product);
-                }
-            }
-            (Sums::Floats(sums, lost), Values::Float(values), weights) => {
-                for (row, group) in groups.iter().enumerate().filter(|(row, _)| valid(*row)) {
-                    let group = *group as usize;
-                    add_compensated(
-                        &mut sums[group],
-                        &mut lost[group],
-                        values[row] * float_weight(weights, row),
-                    );
-                }
-            }
-            _ => {}
+    /// Adds rows to sums and their weights to events, in one pass where both are common.
+    pub(crate) fn update(&mut self, events: &mut Counts, groups: &[u32], input: &Input<'_>) {
+        match self {
+            Sums::Ints(sums) => match input.values {
+                Values::Int(values) => add_exact(sums, events, groups, values, input),
+                _ => events.update(groups, input.weights, input.validity),
+            },
+            Sums::Floats(sums) => match input.values {
+                Values::Float(values) => add_floats(sums, events, groups, values, input),
+                Values::Int(values) => sums.add_scaled(events, groups, values, 0, input),
+                Values::Scaled(values, digits) => sums.add_scaled(events, groups, values, digits, input),
+                _ => events.update(groups, input.weights, input.validity),
+            },
+            Sums::Nothing => events.update(groups, input.weights, input.validity),
         }
     }
 
-    pub(crate) fn merge(&mut self, other: &Sums, to: &[u32]) -> Result<(), QueryError> {
+    /// Adds the sums of some groups of another: its group `groups.start + i` is our group `to[i]`.
+    pub(crate) fn merge(&mut self, other: &Sums, groups: Range<usize>, to: &[u32]) -> Result<(), QueryError> {
         match (self, other) {
             (Sums::Nothing, Sums::Nothing) => {}
-            (Sums::Ints(ours), Sums::Ints(theirs)) => {
-                for (group, value) in to.iter().zip(theirs) {
-                    let sum = &mut ours[*group as usize];
-                    *sum = sum.saturating_add(*value);
-                }
-            }
-            (Sums::Floats(sums, lost), Sums::Floats(their_sums, their_lost)) => {
-                for (index, group) in to.iter().enumerate() {
-                    let group = *group as usize;
-                    add_compensated(&mut sums[group], &mut lost[group], their_sums[index]);
-                    lost[group] += their_lost[index];
-                }
-            }
+            (Sums::Ints(ours), Sums::Ints(theirs)) => ours.merge(theirs, groups, to),
+            (Sums::Floats(ours), Sums::Floats(theirs)) => ours.merge(theirs, groups, to),
             _ => return Err(QueryError::Mismatch("sums of different types".to_owned())),
         }
         Ok(())
+    }
+
+    pub(crate) fn append(&mut self, other: Sums) -> Result<(), QueryError> {
+        match (self, other) {
+            (Sums::Nothing, Sums::Nothing) => {}
+            (Sums::Ints(ours), Sums::Ints(theirs)) => ours.append(theirs),
+            (Sums::Floats(ours), Sums::Floats(theirs)) => ours.append(theirs),
+            _ => return Err(QueryError::Mismatch("sums of different types".to_owned())),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn take(&self, groups: &[u32]) -> Sums {
+        match self {
+            Sums::Nothing => Sums::Nothing,
+            Sums::Ints(sums) => Sums::Ints(sums.take(groups)),
+            Sums::Floats(sums) => Sums::Floats(sums.take(groups)),
+        }
     }
 
     /// The sum of a group as a float.
     pub(crate) fn float(&self, group: usize) -> f64 {
         match self {
             Sums::Nothing => 0.0,
-            Sums::Ints(sums) => sums[group] as f64,
-            Sums::Floats(sums, lost) => sums[group] + lost[group],
+            Sums::Ints(sums) => sums.float(group),
+            Sums::Floats(sums) => {
+                let (sum, lost) = sums.parts(group);
+                sum + lost
+            }
         }
     }
 
     /// The sum of a group as an int.
     pub(crate) fn int(&self, group: usize) -> Result<i64, QueryError> {
         match self {
-            Sums::Ints(sums) => i64::try_from(sums[group]).map_err(|_| QueryError::Overflow),
+            Sums::Ints(sums) => sums.int(group),
             _ => round_to_int(self.float(group)),
         }
     }
@@ -367,9 +252,10 @@ impl Sums {
     pub(crate) fn to_arrays(&self) -> Vec<ArrayRef> {
         match self {
             Sums::Nothing => vec![],
-            Sums::Ints(sums) => vec![wide_array(sums)],
-            Sums::Floats(sums, lost) => {
-                vec![Arc::new(Float64Array::from(sums.clone())), Arc::new(Float64Array::from(lost.clone()))]
+            Sums::Ints(sums) => vec![sums.to_array()],
+            Sums::Floats(sums) => {
+                let (sums, lost): (Vec<f64>, Vec<f64>) = (0..sums.len).map(|group| sums.parts(group)).unzip();
+                vec![Arc::new(Float64Array::from(sums)), Arc::new(Float64Array::from(lost))]
             }
         }
     }
@@ -388,88 +274,179 @@ impl Sums {
             Sums::Nothing => Sums::Nothing,
             Sums::Ints(_) => {
                 let array = without_nulls(expect(arrays, first, &WIDE)?)?;
-                Sums::Ints(array.as_primitive::<Decimal128Type>().values().to_vec())
+                Sums::Ints(ExactSums::from_values(array.as_primitive::<Decimal128Type>().values()))
             }
-            Sums::Floats(..) => Sums::Floats(floats(first)?, floats(first + 1)?),
+            Sums::Floats(empty) => {
+                let (sum, lost) = (floats(first)?, floats(first + 1)?);
+                Sums::Floats(FloatSums { len: sum.len(), sum, lost, ..empty })
+            }
         })
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
         match self {
             Sums::Nothing => 0,
-            Sums::Ints(sums) => sums.capacity() * 16,
-            Sums::Floats(sums, lost) => (sums.capacity() + lost.capacity()) * 8,
-        }
-    }
-}
-
-/// Weight, mean and sum of squared deviations (Welford's update; Chan's merge).
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Moments {
-    weight: Vec<f64>,
-    mean: Vec<f64>,
-    squares: Vec<f64>,
-}
-
-impl Moments {
-    pub(crate) fn len(&self) -> usize {
-        self.weight.len()
-    }
-
-    pub(crate) fn resize(&mut self, group_count: usize) {
-        for field in [&mut self.weight, &mut self.mean, &mut self.squares] {
-            field.resize(group_count, 0.0);
-        }
-    }
-
-    fn add(&mut self, group: usize, weight: f64, mean: f64, squares: f64) {
-        if weight <= 0.0 {
-            return;
-        }
-        let total = self.weight[group] + weight;
-        let distance = mean - self.mean[group];
-        self.squares[group] += squares + distance * distance * (self.weight[group] * weight / total);
-        self.mean[group] += distance * (weight / total);
-        self.weight[group] = total;
-    }
-
-    pub(crate) fn update(&mut self, groups: &[u32], input: &Input<'_>) {
-        if let Values::Float(values) = input.values {
-            for (row, group) in groups.iter().enumerate() {
-                if input.validity.is_none_or(|validity| validity.is_valid(row)) {
-                    self.add(*group as usize, float_weight(input.weights, row), values[row], 0.0);
-                }
+            Sums::Ints(sums) => sums.memory_bytes(),
+            Sums::Floats(sums) => {
+                (sums.plain.capacity() + sums.sum.capacity() + sums.lost.capacity()) * 8
+                    + sums.scaled.as_ref().map_or(0, |(_, sums)| sums.memory_bytes())
             }
         }
     }
+}
 
-    pub(crate) fn merge(&mut self, other: &Moments, to: &[u32]) {
-        for (index, group) in to.iter().enumerate() {
-            self.add(*group as usize, other.weight[index], other.mean[index], other.squares[index]);
+/// Adds ints and their weights.
+fn add_exact(sums: &mut ExactSums, events: &mut Counts, groups: &[u32], values: &[i64], input: &Input<'_>) {
+    let (rows, weights, validity) = (groups.len(), input.weights, input.validity);
+    let values = &values[..rows];
+    let weight_bound = weight_magnitude(weights).saturating_mul(rows as u64);
+    let bound = magnitude(values).saturating_mul(weight_bound);
+    let Some(narrow) = sums.narrow(bound) else {
+        let sums = sums.wide();
+        for_each_valid(rows, validity, |row| {
+            let product = i128::from(values[row]) * i128::from(int_weight(weights, row));
+            let sum = &mut sums[groups[row] as usize];
+            *sum = sum.saturating_add(product);
+        });
+        return events.update(groups, weights, validity);
+    };
+    match (events, weights) {
+        (Counts::Rows(counts), Weights::One) => {
+            add_pairs(narrow, counts, groups, validity, |row| (values[row], 1));
+        }
+        (Counts::Ints(counts), Weights::Int(weights)) if weight_bound <= bound => {
+            let weights = &weights[..rows];
+            // What bounds the products bounds the weights as well, so there is a narrow form of both.
+            if let Some(counts) = counts.narrow(weight_bound) {
+                add_pairs(narrow, counts, groups, validity, |row| {
+                    (values[row].wrapping_mul(weights[row]), weights[row])
+                });
+            }
+        }
+        (events, weights) => {
+            add_ints(narrow, groups, validity, |row| values[row].wrapping_mul(int_weight(weights, row)));
+            events.update(groups, weights, validity);
         }
     }
+}
 
-    /// The variance of a group; `None` where too few events were.
-    pub(crate) fn variance(&self, group: usize, sample: bool) -> Option<f64> {
-        let over = self.weight[group] - if sample { 1.0 } else { 0.0 };
-        (over > 0.0).then(|| self.squares[group] / over)
+/// Adds a pair of terms for every row that is there. The caller has shown that no sum overflows.
+#[inline(always)]
+fn add_pairs(
+    sums: &mut [i64],
+    counts: &mut [i64],
+    groups: &[u32],
+    validity: Option<&NullBuffer>,
+    terms: impl Fn(usize) -> (i64, i64),
+) {
+    if let ([sum], [count]) = (&mut *sums, &mut *counts) {
+        let (mut total, mut events) = (0i64, 0i64);
+        for_each_valid(groups.len(), validity, |row| {
+            let (term, weight) = terms(row);
+            total = total.wrapping_add(term);
+            events = events.wrapping_add(weight);
+        });
+        *sum += total;
+        *count += events;
+        return;
     }
+    let counts = &mut counts[..sums.len()];
+    for_each_valid(groups.len(), validity, |row| {
+        let group = groups[row] as usize;
+        let (term, weight) = terms(row);
+        sums[group] = sums[group].wrapping_add(term);
+        counts[group] = counts[group].wrapping_add(weight);
+    });
+}
 
-    pub(crate) fn to_arrays(&self) -> Vec<ArrayRef> {
-        [&self.weight, &self.mean, &self.squares]
-            .map(|field| Arc::new(Float64Array::from(field.clone())) as ArrayRef)
-            .to_vec()
+/// Adds floats and their weights.
+fn add_floats(sums: &mut FloatSums, events: &mut Counts, groups: &[u32], values: &[f64], input: &Input<'_>) {
+    // Longer runs are added in parts, so that no more than the most are ever added plainly.
+    let rows = groups.len();
+    let validity = input.validity;
+    let mut start = 0;
+    while start < rows {
+        let end = rows.min(start + PLAIN_ROWS_MAX);
+        let part = validity.map(|validity| validity.slice(start, end - start));
+        let (groups, values) = (&groups[start..end], &values[start..end]);
+        let sums = sums.plain(end - start);
+        match input.weights {
+            Weights::One => match events {
+                Counts::Rows(counts) if sums.len() > 1 => {
+                    for_each_valid(groups.len(), part.as_ref(), |row| {
+                        let group = groups[row] as usize;
+                        sums[group] += values[row];
+                        counts[group] += 1;
+                    });
+                    start = end;
+                    continue;
+                }
+                _ => add_plain(sums, groups, values, part.as_ref(), |row| values[row]),
+            },
+            Weights::Int(weights) => {
+                let weights = &weights[start..end];
+                add_plain(sums, groups, values, part.as_ref(), |row| values[row] * weights[row] as f64);
+            }
+            Weights::Float(weights) => {
+                let weights = &weights[start..end];
+                add_plain(sums, groups, values, part.as_ref(), |row| values[row] * weights[row]);
+            }
+        }
+        start = end;
     }
-
-    pub(crate) fn from_arrays(arrays: &[ArrayRef]) -> Result<Moments, QueryError> {
-        let field = |index: usize| -> Result<Vec<f64>, QueryError> {
-            let array = without_nulls(expect(arrays, index, &DataType::Float64)?)?;
-            Ok(array.as_primitive::<Float64Type>().values().to_vec())
-        };
-        Ok(Moments { weight: field(0)?, mean: field(1)?, squares: field(2)? })
+    let counted =
+        matches!((&*events, input.weights), (Counts::Rows(counts), Weights::One) if counts.len() > 1);
+    if !counted {
+        events.update(groups, input.weights, validity);
     }
+}
 
-    pub(crate) fn memory_bytes(&self) -> usize {
-        (self.weight.capacity() + self.mean.capacity() + self.squares.capacity()) * 8
+/// Adds a float for every row that is there; one group in eight lanes.
+#[inline(always)]
+fn add_plain(
+    sums: &mut [f64],
+    groups: &[u32],
+    values: &[f64],
+    validity: Option<&NullBuffer>,
+    term: impl Fn(usize) -> f64,
+) {
+    let rows = groups.len().min(values.len());
+    match sums {
+        [sum] => {
+            let mut lanes = [0.0; 8];
+            match validity {
+                None => {
+                    let whole = rows - rows % 8;
+                    for first in (0..whole).step_by(8) {
+                        for (lane, total) in lanes.iter_mut().enumerate() {
+                            *total += term(first + lane);
+                        }
+                    }
+                    (whole..rows).for_each(|row| lanes[row % 8] += term(row));
+                }
+                Some(_) => for_each_valid(rows, validity, |row| lanes[row % 8] += term(row)),
+            }
+            *sum += lanes.iter().sum::<f64>();
+        }
+        sums => for_each_valid(rows, validity, |row| sums[groups[row] as usize] += term(row)),
+    }
+}
+
+impl FloatSums {
+    /// Adds scaled ints and their weights: exactly when the weights are ints.
+    fn add_scaled(
+        &mut self,
+        events: &mut Counts,
+        groups: &[u32],
+        values: &[i64],
+        digits: u8,
+        input: &Input<'_>,
+    ) {
+        match input.weights {
+            Weights::One | Weights::Int(_) if !matches!(events, Counts::Floats(_)) => {
+                add_exact(self.scaled(digits), events, groups, values, input);
+            }
+            _ => add_floats(self, events, groups, &scaled_floats(values, digits), input),
+        }
     }
 }

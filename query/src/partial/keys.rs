@@ -1,159 +1,335 @@
 //! Group keys by value: which group a combination of key values is.
+//!
+//! A [`KeyForm`] turns key columns into a [`KeyBatch`] of plain keys: ints, or runs of bytes in one buffer (a text as it
+//! is, anything else in Arrow's row format). [`Keys`] numbers plain keys. Both know nothing of columns, so that batches
+//! can be cut up and put in another order cheaply.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringBuilder, new_empty_array};
+use arrow::buffer::{NullBuffer, ScalarBuffer};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type, TimestampNanosecondType};
-use arrow::row::{OwnedRow, RowConverter, Rows, SortField};
-use hashbrown::HashTable;
+use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampNanosecondType};
+use arrow::row::{RowConverter, SortField};
 
 use crate::QueryError;
 use crate::plan::Key;
 use crate::sketch::{hash_bytes, hash_int};
+use crate::tables::{ByteTable, IntTable};
 
-/// Numbers combinations of key values, in the order they first came.
+/// Stands for a NULL among texts: no UTF-8 text has this byte.
+const NULL_TEXT: &[u8] = &[0xff];
+
+/// How the keys of a plan are held.
 #[derive(Debug)]
-pub(crate) enum Keys {
+pub(crate) enum KeyForm {
     /// No keys: everything is group 0.
     None,
     /// One key of ints or times.
-    Int { data_type: DataType, table: HashTable<(i64, u32)>, values: Vec<Option<i64>>, null: Option<u32> },
+    Int(DataType),
+    /// One key of texts.
+    Text,
     /// Anything else, in Arrow's row format.
-    Rows { converter: Box<RowConverter>, table: HashTable<(u64, u32)>, rows: Vec<OwnedRow>, bytes: usize },
+    Rows(Box<RowConverter>, Vec<DataType>),
 }
 
-impl Keys {
-    pub(crate) fn new(keys: &[Key]) -> Result<Keys, QueryError> {
+/// The keys of some groups.
+#[derive(Debug)]
+pub(crate) enum KeyBatch {
+    None(usize),
+    Int(ScalarBuffer<i64>, Option<NullBuffer>),
+    Bytes { bytes: Vec<u8>, ends: Vec<usize> },
+}
+
+/// Numbers keys, in the order they first came.
+#[derive(Debug)]
+pub(crate) enum Keys {
+    None,
+    Int(IntTable),
+    Bytes(ByteTable),
+}
+
+impl KeyForm {
+    pub(crate) fn new(keys: &[Key]) -> Result<KeyForm, QueryError> {
         Ok(match keys {
-            [] => Keys::None,
-            [Key { data_type: data_type @ (DataType::Int64 | DataType::Timestamp(..)), .. }] if !matches!(data_type, DataType::Timestamp(unit, _) if *unit != arrow::datatypes::TimeUnit::Nanosecond) => {
-                Keys::Int {
-                    data_type: data_type.clone(),
-                    table: HashTable::new(),
-                    values: Vec::new(),
-                    null: None,
+            [] => KeyForm::None,
+            [Key { data_type, .. }] => match data_type {
+                DataType::Int64 | DataType::Timestamp(TimeUnit::Nanosecond, _) => {
+                    KeyForm::Int(data_type.clone())
                 }
-            }
-            keys => {
-                let fields = keys.iter().map(|key| SortField::new(key.data_type.clone())).collect();
-                let converter = RowConverter::new(fields).map_err(|error| {
-                    let types: Vec<String> = keys.iter().map(|key| key.data_type.to_string()).collect();
-                    QueryError::UnsupportedType {
-                        function: "group by".to_owned(),
-                        data_type: format!("{} ({error})", types.join(", ")),
-                    }
-                })?;
-                Keys::Rows {
-                    converter: Box::new(converter),
-                    table: HashTable::new(),
-                    rows: Vec::new(),
-                    bytes: 0,
-                }
-            }
+                DataType::Utf8 => KeyForm::Text,
+                _ => KeyForm::rows(keys)?,
+            },
+            keys => KeyForm::rows(keys)?,
         })
     }
 
+    fn rows(keys: &[Key]) -> Result<KeyForm, QueryError> {
+        let types: Vec<DataType> = keys.iter().map(|key| key.data_type.clone()).collect();
+        let fields = types.iter().cloned().map(SortField::new).collect();
+        let converter = RowConverter::new(fields).map_err(|error| {
+            let types: Vec<String> = types.iter().map(DataType::to_string).collect();
+            QueryError::UnsupportedType {
+                function: "group by".to_owned(),
+                data_type: format!("{} ({error})", types.join(", ")),
+            }
+        })?;
+        Ok(KeyForm::Rows(Box::new(converter), types))
+    }
+
+    /// No keys yet.
+    pub(crate) fn keys(&self) -> Keys {
+        match self {
+            KeyForm::None => Keys::None,
+            KeyForm::Int(_) => Keys::Int(IntTable::default()),
+            KeyForm::Text | KeyForm::Rows(..) => Keys::Bytes(ByteTable::default()),
+        }
+    }
+
+    /// The keys of these columns.
+    pub(crate) fn batch(&self, columns: &[ArrayRef], row_count: usize) -> Result<KeyBatch, QueryError> {
+        match self {
+            KeyForm::None => Ok(KeyBatch::None(row_count)),
+            KeyForm::Int(_) => {
+                let (values, nulls) = ints_of(&columns[0])?;
+                Ok(KeyBatch::Int(values, nulls.filter(|nulls| nulls.null_count() > 0)))
+            }
+            KeyForm::Text => {
+                let texts = columns[0].as_string_opt::<i32>().ok_or_else(|| {
+                    QueryError::Mismatch(format!("group key is {}, not a text", columns[0].data_type()))
+                })?;
+                let mut bytes = Vec::with_capacity(texts.values().len().min(1 << 24));
+                let mut ends = Vec::with_capacity(texts.len());
+                for text in texts {
+                    bytes.extend_from_slice(text.map_or(NULL_TEXT, str::as_bytes));
+                    ends.push(bytes.len());
+                }
+                Ok(KeyBatch::Bytes { bytes, ends })
+            }
+            KeyForm::Rows(converter, _) => {
+                let rows = converter
+                    .convert_columns(columns)
+                    .map_err(|error| QueryError::Mismatch(format!("group keys: {error}")))?;
+                let mut bytes = Vec::with_capacity(rows.size());
+                let mut ends = Vec::with_capacity(rows.num_rows());
+                for row in &rows {
+                    bytes.extend_from_slice(row.as_ref());
+                    ends.push(bytes.len());
+                }
+                Ok(KeyBatch::Bytes { bytes, ends })
+            }
+        }
+    }
+
+    /// The key columns of several sets of keys, one after the other, one value a group.
+    pub(crate) fn columns(&self, sets: &[&Keys]) -> Result<Vec<ArrayRef>, QueryError> {
+        let mismatch = |error: arrow::error::ArrowError| QueryError::Mismatch(format!("group keys: {error}"));
+        if sets.iter().all(|keys| keys.len() == 0) {
+            return Ok(self.empty_columns());
+        }
+        match self {
+            KeyForm::None => Ok(vec![]),
+            KeyForm::Int(data_type) => {
+                let mut values: Vec<i64> = Vec::with_capacity(sets.iter().map(|keys| keys.len()).sum());
+                let mut null = None;
+                for keys in sets {
+                    if let Keys::Int(table) = keys {
+                        null = null.or(table.null().map(|number| values.len() + number as usize));
+                        values.extend_from_slice(table.values());
+                    }
+                }
+                let nulls = null.map(|null| NullBuffer::from_iter((0..values.len()).map(|i| i != null)));
+                let ints: ArrayRef = Arc::new(Int64Array::new(values.into(), nulls));
+                Ok(vec![cast(&ints, data_type).map_err(mismatch)?])
+            }
+            KeyForm::Text => {
+                let bytes = entries(sets).map(<[u8]>::len).sum::<usize>();
+                if i32::try_from(bytes).is_err() {
+                    return Err(QueryError::Mismatch(format!("{bytes} bytes of group keys exceed an array")));
+                }
+                let mut texts = StringBuilder::with_capacity(sets.iter().map(|keys| keys.len()).sum(), bytes);
+                for entry in entries(sets) {
+                    match entry {
+                        NULL_TEXT => texts.append_null(),
+                        text => {
+                            texts.append_value(
+                                std::str::from_utf8(text)
+                                    .map_err(|error| QueryError::Mismatch(format!("group keys: {error}")))?,
+                            );
+                        }
+                    }
+                }
+                Ok(vec![Arc::new(texts.finish())])
+            }
+            KeyForm::Rows(converter, _) => {
+                let parser = converter.parser();
+                converter.convert_rows(entries(sets).map(|entry| parser.parse(entry))).map_err(mismatch)
+            }
+        }
+    }
+
+    fn empty_columns(&self) -> Vec<ArrayRef> {
+        match self {
+            KeyForm::None => vec![],
+            KeyForm::Int(data_type) => vec![new_empty_array(data_type)],
+            KeyForm::Text => vec![new_empty_array(&DataType::Utf8)],
+            KeyForm::Rows(_, types) => types.iter().map(new_empty_array).collect(),
+        }
+    }
+}
+
+fn entries<'a>(sets: &'a [&Keys]) -> impl Iterator<Item = &'a [u8]> {
+    let tables = sets.iter().filter_map(|keys| match keys {
+        Keys::Bytes(table) => Some(table),
+        Keys::None | Keys::Int(_) => None,
+    });
+    tables.flat_map(|table| table.iter().map(|(_, entry)| entry))
+}
+
+fn ints_of(column: &ArrayRef) -> Result<(ScalarBuffer<i64>, Option<NullBuffer>), QueryError> {
+    match column.data_type() {
+        DataType::Int64 => {
+            let ints = column.as_primitive::<Int64Type>();
+            Ok((ints.values().clone(), ints.nulls().cloned()))
+        }
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => {
+            let times = column.as_primitive::<TimestampNanosecondType>();
+            Ok((times.values().clone(), times.nulls().cloned()))
+        }
+        other => Err(QueryError::Mismatch(format!("group key is {other}, not an int or a time"))),
+    }
+}
+
+impl KeyBatch {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            KeyBatch::None(rows) => *rows,
+            KeyBatch::Int(values, _) => values.len(),
+            KeyBatch::Bytes { ends, .. } => ends.len(),
+        }
+    }
+
+    fn entry(bytes: &[u8], ends: &[usize], row: usize) -> Range<usize> {
+        debug_assert!(ends[row] <= bytes.len());
+        (if row == 0 { 0 } else { ends[row - 1] })..ends[row]
+    }
+
+    /// A good hash of each key.
+    pub(crate) fn hashes(&self) -> Vec<u64> {
+        match self {
+            KeyBatch::None(rows) => vec![0; *rows],
+            KeyBatch::Int(values, None) => values.iter().map(|value| hash_int(*value)).collect(),
+            KeyBatch::Int(values, Some(nulls)) => {
+                let hash = |(value, valid): (&i64, bool)| if valid { hash_int(*value) } else { 0 };
+                values.iter().zip(nulls).map(hash).collect()
+            }
+            KeyBatch::Bytes { bytes, ends } => {
+                (0..ends.len()).map(|row| hash_bytes(&bytes[Self::entry(bytes, ends, row)])).collect()
+            }
+        }
+    }
+
+    /// These keys, in this order.
+    pub(crate) fn take(&self, order: &[u32]) -> KeyBatch {
+        match self {
+            KeyBatch::None(_) => KeyBatch::None(order.len()),
+            KeyBatch::Int(values, nulls) => {
+                let taken = order.iter().map(|row| values[*row as usize]).collect();
+                let nulls = nulls.as_ref().map(|nulls| {
+                    NullBuffer::from_iter(order.iter().map(|row| nulls.is_valid(*row as usize)))
+                });
+                KeyBatch::Int(taken, nulls)
+            }
+            KeyBatch::Bytes { bytes, ends } => {
+                let mut taken = KeyBatch::empty_bytes(bytes.len(), order.len());
+                if let KeyBatch::Bytes { bytes: taken_bytes, ends: taken_ends } = &mut taken {
+                    for row in order {
+                        taken_bytes.extend_from_slice(&bytes[Self::entry(bytes, ends, *row as usize)]);
+                        taken_ends.push(taken_bytes.len());
+                    }
+                }
+                taken
+            }
+        }
+    }
+
+    fn empty_bytes(bytes: usize, rows: usize) -> KeyBatch {
+        KeyBatch::Bytes { bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(rows) }
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        match self {
+            KeyBatch::None(_) => 0,
+            KeyBatch::Int(values, _) => values.len() * 8,
+            KeyBatch::Bytes { bytes, ends } => bytes.capacity() + ends.capacity() * 8,
+        }
+    }
+}
+
+impl Keys {
     pub(crate) fn len(&self) -> usize {
         match self {
             Keys::None => 1,
-            Keys::Int { values, .. } => values.len(),
-            Keys::Rows { rows, .. } => rows.len(),
+            Keys::Int(table) => table.len(),
+            Keys::Bytes(table) => table.len(),
         }
     }
 
-    /// The group of each row of these key columns, new ones at the end.
-    pub(crate) fn number(&mut self, columns: &[ArrayRef], row_count: usize) -> Result<Vec<u32>, QueryError> {
-        match self {
-            Keys::None => Ok(vec![0; row_count]),
-            Keys::Int { table, values, null, .. } => {
-                let ints = ints_of(&columns[0])?;
-                table.reserve(ints.len().saturating_sub(table.len()), |(value, _)| hash_int(*value));
-                Ok((0..ints.len()).map(|row| number_int(table, values, null, &ints, row)).collect())
+    /// The group of each of these rows of a batch, new ones at the end. `hashes` are all of the batch's.
+    pub(crate) fn number(
+        &mut self,
+        batch: &KeyBatch,
+        hashes: &[u64],
+        rows: Range<usize>,
+    ) -> Result<Vec<u32>, QueryError> {
+        match (self, batch) {
+            (Keys::None, KeyBatch::None(_)) => Ok(vec![0; rows.len()]),
+            (Keys::Int(table), KeyBatch::Int(values, None)) => {
+                let pairs = values[rows.clone()].iter().zip(&hashes[rows]);
+                Ok(pairs.map(|(value, hash)| table.number(*hash, *value)).collect())
             }
-            Keys::Rows { converter, table, rows, bytes } => {
-                let new = converter
-                    .convert_columns(columns)
-                    .map_err(|error| QueryError::Mismatch(format!("group keys: {error}")))?;
-                Ok((0..new.num_rows()).map(|row| number_row(table, rows, bytes, &new, row)).collect())
-            }
+            (Keys::Int(table), KeyBatch::Int(values, Some(nulls))) => Ok(rows
+                .map(|row| match nulls.is_valid(row) {
+                    true => table.number(hashes[row], values[row]),
+                    false => table.number_null(),
+                })
+                .collect()),
+            (Keys::Bytes(table), KeyBatch::Bytes { bytes, ends }) => Ok(rows
+                .map(|row| table.number(hashes[row] as u32, &bytes[KeyBatch::entry(bytes, ends, row)]))
+                .collect()),
+            _ => Err(QueryError::Mismatch("group keys of different types".to_owned())),
         }
     }
 
-    /// The key columns, one value a group.
-    pub(crate) fn columns(self) -> Result<Vec<ArrayRef>, QueryError> {
+    /// The keys as a batch.
+    pub(crate) fn to_batch(&self) -> KeyBatch {
         match self {
-            Keys::None => Ok(vec![]),
-            Keys::Int { data_type, values, .. } => {
-                let ints: ArrayRef = Arc::new(Int64Array::from(values));
-                let column =
-                    cast(&ints, &data_type).map_err(|error| QueryError::Mismatch(error.to_string()))?;
-                Ok(vec![column])
+            Keys::None => KeyBatch::None(1),
+            Keys::Int(table) => {
+                let nulls = table
+                    .null()
+                    .map(|null| NullBuffer::from_iter((0..table.len()).map(|row| row != null as usize)));
+                KeyBatch::Int(ScalarBuffer::from(table.values().to_vec()), nulls)
             }
-            Keys::Rows { converter, rows, .. } => converter
-                .convert_rows(rows.iter().map(OwnedRow::row))
-                .map_err(|error| QueryError::Mismatch(format!("group keys: {error}"))),
+            Keys::Bytes(table) => {
+                let mut batch = KeyBatch::empty_bytes(0, table.len());
+                if let KeyBatch::Bytes { bytes, ends } = &mut batch {
+                    for (_, entry) in table.iter() {
+                        bytes.extend_from_slice(entry);
+                        ends.push(bytes.len());
+                    }
+                }
+                batch
+            }
         }
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
         match self {
             Keys::None => 0,
-            Keys::Int { table, values, .. } => table.capacity() * 17 + values.capacity() * 16,
-            Keys::Rows { table, rows, bytes, .. } => table.capacity() * 17 + rows.capacity() * 56 + bytes,
+            Keys::Int(table) => table.memory_bytes(),
+            Keys::Bytes(table) => table.memory_bytes(),
         }
     }
-}
-
-fn ints_of(column: &ArrayRef) -> Result<Int64Array, QueryError> {
-    match column.data_type() {
-        DataType::Int64 => Ok(column.as_primitive::<Int64Type>().clone()),
-        DataType::Timestamp(arrow::datatypes::TimeUnit::Nanosecond, _) => {
-            Ok(column.as_primitive::<TimestampNanosecondType>().reinterpret_cast())
-        }
-        other => Err(QueryError::Mismatch(format!("group key is {other}, not an int or a time"))),
-    }
-}
-
-fn number_int(
-    table: &mut HashTable<(i64, u32)>,
-    values: &mut Vec<Option<i64>>,
-    null: &mut Option<u32>,
-    ints: &Int64Array,
-    row: usize,
-) -> u32 {
-    let next = values.len() as u32;
-    if ints.is_null(row) {
-        return *null.get_or_insert_with(|| {
-            values.push(None);
-            next
-        });
-    }
-    let value = ints.value(row);
-    let entry = table.entry(hash_int(value), |(known, _)| *known == value, |(known, _)| hash_int(*known));
-    let group = entry.or_insert_with(|| {
-        values.push(Some(value));
-        (value, next)
-    });
-    group.get().1
-}
-
-fn number_row(
-    table: &mut HashTable<(u64, u32)>,
-    rows: &mut Vec<OwnedRow>,
-    bytes: &mut usize,
-    new: &Rows,
-    row: usize,
-) -> u32 {
-    let row = new.row(row);
-    let hash = hash_bytes(row.as_ref());
-    let next = rows.len() as u32;
-    let found = table.find(hash, |(known, group)| *known == hash && rows[*group as usize].row() == row);
-    if let Some((_, group)) = found {
-        return *group;
-    }
-    *bytes += row.as_ref().len();
-    rows.push(row.owned());
-    table.insert_unique(hash, (hash, next), |(known, _)| *known);
-    next
 }

@@ -1,9 +1,16 @@
 //! Adding partial bodies up.
+//!
+//! [`Merger::push`] takes bodies one after the other. Several mergers, of several threads, become one body either by
+//! pushing what they finish to one of them, or by [`Merger::shares`], which leaves nothing for one thread to do alone
+//! but to put what the shares gave behind one another.
+
+use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch};
 use arrow::compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices, take_record_batch};
 
-use super::keys::Keys;
+use super::keys::KeyForm;
+use super::parts::{FEW_MAX, Gathered, Part, Shares, Waiting, merge_share};
 use super::{Body, Groups, RowSet};
 use crate::plan::Key;
 use crate::value::rows_bytes;
@@ -21,13 +28,7 @@ pub struct Merger {
 
 #[derive(Debug)]
 enum Kind {
-    Groups {
-        plan_keys: Vec<Key>,
-        keys: Keys,
-        states: Vec<States>,
-        /// The first body, kept as it is: most often there is no second one to merge it with.
-        first: Option<Groups>,
-    },
+    Groups(GroupsKind),
     Rows {
         order_by: Vec<OrderBy>,
         limit: Option<usize>,
@@ -35,6 +36,17 @@ enum Kind {
         rows: usize,
         bytes: usize,
     },
+}
+
+#[derive(Debug)]
+struct GroupsKind {
+    plan_keys: Vec<Key>,
+    form: Arc<KeyForm>,
+    /// The states of no groups.
+    empty: Vec<States>,
+    gathered: Gathered,
+    /// The first body, kept as it is: most often there is no second one to merge it with.
+    first: Option<Groups>,
 }
 
 impl Merger {
@@ -45,14 +57,13 @@ impl Merger {
     pub fn new(plan: &Plan, memory_bytes_max: u64) -> Result<Merger, QueryError> {
         let kind = match &plan.output {
             Output::Groups { keys, aggregates } => {
-                let mut states = aggregates
+                let empty = aggregates
                     .iter()
                     .map(|aggregate| States::new(aggregate, plan.weight))
                     .collect::<Result<Vec<_>, _>>()?;
-                if keys.is_empty() {
-                    states.iter_mut().for_each(|states| states.resize(1));
-                }
-                Kind::Groups { plan_keys: keys.clone(), keys: Keys::new(keys)?, states, first: None }
+                let form = Arc::new(KeyForm::new(keys)?);
+                let gathered = Gathered::Few(Part::new(&form, &empty));
+                Kind::Groups(GroupsKind { plan_keys: keys.clone(), form, empty, gathered, first: None })
             }
             Output::Rows { columns, order_by, limit } => {
                 if let Some(term) = order_by.iter().find(|term| term.column >= columns.len()) {
@@ -75,21 +86,17 @@ impl Merger {
     /// When it does not fit the plan, or the memory limit is met.
     pub fn push(&mut self, body: Body) -> Result<(), QueryError> {
         match (&mut self.kind, body) {
-            (Kind::Groups { plan_keys, keys, states, first }, Body::Groups(groups)) => {
-                check_groups(plan_keys, states.len(), &groups)?;
-                if groups.group_count == 0 {
+            (Kind::Groups(kind), Body::Groups(groups)) => {
+                check_groups(&kind.plan_keys, kind.empty.len(), &groups)?;
+                if groups.group_count > 0
+                    && kind.first.is_none()
+                    && kind.gathered.memory_bytes() == 0
+                    && !kind.plan_keys.is_empty()
+                {
+                    kind.first = Some(groups);
                     return Ok(());
                 }
-                if first.is_none() && keys.memory_bytes() == 0 && !plan_keys.is_empty() {
-                    *first = Some(groups);
-                    return Ok(());
-                }
-                if let Some(first) = first.take() {
-                    merge_groups(keys, states, &first)?;
-                }
-                merge_groups(keys, states, &groups)?;
-                let memory = keys.memory_bytes() + states.iter().map(States::memory_bytes).sum::<usize>();
-                check_memory(memory, keys.len(), self.memory_bytes_max)
+                kind.push(groups, self.memory_bytes_max)
             }
             (Kind::Rows { order_by, limit, batches, rows, bytes }, Body::Rows(new)) => {
                 for batch in new.batches {
@@ -108,26 +115,152 @@ impl Merger {
         }
     }
 
+    /// Adds groups whose keys need not be distinct. Where nearly every row of a block is a group of its own, it is faster
+    /// to let each row be one (its states updated with the row's number as its group) than to group the block first.
+    ///
+    /// # Errors
+    /// As [`Merger::push`].
+    pub fn push_rows(&mut self, groups: Groups) -> Result<(), QueryError> {
+        match &mut self.kind {
+            Kind::Groups(kind) => {
+                check_groups(&kind.plan_keys, kind.empty.len(), &groups)?;
+                kind.push(groups, self.memory_bytes_max)
+            }
+            Kind::Rows { .. } => Err(QueryError::Mismatch("groups and rows in one answer".to_owned())),
+        }
+    }
+
     /// The sum of all that was pushed; an empty body of the right types when nothing was.
     ///
     /// # Errors
     /// When keys or rows cannot be put together, which is a fault of ours.
     pub fn finish(self) -> Result<Body, QueryError> {
         match self.kind {
-            Kind::Groups { first: Some(groups), .. } => Ok(Body::Groups(groups)),
-            Kind::Groups { keys, mut states, plan_keys, .. } => {
-                let group_count = keys.len();
-                states.iter_mut().for_each(|states| states.resize(group_count));
-                let columns = match group_count {
-                    0 => plan_keys.iter().map(|key| arrow::array::new_empty_array(&key.data_type)).collect(),
-                    _ => keys.columns()?,
-                };
-                Ok(Body::Groups(Groups { keys: columns, states, group_count }))
+            Kind::Groups(GroupsKind { first: Some(mut groups), .. }) => {
+                groups.states.iter_mut().for_each(States::settle);
+                Ok(Body::Groups(groups))
             }
+            Kind::Groups(kind) => Ok(Body::Groups(kind.gathered.finish(&kind.form, &kind.empty)?)),
             Kind::Rows { order_by, limit, batches, .. } => {
                 Ok(Body::Rows(RowSet { batches: sort_rows(batches, &order_by, limit)? }))
             }
         }
+    }
+
+    /// Cuts what several mergers of one plan hold into shares that can be merged at the same time, each by a thread of
+    /// its own; [`Merger::join`] makes one body of what they give. Few groups, or rows, are one share.
+    ///
+    /// # Errors
+    /// As [`Merger::push`].
+    pub fn shares(mut mergers: Vec<Merger>) -> Result<Vec<Share>, QueryError> {
+        let is_many = |merger: &Merger| match &merger.kind {
+            Kind::Groups(kind) => kind.is_many(),
+            Kind::Rows { .. } => false,
+        };
+        if mergers.len() < 2 || !mergers.iter().any(is_many) {
+            return Ok(vec![Share(Work::Whole(mergers))]);
+        }
+        let mut threads = Vec::with_capacity(mergers.len());
+        let mut plan = None;
+        for merger in &mut mergers {
+            let memory_bytes_max = merger.memory_bytes_max;
+            let Kind::Groups(kind) = &mut merger.kind else {
+                return Err(QueryError::Mismatch("groups and rows in one answer".to_owned()));
+            };
+            kind.push_first(memory_bytes_max)?;
+            let nothing = Gathered::Few(Part::new(&kind.form, &[]));
+            threads.push(std::mem::replace(&mut kind.gathered, nothing));
+            plan.get_or_insert_with(|| (kind.form.clone(), kind.empty.clone()));
+        }
+        let Some((form, empty)) = plan else { return Ok(vec![]) };
+        let shares = Shares::new(form, &empty, threads)?;
+        let share = |(index, parts)| {
+            let (form, waiting) = (Arc::clone(&shares.form), Arc::clone(&shares.waiting));
+            Share(Work::Part { form, waiting, index, parts })
+        };
+        Ok(shares.parts.into_iter().enumerate().map(share).collect())
+    }
+
+    /// One body of those that the shares gave; they have no group in common.
+    ///
+    /// # Errors
+    /// When they are of different plans, or take more memory than the limit.
+    pub fn join(bodies: Vec<Body>, memory_bytes_max: u64) -> Result<Body, QueryError> {
+        let mut bodies = bodies.into_iter();
+        let Some(first) = bodies.next() else {
+            return Err(QueryError::Mismatch("no bodies to join".to_owned()));
+        };
+        if bodies.len() == 0 {
+            return Ok(first);
+        }
+        let mut all = Vec::with_capacity(bodies.len() + 1);
+        for body in [first].into_iter().chain(bodies) {
+            match body {
+                Body::Groups(groups) => all.push(groups),
+                Body::Rows(_) => return Err(QueryError::Mismatch("rows of several shares".to_owned())),
+            }
+        }
+        let groups = Groups::concat(all)?;
+        let memory = groups.states.iter().map(States::memory_bytes).sum::<usize>()
+            + groups.keys.iter().map(|key| key.get_array_memory_size()).sum::<usize>();
+        check_memory(memory, groups.group_count, memory_bytes_max)?;
+        Ok(Body::Groups(groups))
+    }
+}
+
+/// A part of what several mergers hold. See [`Merger::shares`].
+#[derive(Debug)]
+pub struct Share(Work);
+
+#[derive(Debug)]
+enum Work {
+    Whole(Vec<Merger>),
+    Part { form: Arc<KeyForm>, waiting: Arc<Vec<Waiting>>, index: usize, parts: Vec<Part> },
+}
+
+impl Share {
+    /// Merges it.
+    ///
+    /// # Errors
+    /// As [`Merger::push`] and [`Merger::finish`].
+    pub fn merge(self) -> Result<Body, QueryError> {
+        match self.0 {
+            Work::Whole(mergers) => {
+                let mut mergers = mergers.into_iter();
+                let Some(mut whole) = mergers.next() else {
+                    return Err(QueryError::Mismatch("no partials to merge".to_owned()));
+                };
+                for merger in mergers {
+                    whole.push(merger.finish()?)?;
+                }
+                whole.finish()
+            }
+            Work::Part { form, waiting, index, parts } => {
+                Ok(Body::Groups(merge_share(&form, index, parts, &waiting)?))
+            }
+        }
+    }
+}
+
+impl GroupsKind {
+    fn is_many(&self) -> bool {
+        matches!(self.gathered, Gathered::Many { .. })
+            || self.first.as_ref().is_some_and(|first| first.group_count > FEW_MAX)
+    }
+
+    fn push_first(&mut self, memory_bytes_max: u64) -> Result<(), QueryError> {
+        match self.first.take() {
+            Some(first) => self.gathered.push(&self.form, &self.empty, first, memory_bytes_max),
+            None => Ok(()),
+        }
+    }
+
+    fn push(&mut self, groups: Groups, memory_bytes_max: u64) -> Result<(), QueryError> {
+        self.push_first(memory_bytes_max)?;
+        if groups.group_count == 0 {
+            return Ok(());
+        }
+        self.gathered.push(&self.form, &self.empty, groups, memory_bytes_max)
     }
 }
 
@@ -145,7 +278,8 @@ fn check_groups(plan_keys: &[Key], state_count: usize, groups: &Groups) -> Resul
             .iter()
             .zip(plan_keys)
             .all(|(key, plan)| key.len() == count && key.data_type() == &plan.data_type)
-        && (!plan_keys.is_empty() || count <= 1);
+        && (!plan_keys.is_empty() || count <= 1)
+        && u32::try_from(count).is_ok();
     if fits {
         return Ok(());
     }
@@ -155,15 +289,6 @@ fn check_groups(plan_keys: &[Key], state_count: usize, groups: &Groups) -> Resul
         groups.states.len(),
         plan_keys.len(),
     )))
-}
-
-fn merge_groups(keys: &mut Keys, states: &mut [States], groups: &Groups) -> Result<(), QueryError> {
-    let to = keys.number(&groups.keys, groups.group_count)?;
-    for (ours, theirs) in states.iter_mut().zip(&groups.states) {
-        ours.resize(keys.len());
-        ours.merge(theirs, &to)?;
-    }
-    Ok(())
 }
 
 /// All rows in the plan's order, at most `limit` of them.

@@ -18,7 +18,7 @@ use gannet_query::{
 
 use crate::column::{Codes, Column};
 use crate::row_block::RowBlock;
-use crate::scan::columns::int_parts;
+use crate::scan::readers::int_parts;
 use crate::scan::compile::compile;
 use crate::scan::prepare::ColumnSpec;
 use crate::scan::{Cancel, RowRun, RunError, ScanError, ScanLimits, ScanOutcome, scan};

@@ -1,0 +1,236 @@
+//! Codes for rows: numbers that stand for values, read a stretch at a time.
+//!
+//! A coder is made once per run and says for any of its rows which of few values the row has. Codes come from the
+//! column where it has some (dictionaries, narrow integers), from the steps of time, or are handed out in the order
+//! in which values appear.
+
+use arrow::buffer::NullBuffer;
+use hashbrown::HashTable;
+
+use super::readers::Ints;
+use super::selection::Rows;
+use crate::column::Codes;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) enum Coder<'a> {
+    /// Every row has the code 0.
+    One,
+    /// Those of the column.
+    Codes(&'a Codes),
+    /// Those of the column less `low`; rows without value have the code `null`.
+    Offsets { codes: &'a Codes, low: u64, validity: Option<&'a NullBuffer>, null: u32 },
+    /// Integers less `low`; rows without value have the code `null`.
+    Distances { ints: Ints<'a>, low: i64, null: u32 },
+    /// Steps of time.
+    Steps { ints: Ints<'a>, divider: Divider },
+    /// Numbers in order of first appearance.
+    Numbered { ints: Ints<'a>, numbers: Numbers },
+    /// One for each row of the run.
+    Listed(Vec<u32>),
+    /// Codes of another coder, each replaced by the one at its place.
+    Mapped(Box<Coder<'a>>, Vec<u32>),
+}
+
+impl Coder<'_> {
+    /// The codes of some rows.
+    pub(super) fn read(&mut self, rows: Rows<'_>, ints: &mut Vec<i64>, out: &mut Vec<u32>) {
+        match self {
+            Coder::One => {
+                out.clear();
+                out.resize(rows.len(), 0);
+            }
+            Coder::Codes(codes) => match codes {
+                Codes::U8(codes) => rows.read(codes, out, u32::from),
+                Codes::U16(codes) => rows.read(codes, out, u32::from),
+                Codes::U32(codes) => rows.read(codes, out, |code| code),
+                Codes::U64(codes) => rows.read(codes, out, clamp),
+            },
+            Coder::Offsets { codes, low, validity, null } => {
+                let low = *low;
+                match codes {
+                    Codes::U8(codes) => rows.read(codes, out, |code| (u64::from(code) - low) as u32),
+                    Codes::U16(codes) => rows.read(codes, out, |code| (u64::from(code) - low) as u32),
+                    Codes::U32(codes) => {
+                        rows.read(codes, out, |code| u64::from(code).wrapping_sub(low) as u32)
+                    }
+                    Codes::U64(codes) => rows.read(codes, out, |code| code.wrapping_sub(low) as u32),
+                }
+                mark(*validity, rows, *null, out);
+            }
+            Coder::Distances { ints: reader, low, null } => {
+                let values = reader.read(rows, ints);
+                out.clear();
+                out.extend(values.iter().map(|value| value.wrapping_sub(*low) as u32));
+                if let Some(nulls) = reader.nulls(rows) {
+                    mark_all(&nulls, *null, out);
+                }
+            }
+            Coder::Steps { ints: reader, divider } => divider.read(reader.read(rows, ints), out),
+            Coder::Numbered { ints: reader, numbers } => {
+                let nulls = reader.nulls(rows);
+                numbers.read(reader.read(rows, ints), nulls.as_ref(), out);
+            }
+            Coder::Listed(codes) => rows.read(codes, out, |code| code),
+            Coder::Mapped(coder, to) => {
+                coder.read(rows, ints, out);
+                out.iter_mut().for_each(|code| *code = to[*code as usize]);
+            }
+        }
+    }
+}
+
+fn clamp(code: u64) -> u32 {
+    u32::try_from(code).unwrap_or(u32::MAX)
+}
+
+fn mark(validity: Option<&NullBuffer>, rows: Rows<'_>, null: u32, codes: &mut [u32]) {
+    let Some(validity) = validity.filter(|validity| validity.null_count() > 0) else { return };
+    for (place, code) in codes.iter_mut().enumerate() {
+        if validity.is_null(rows.get(place)) {
+            *code = null;
+        }
+    }
+}
+
+fn mark_all(nulls: &NullBuffer, null: u32, codes: &mut [u32]) {
+    for (code, valid) in codes.iter_mut().zip(nulls.iter()) {
+        if !valid {
+            *code = null;
+        }
+    }
+}
+
+/// Division of times by the width of a step: times become the number of their step after the first one.
+#[derive(Debug)]
+pub(super) struct Divider {
+    /// Where the first step begins; no time of the run is earlier.
+    pub(super) start: i64,
+    /// Nanoseconds.
+    pub(super) width: u64,
+    /// The number of the last step.
+    pub(super) last: u32,
+}
+
+/// Distances below this are exact as floats.
+const EXACT_MAX: u64 = 1 << 52;
+
+impl Divider {
+    fn read(&self, times: &[i64], out: &mut Vec<u32>) {
+        out.clear();
+        let (start, width, last) = (self.start, self.width, u64::from(self.last));
+        if width.saturating_mul(last + 1) < EXACT_MAX {
+            let inverse = 1.0 / width as f64;
+            out.extend(times.iter().map(|time| {
+                let distance = time.wrapping_sub(start);
+                // The product is less than one off, so one correction to either side makes it exact.
+                let guess = (distance as f64 * inverse) as i64;
+                let rest = distance - guess.wrapping_mul(width as i64);
+                let step = guess - i64::from(rest < 0) + i64::from(rest >= width as i64);
+                step.clamp(0, last as i64) as u32
+            }));
+        } else {
+            out.extend(times.iter().map(|time| {
+                let step = (time.wrapping_sub(start) as u64) / width;
+                // A block whose times belie its header must not lead out of a table.
+                step.min(last) as u32
+            }));
+        }
+    }
+}
+
+/// Numbers for distinct integers, in order of first appearance.
+#[derive(Debug, Default)]
+pub(super) struct Numbers {
+    table: HashTable<(u64, u32)>,
+    /// The integer of each number; 0 for that of NULL.
+    pub(super) values: Vec<u64>,
+    pub(super) null: Option<u32>,
+}
+
+/// Spreads an integer over all bits.
+#[inline]
+pub(super) fn spread(value: u64) -> u64 {
+    let product = u128::from(value ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93_u128;
+    (product as u64) ^ ((product >> 64) as u64)
+}
+
+impl Numbers {
+    /// The number of an integer.
+    #[inline]
+    pub(super) fn number(&mut self, value: u64) -> u32 {
+        let next = self.values.len() as u32;
+        let entry =
+            self.table.entry(spread(value), |(known, _)| *known == value, |(known, _)| spread(*known));
+        match entry {
+            hashbrown::hash_table::Entry::Occupied(entry) => entry.get().1,
+            hashbrown::hash_table::Entry::Vacant(entry) => {
+                entry.insert((value, next));
+                self.values.push(value);
+                next
+            }
+        }
+    }
+
+    fn number_null(&mut self) -> u32 {
+        if let Some(number) = self.null {
+            return number;
+        }
+        let next = self.values.len() as u32;
+        self.values.push(0);
+        self.null = Some(next);
+        next
+    }
+
+    fn read(&mut self, values: &[i64], nulls: Option<&NullBuffer>, out: &mut Vec<u32>) {
+        out.clear();
+        match nulls {
+            None => out.extend(values.iter().map(|value| self.number(*value as u64))),
+            Some(nulls) => out.extend(values.iter().zip(nulls.iter()).map(|(value, valid)| match valid {
+                true => self.number(*value as u64),
+                false => self.number_null(),
+            })),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_counted_from_the_first() {
+        for (start, width, times) in [
+            (0_i64, 10_u64, vec![0_i64, 9, 10, 25, 99]),
+            (-20, 10, vec![-20, -11, -10, -1, 0, 9]),
+            (
+                1_790_000_000_000_000_000,
+                60_000_000_000,
+                vec![
+                    1_790_000_000_000_000_000,
+                    1_790_000_059_999_999_999,
+                    1_790_000_060_000_000_000,
+                    1_790_003_600_000_000_000,
+                ],
+            ),
+            (i64::MIN, u64::MAX / 2, vec![i64::MIN, 0, i64::MAX]),
+        ] {
+            let steps = |time: i64| ((i128::from(time) - i128::from(start)) / i128::from(width)) as u32;
+            let last = times.iter().map(|time| steps(*time)).max().unwrap_or(0);
+            let mut out = Vec::new();
+            Divider { start, width, last }.read(&times, &mut out);
+            assert_eq!(out, times.iter().map(|time| steps(*time)).collect::<Vec<u32>>(), "{start} {width}");
+        }
+    }
+
+    #[test]
+    fn numbers_follow_first_appearance() {
+        let mut numbers = Numbers::default();
+        let mut out = Vec::new();
+        let nulls = NullBuffer::from(vec![true, false, true, true, false]);
+        numbers.read(&[7, 0, -1, 7, 0], Some(&nulls), &mut out);
+        assert_eq!(out, [0, 1, 2, 0, 1]);
+        numbers.read(&[0, -1], None, &mut out);
+        assert_eq!((out, numbers.values, numbers.null), (vec![3, 2], vec![7, 0, u64::MAX, 0], Some(1)));
+    }
+}

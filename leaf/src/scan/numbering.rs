@@ -1,0 +1,164 @@
+//! One dense group number a row, from the codes of one or more keys.
+//!
+//! Codes of several keys are combined by mixed radix while a table of all combinations is small, and by hash where it
+//! is not. Numbers follow the order of first appearance and stay the same for as long as the run is scanned, so that
+//! rows can be numbered stretch by stretch, and some of them again for a FILTER.
+
+use super::coder::Numbers;
+use super::keys::Key;
+use super::selection::Rows;
+
+/// Tables of at most this many entries are dense; larger ones are hashed.
+pub(super) const DENSE_MAX: u64 = 1 << 18;
+
+const UNSEEN: u32 = u32::MAX;
+
+/// Buffers that a thread keeps from run to run, so that none of them is allocated for a stretch of rows.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    /// The group of each row of the stretch.
+    pub(super) groups: Vec<u32>,
+    pub(super) ints: Vec<i64>,
+    pub(super) floats: Vec<f64>,
+    pub(super) weights: Vec<i64>,
+    pub(super) float_weights: Vec<f64>,
+    pub(super) times: Vec<i64>,
+    /// Codes of each key.
+    codes: Vec<Vec<u32>>,
+    fresh: Vec<u32>,
+    /// All [`UNSEEN`] between two runs.
+    table: Vec<u32>,
+    pub(super) argument_codes: Vec<u32>,
+}
+
+/// How the codes of the next key join those before it.
+#[derive(Debug)]
+enum Stage {
+    /// number × radix + code.
+    Radix(u32),
+    /// The number of the pair.
+    Pairs(Numbers),
+}
+
+/// The groups of a run's rows. See the module.
+#[derive(Debug)]
+pub(super) struct Numbering<'a> {
+    keys: Vec<Key<'a>>,
+    stages: Vec<Stage>,
+    /// The number of each combined code, where the last stage does not number by itself.
+    table: Option<Vec<u32>>,
+    /// Combined codes that the table has numbers for.
+    used: Vec<u32>,
+    /// For each key the code of each group.
+    codes: Vec<Vec<u32>>,
+    group_count: usize,
+}
+
+impl<'a> Numbering<'a> {
+    pub(super) fn new(keys: Vec<Key<'a>>, scratch: &mut Scratch) -> Numbering<'a> {
+        let mut stages = Vec::new();
+        let mut bound = keys.first().map_or(1, |key| key.bound);
+        let mut is_numbered = keys.first().is_none_or(|key| key.is_numbered);
+        for key in keys.iter().skip(1) {
+            match bound.saturating_mul(key.bound) {
+                combined if combined <= DENSE_MAX => {
+                    stages.push(Stage::Radix(key.bound as u32));
+                    bound = combined;
+                    is_numbered = false;
+                }
+                _ => {
+                    stages.push(Stage::Pairs(Numbers::default()));
+                    bound = u64::from(u32::MAX);
+                    is_numbered = true;
+                }
+            }
+        }
+        // A single key with too many codes for a table numbers by itself, see `keys`.
+        let table = (!is_numbered).then(|| {
+            let mut table = std::mem::take(&mut scratch.table);
+            if table.len() < bound as usize {
+                table.resize(bound as usize, UNSEEN);
+            }
+            table
+        });
+        scratch.codes.resize_with(keys.len().max(scratch.codes.len()), Vec::new);
+        let codes = vec![Vec::new(); keys.len()];
+        let group_count = usize::from(keys.is_empty());
+        Numbering { keys, stages, table, used: Vec::new(), codes, group_count }
+    }
+
+    /// How many groups there are by now.
+    pub(super) fn group_count(&self) -> usize {
+        self.group_count
+    }
+
+    /// The keys, and for each the code of each group. Gives the table back.
+    pub(super) fn finish(self, scratch: &mut Scratch) -> (Vec<Key<'a>>, Vec<Vec<u32>>) {
+        if let Some(mut table) = self.table {
+            self.used.iter().for_each(|code| table[*code as usize] = UNSEEN);
+            scratch.table = table;
+        }
+        (self.keys, self.codes)
+    }
+
+    /// Puts the group of each of some rows into `scratch.groups`.
+    pub(super) fn number(&mut self, rows: Rows<'_>, scratch: &mut Scratch) {
+        let Scratch { groups, ints, codes, fresh, .. } = scratch;
+        let Some((first, rest)) = self.keys.split_first_mut() else {
+            groups.clear();
+            groups.resize(rows.len(), 0);
+            return;
+        };
+        first.coder.read(rows, ints, &mut codes[0]);
+        for (key, codes) in rest.iter_mut().zip(&mut codes[1..]) {
+            key.coder.read(rows, ints, codes);
+        }
+        groups.clear();
+        groups.extend_from_slice(&codes[0]);
+        for (stage, codes) in self.stages.iter_mut().zip(&codes[1..]) {
+            match stage {
+                Stage::Radix(radix) => {
+                    let radix = *radix;
+                    for (number, code) in groups.iter_mut().zip(codes) {
+                        *number = *number * radix + code;
+                    }
+                }
+                Stage::Pairs(numbers) => {
+                    for (number, code) in groups.iter_mut().zip(codes) {
+                        *number = numbers.number(u64::from(*number) << 32 | u64::from(*code));
+                    }
+                }
+            }
+        }
+        fresh.clear();
+        match &mut self.table {
+            Some(table) => {
+                let mut count = self.group_count as u32;
+                for (row, number) in groups.iter_mut().enumerate() {
+                    let entry = &mut table[*number as usize];
+                    if *entry == UNSEEN {
+                        *entry = count;
+                        count += 1;
+                        self.used.push(*number);
+                        fresh.push(row as u32);
+                    }
+                    *number = *entry;
+                }
+            }
+            // New numbers ascend, so a row is the first of its group when its number is the next one.
+            None => {
+                let mut next = self.group_count as u32;
+                for (row, number) in groups.iter().enumerate() {
+                    if *number == next {
+                        next += 1;
+                        fresh.push(row as u32);
+                    }
+                }
+            }
+        }
+        self.group_count += fresh.len();
+        for (firsts, codes) in self.codes.iter_mut().zip(codes.iter()) {
+            firsts.extend(fresh.iter().map(|row| codes[*row as usize]));
+        }
+    }
+}

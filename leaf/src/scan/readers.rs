@@ -1,0 +1,180 @@
+//! Reading the numbers of one column of a run, a stretch of rows at a time, without decoding the rest.
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
+use arrow::datatypes::{Float64Type, Int64Type, TimestampNanosecondType};
+
+use super::selection::Rows;
+use crate::column::Codes;
+
+/// The integers of an int or time column.
+#[derive(Debug)]
+pub(super) enum Ints<'a> {
+    /// One for all rows; `None` is NULL.
+    Constant(Option<i64>),
+    /// base + gcd × code.
+    Packed { base: i64, gcd: i64, codes: &'a Codes, validity: Option<&'a NullBuffer> },
+    /// As they are.
+    Values(&'a [i64], Option<&'a NullBuffer>),
+    /// Those of a column that was cast.
+    Cast(ScalarBuffer<i64>, Option<NullBuffer>),
+}
+
+/// The floats of a float column.
+#[derive(Debug)]
+pub(super) enum Floats<'a> {
+    /// One for all rows; `None` is NULL.
+    Constant(Option<f64>),
+    /// As they are.
+    Values(&'a [f64], Option<&'a NullBuffer>),
+    /// Those of a column that was cast.
+    Cast(ScalarBuffer<f64>, Option<NullBuffer>),
+    /// Ints as floats.
+    Ints(Ints<'a>),
+}
+
+impl Ints<'_> {
+    /// The values at some rows; what is read for a NULL means nothing. They are put into `out` unless they lie
+    /// next to each other already.
+    pub(super) fn read<'s>(&'s self, rows: Rows<'_>, out: &'s mut Vec<i64>) -> &'s [i64] {
+        match self {
+            Ints::Constant(value) => {
+                out.clear();
+                out.resize(rows.len(), value.unwrap_or(0));
+            }
+            Ints::Packed { base, gcd, codes, .. } => match codes {
+                Codes::U8(codes) => unpack(rows, codes, *base, *gcd, i64::from, out),
+                Codes::U16(codes) => unpack(rows, codes, *base, *gcd, i64::from, out),
+                Codes::U32(codes) => unpack(rows, codes, *base, *gcd, i64::from, out),
+                // Distances of more than i64::MAX wrap around twice and come out right.
+                Codes::U64(codes) => unpack(rows, codes, *base, *gcd, |code| code as i64, out),
+            },
+            Ints::Values(values, _) => return read(values, rows, out),
+            Ints::Cast(values, _) => return read(values, rows, out),
+        }
+        out
+    }
+
+    /// Which of some rows have a value; `None` when all have one.
+    pub(super) fn nulls(&self, rows: Rows<'_>) -> Option<NullBuffer> {
+        match self {
+            Ints::Constant(Some(_)) => None,
+            Ints::Constant(None) => Some(NullBuffer::new_null(rows.len())),
+            Ints::Packed { validity, .. } | Ints::Values(_, validity) => nulls_at(*validity, rows),
+            Ints::Cast(_, validity) => nulls_at(validity.as_ref(), rows),
+        }
+    }
+
+    /// Whether some row has no value.
+    pub(super) fn has_nulls(&self) -> bool {
+        match self {
+            Ints::Constant(value) => value.is_none(),
+            Ints::Packed { validity, .. } | Ints::Values(_, validity) => {
+                validity.is_some_and(|validity| validity.null_count() > 0)
+            }
+            Ints::Cast(_, validity) => validity.as_ref().is_some_and(|validity| validity.null_count() > 0),
+        }
+    }
+}
+
+impl Floats<'_> {
+    /// As [`Ints::read`].
+    pub(super) fn read<'s>(
+        &'s self,
+        rows: Rows<'_>,
+        ints: &'s mut Vec<i64>,
+        out: &'s mut Vec<f64>,
+    ) -> &'s [f64] {
+        match self {
+            Floats::Constant(value) => {
+                out.clear();
+                out.resize(rows.len(), value.unwrap_or(0.0));
+            }
+            Floats::Values(values, _) => return read(values, rows, out),
+            Floats::Cast(values, _) => return read(values, rows, out),
+            Floats::Ints(reader) => {
+                let values = reader.read(rows, ints);
+                out.clear();
+                out.extend(values.iter().map(|value| *value as f64));
+            }
+        }
+        out
+    }
+
+    /// As [`Ints::nulls`].
+    pub(super) fn nulls(&self, rows: Rows<'_>) -> Option<NullBuffer> {
+        match self {
+            Floats::Constant(Some(_)) => None,
+            Floats::Constant(None) => Some(NullBuffer::new_null(rows.len())),
+            Floats::Values(_, validity) => nulls_at(*validity, rows),
+            Floats::Cast(_, validity) => nulls_at(validity.as_ref(), rows),
+            Floats::Ints(ints) => ints.nulls(rows),
+        }
+    }
+}
+
+/// A slice of the values, or a copy of those that are asked for.
+fn read<'s, T: Copy>(values: &'s [T], rows: Rows<'_>, out: &'s mut Vec<T>) -> &'s [T] {
+    match rows {
+        Rows::Range { start, count } => &values[start..start + count],
+        Rows::At(_) => {
+            rows.read(values, out, |value| value);
+            out
+        }
+    }
+}
+
+#[inline]
+fn unpack<T: Copy>(
+    rows: Rows<'_>,
+    codes: &[T],
+    base: i64,
+    gcd: i64,
+    wide: impl Fn(T) -> i64,
+    out: &mut Vec<i64>,
+) {
+    match gcd {
+        // Without the multiplication, which has no vector form for 64 bits on plain x86-64.
+        1 => rows.read(codes, out, |code| base.wrapping_add(wide(code))),
+        _ => rows.read(codes, out, |code| base.wrapping_add(gcd.wrapping_mul(wide(code)))),
+    }
+}
+
+/// The validity at some rows; `None` when all are there.
+pub(super) fn nulls_at(validity: Option<&NullBuffer>, rows: Rows<'_>) -> Option<NullBuffer> {
+    let validity = validity.filter(|validity| validity.null_count() > 0)?;
+    let nulls = match rows {
+        Rows::Range { start, count } if count == validity.len() && start == 0 => validity.clone(),
+        Rows::Range { start, count } => validity.slice(start, count),
+        Rows::At(rows) => {
+            let bits = validity.inner();
+            NullBuffer::new(BooleanBuffer::collect_bool(rows.len(), |place| bits.value(rows[place] as usize)))
+        }
+    };
+    (nulls.null_count() > 0).then_some(nulls)
+}
+
+/// Values and NULLs of an array of ints or nanosecond times.
+pub(super) fn int_parts(array: &ArrayRef) -> Option<(ScalarBuffer<i64>, Option<NullBuffer>)> {
+    let nulls = || array.nulls().filter(|nulls| nulls.null_count() > 0).cloned();
+    if let Some(ints) = array.as_primitive_opt::<Int64Type>() {
+        return Some((ints.values().clone(), nulls()));
+    }
+    let times = array.as_primitive_opt::<TimestampNanosecondType>()?;
+    Some((times.values().clone(), nulls()))
+}
+
+/// The values of an array of ints or nanosecond times.
+pub(super) fn int_values(array: &ArrayRef) -> Option<&[i64]> {
+    if let Some(ints) = array.as_primitive_opt::<Int64Type>() {
+        return Some(ints.values());
+    }
+    Some(array.as_primitive_opt::<TimestampNanosecondType>()?.values())
+}
+
+/// Values and NULLs of an array of floats.
+pub(super) fn float_parts(array: &ArrayRef) -> Option<(ScalarBuffer<f64>, Option<NullBuffer>)> {
+    let floats = array.as_primitive_opt::<Float64Type>()?;
+    let nulls = floats.nulls().filter(|nulls| nulls.null_count() > 0).cloned();
+    Some((floats.values().clone(), nulls))
+}

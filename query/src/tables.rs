@@ -1,0 +1,285 @@
+//! Hash tables for many small keys: flat arrays, linear probing, nothing allocated for a key of its own.
+//!
+//! * [`IntTable`] and [`ByteTable`] number keys in the order they first came.
+//! * [`HashSet64`] holds the hashes of ints. [`crate::sketch::hash_int`] gives no two ints the same hash, so the hashes
+//!   are as good as the ints. A hash's home is given by its top bits, so the slots are nearly in the order of hashes,
+//!   and merging two sets walks through both from one end to the other.
+
+use crate::sketch::hash_int;
+
+const EMPTY: u32 = u32::MAX;
+const SLOTS_MIN: usize = 8;
+
+/// Slots with numbers of entries.
+#[derive(Debug, Clone, Default)]
+struct Slots {
+    numbers: Vec<u32>,
+}
+
+impl Slots {
+    /// True when there is no room for one more; half of the slots stay empty.
+    fn is_full(&self, len: usize) -> bool {
+        len * 2 >= self.numbers.len()
+    }
+
+    /// Makes room for `len` entries; `hash` tells the hashes of the known ones, or that one has no slot.
+    fn grow(&mut self, len: usize, known: usize, hash: impl Fn(usize) -> Option<u64>) {
+        let slots = ((len + 1) * 2).next_power_of_two().max(SLOTS_MIN);
+        if slots <= self.numbers.len() {
+            return;
+        }
+        self.numbers.clear();
+        self.numbers.resize(slots, EMPTY);
+        let mask = slots - 1;
+        for number in 0..known {
+            let Some(hash) = hash(number) else { continue };
+            let mut slot = hash as usize & mask;
+            while self.numbers[slot] != EMPTY {
+                slot = (slot + 1) & mask;
+            }
+            self.numbers[slot] = number as u32;
+        }
+    }
+
+    /// The entry for which `is` holds, or the empty slot where it belongs.
+    #[inline(always)]
+    fn find(&self, hash: u64, is: impl Fn(usize) -> bool) -> Result<u32, usize> {
+        let mask = self.numbers.len() - 1;
+        let mut slot = hash as usize & mask;
+        loop {
+            let number = self.numbers[slot];
+            if number == EMPTY {
+                return Err(slot);
+            }
+            if is(number as usize) {
+                return Ok(number);
+            }
+            slot = (slot + 1) & mask;
+        }
+    }
+}
+
+/// Numbers ints.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct IntTable {
+    slots: Slots,
+    values: Vec<i64>,
+    /// The number of NULL, which has a place among the values but no slot.
+    null: Option<u32>,
+}
+
+impl IntTable {
+    pub(crate) fn values(&self) -> &[i64] {
+        &self.values
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// The number of a value; `hash` is its [`hash_int`].
+    #[inline(always)]
+    pub(crate) fn number(&mut self, hash: u64, value: i64) -> u32 {
+        if self.slots.is_full(self.values.len()) {
+            let (values, null) = (&self.values, self.null);
+            let hash = |number| (null != Some(number as u32)).then(|| hash_int(values[number]));
+            self.slots.grow(values.len() * 2, values.len(), hash);
+        }
+        match self.slots.find(hash, |number| self.values[number] == value) {
+            Ok(number) => number,
+            Err(slot) => {
+                let number = self.values.len() as u32;
+                self.slots.numbers[slot] = number;
+                self.values.push(value);
+                number
+            }
+        }
+    }
+
+    /// The number of NULL.
+    pub(crate) fn number_null(&mut self) -> u32 {
+        let number = self.values.len() as u32;
+        *self.null.get_or_insert_with(|| {
+            self.values.push(0);
+            number
+        })
+    }
+
+    pub(crate) fn null(&self) -> Option<u32> {
+        self.null
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.slots.numbers.capacity() * 4 + self.values.capacity() * 8
+    }
+}
+
+/// Numbers runs of bytes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ByteTable {
+    slots: Slots,
+    /// The low bits of the hash of each entry.
+    tags: Vec<u32>,
+    ends: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl ByteTable {
+    pub(crate) fn len(&self) -> usize {
+        self.tags.len()
+    }
+
+    pub(crate) fn get(&self, number: usize) -> &[u8] {
+        let start = if number == 0 { 0 } else { self.ends[number - 1] };
+        &self.bytes[start..self.ends[number]]
+    }
+
+    /// The entries with the low bits of their hashes.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        self.tags.iter().enumerate().map(|(number, tag)| (*tag, self.get(number)))
+    }
+
+    /// The number of an entry; `tag` is the low bits of its [`crate::sketch::hash_bytes`].
+    #[inline]
+    pub(crate) fn number(&mut self, tag: u32, entry: &[u8]) -> u32 {
+        if self.slots.is_full(self.tags.len()) {
+            let tags = &self.tags;
+            self.slots.grow(tags.len() * 2, tags.len(), |number| Some(u64::from(tags[number])));
+        }
+        let is = |number: usize| self.tags[number] == tag && self.get(number) == entry;
+        match self.slots.find(u64::from(tag), is) {
+            Ok(number) => number,
+            Err(slot) => {
+                let number = self.tags.len() as u32;
+                self.slots.numbers[slot] = number;
+                self.tags.push(tag);
+                self.bytes.extend_from_slice(entry);
+                self.ends.push(self.bytes.len());
+                number
+            }
+        }
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.slots.numbers.capacity() * 4
+            + self.tags.capacity() * 4
+            + self.ends.capacity() * 8
+            + self.bytes.capacity()
+    }
+}
+
+/// A set of hashes. See the module.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HashSet64 {
+    /// 0 is an empty slot. The home of a hash is its top bits, after `skipped_bits`.
+    slots: Vec<u64>,
+    len: usize,
+    has_zero: bool,
+    /// Top bits that are the same in all hashes.
+    skipped_bits: u32,
+}
+
+impl HashSet64 {
+    /// An empty set of hashes that share so many top bits.
+    pub(crate) fn skipping(skipped_bits: u32) -> HashSet64 {
+        HashSet64 { skipped_bits, ..HashSet64::default() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len + usize::from(self.has_zero)
+    }
+
+    #[inline(always)]
+    fn home(&self, hash: u64) -> usize {
+        ((hash << self.skipped_bits) >> (64 - self.slots.len().trailing_zeros())) as usize
+    }
+
+    #[inline]
+    pub(crate) fn insert(&mut self, hash: u64) {
+        if hash == 0 {
+            self.has_zero = true;
+            return;
+        }
+        // A quarter of the slots stays empty.
+        if (self.len + 1) * 4 > self.slots.len() * 3 {
+            self.reserve(self.len + 1);
+        }
+        let mask = self.slots.len() - 1;
+        let mut slot = self.home(hash);
+        loop {
+            let known = self.slots[slot];
+            if known == hash {
+                return;
+            }
+            if known == 0 {
+                break;
+            }
+            slot = (slot + 1) & mask;
+        }
+        self.slots[slot] = hash;
+        self.len += 1;
+    }
+
+    /// Makes room for so many hashes.
+    pub(crate) fn reserve(&mut self, len: usize) {
+        let slots = (len * 4 / 3 + 1).next_power_of_two().max(SLOTS_MIN);
+        if slots <= self.slots.len() {
+            return;
+        }
+        let known = std::mem::replace(&mut self.slots, vec![0; slots]);
+        let mask = slots - 1;
+        for hash in known.into_iter().filter(|hash| *hash != 0) {
+            let mut slot = self.home(hash);
+            while self.slots[slot] != 0 {
+                slot = (slot + 1) & mask;
+            }
+            self.slots[slot] = hash;
+        }
+    }
+
+    /// The hashes, nearly in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u64> {
+        let zero = self.has_zero.then_some(0);
+        zero.into_iter().chain(self.slots.iter().copied().filter(|hash| *hash != 0))
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.slots.capacity() * 8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sketch::hash_bytes;
+
+    #[test]
+    fn numbers_follow_the_order_of_first_appearance() {
+        let (mut ints, mut bytes) = (IntTable::default(), ByteTable::default());
+        for round in 0..2 {
+            for value in 0..1000i64 {
+                let expect = value as u32 + u32::from(value >= 500);
+                if value == 500 {
+                    assert_eq!(ints.number_null(), 500, "{round}");
+                }
+                assert_eq!(ints.number(hash_int(value - 500), value - 500), expect, "{round}");
+                let text = format!("{value}");
+                assert_eq!(bytes.number(hash_bytes(text.as_bytes()) as u32, text.as_bytes()), value as u32);
+            }
+        }
+        assert_eq!((ints.len(), bytes.len()), (1001, 1000));
+        assert_eq!(bytes.get(999), b"999");
+    }
+
+    #[test]
+    fn sets_hold_every_hash_once() {
+        for skipped in [0, 6] {
+            let mut set = HashSet64::skipping(skipped);
+            for hash in (0..2000u64).chain(0..2000) {
+                set.insert(if hash == 0 { 0 } else { hash_int(hash as i64) >> skipped });
+            }
+            assert_eq!(set.len(), 2000);
+            assert_eq!(set.iter().count(), 2000);
+        }
+    }
+}
