@@ -22,6 +22,15 @@ const COLUMNS_MAX: usize = 1_000;
 
 /// A body: the name of its format, the format, and its bytes.
 type Body = (&'static str, BodyFormat, Vec<u8>);
+/// The same, before the rows are written.
+type Maker = (&'static str, BodyFormat, fn(&[RecordBatch]) -> Vec<u8>);
+
+const MAKERS: [Maker; 4] = [
+    ("NDJSON", BodyFormat::NdJson, ndjson),
+    ("JSON", BodyFormat::Json, json),
+    ("CSV", BodyFormat::Csv, csv),
+    ("Arrow", BodyFormat::Arrow, arrow_stream),
+];
 
 fn main() {
     let arguments = Arguments::of_process();
@@ -93,13 +102,7 @@ fn ingest(format: BodyFormat, body: &[u8], rows: usize) -> (u64, [f64; 3]) {
 }
 
 fn bodies(batches: &[RecordBatch], arguments: &Arguments) -> Vec<Body> {
-    let makers: [(&str, BodyFormat, fn(&[RecordBatch]) -> Vec<u8>); 4] = [
-        ("NDJSON", BodyFormat::NdJson, ndjson),
-        ("JSON", BodyFormat::Json, json),
-        ("CSV", BodyFormat::Csv, csv),
-        ("Arrow", BodyFormat::Arrow, arrow_stream),
-    ];
-    let wanted = makers.into_iter().filter(|(name, ..)| arguments.wants(name));
+    let wanted = MAKERS.into_iter().filter(|(name, ..)| arguments.wants(name));
     wanted.map(|(name, format, make)| (name, format, make(batches))).collect()
 }
 
