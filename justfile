@@ -17,6 +17,7 @@ bench *ARGS:
 
 # Compare with other engines on this machine: builds, loads, checks, times, and writes a page to benches/results/
 compare *ARGS:
+    python3 -m unittest discover -s benches/peers
     benches/peers/run {{ARGS}}
 
 # Format every crate
