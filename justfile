@@ -11,9 +11,14 @@ test:
 demo:
     cargo run --release -- up --demo
 
-# Run the benchmarks
+# Run the benchmarks; `just bench --bench scan -- 1000000 'group'` runs some of one
 bench *ARGS:
     cargo bench -p gannet-benches {{ARGS}}
+
+# Compare with other engines on this machine: builds, loads, checks, times, and writes a page to benches/results/
+compare *ARGS:
+    python3 -m unittest discover -s benches/peers
+    benches/peers/run {{ARGS}}
 
 # Format every crate
 fmt:
