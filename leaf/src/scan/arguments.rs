@@ -114,6 +114,14 @@ impl<'a> Argument<'a> {
         }
     }
 
+    /// No int that is read is larger in magnitude; `None` where only the values tell.
+    pub(super) fn bound(&self) -> Option<u64> {
+        match self {
+            Argument::Ints(ints) | Argument::Scaled(ints, _) => ints.bound(),
+            Argument::Floats(_) | Argument::Codes(..) | Argument::Expression(_) => None,
+        }
+    }
+
     /// The values at the rows of a stretch, as codes only for functions that take them.
     pub(super) fn read<'s>(
         &'s mut self,
@@ -229,6 +237,16 @@ impl<'a> RowWeights<'a> {
             WeightKind::Float => RowWeights::Floats(slot.floats(run.row_count)?),
             WeightKind::One | WeightKind::Int => RowWeights::Ints(slot.ints(run.row_count)?),
         })
+    }
+
+    /// No int weight is larger; `None` where only the weights tell.
+    pub(super) fn bound(&self) -> Option<u64> {
+        match self {
+            RowWeights::One => Some(1),
+            // A row without weight stands for one event.
+            RowWeights::Ints(ints) => ints.bound().map(|bound| bound.max(1)),
+            RowWeights::Floats(_) => None,
+        }
     }
 
     /// The weights of some rows.

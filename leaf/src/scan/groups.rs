@@ -178,6 +178,13 @@ impl<'a> Work<'a> {
                 None => None,
             });
         }
+        let weight_max = self.weights.bound();
+        for (shared, argument) in sharing.iter().zip(&arguments) {
+            let value_max = argument.as_ref().and_then(Argument::bound);
+            for index in &shared.aggregates {
+                self.states[*index].set_bounds(value_max, weight_max);
+            }
+        }
         selection.with_rows(|rows| {
             let mut total = 0.0;
             for stretch in rows.stretches(ROWS_PER_STRETCH) {

@@ -65,6 +65,26 @@ impl Ints<'_> {
         out
     }
 
+    /// No value is larger in magnitude; `None` where only the values tell.
+    pub(super) fn bound(&self) -> Option<u64> {
+        match self {
+            Ints::Constant(value) => Some(value.unwrap_or(0).unsigned_abs()),
+            Ints::Packed { base, gcd, codes, .. } => {
+                // What the codes could hold at most, which nothing in a directory can belie.
+                let code_max = match codes {
+                    Codes::U8(_) => u64::from(u8::MAX),
+                    Codes::U16(_) => u64::from(u16::MAX),
+                    Codes::U32(_) => u64::from(u32::MAX),
+                    Codes::U64(_) => return None,
+                };
+                let last = i128::from(*base) + i128::from(*gcd) * i128::from(code_max);
+                Some(u64::try_from(last.unsigned_abs()).unwrap_or(u64::MAX).max(base.unsigned_abs()))
+            }
+            Ints::Dictionary { table, .. } => table.iter().map(|value| value.unsigned_abs()).max(),
+            Ints::Values(..) | Ints::Cast(..) => None,
+        }
+    }
+
     /// Which of some rows have a value; `None` when all have one.
     pub(super) fn nulls(&self, rows: Rows<'_>) -> Option<NullBuffer> {
         match self {
