@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use gannet_proto::address::AddressError;
 use gannet_proto::encode_batches;
-use gannet_query::{LeafState, Partial, Plan};
+use gannet_query::{LeafState, Partial, Plan, Top};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
@@ -295,18 +295,20 @@ impl Aggregator {
         }
     }
 
-    /// Answers a plan for a parent: what there is by the deadline, even from no leaf at all.
+    /// Answers a plan for a parent: what there is by the deadline, even from no leaf at all. With a `top` there may be
+    /// more groups than that, but no wanted one is missing.
     ///
     /// # Errors
     /// When the plan is stale, wrong, or needs more than the query may take.
     pub async fn gather(
         &self,
         plan: &Plan,
+        top: Option<&Top>,
         deadline: Instant,
         query_id: &str,
     ) -> Result<Partial, GatherError> {
         let _turn = self.turn(deadline).await.map_err(GatherError::Failed)?;
-        let outcome = self.fan_out.gather(plan, deadline, query_id).await;
+        let outcome = self.fan_out.gather(plan, top, deadline, query_id).await;
         if let Err(GatherError::Stale(_)) = &outcome {
             // The parent will ask what there is; it should hear of what made its plan stale.
             self.refresh().await;

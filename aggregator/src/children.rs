@@ -164,7 +164,7 @@ impl Child {
     /// When it does not answer, or with something that is no answer.
     pub async fn run(
         &self,
-        plan: wire::Plan,
+        (plan, top): (wire::Plan, Option<wire::Top>),
         query_id: &str,
         for_child: Duration,
         until: Instant,
@@ -174,6 +174,7 @@ impl Child {
             plan: Some(plan),
             deadline_ms: u32::try_from(for_child.as_millis()).unwrap_or(u32::MAX),
             query_id: query_id.to_owned(),
+            top,
         };
         let mut client = self.query.clone();
         let answer = async {

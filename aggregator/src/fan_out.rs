@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use gannet_proto::decode_body;
+use gannet_proto::{decode_body, wire};
 use gannet_query::{
-    Body, Completeness, LeafEpoch, Merger, Missing, MissingReason, Partial, Plan, QueryError, ScanStats,
+    Body, Completeness, LeafEpoch, Merger, Missing, MissingReason, Partial, Plan, QueryError, ScanStats, Top,
 };
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
@@ -34,6 +34,16 @@ const MERGED_IN_PLACE_BYTES_MAX: usize = 32 << 10;
 pub trait Answerer: Send + Sync + std::fmt::Debug {
     /// The merged partial of every leaf, by the deadline.
     async fn answer(&self, plan: &Plan, deadline: Instant) -> Result<Partial, Failure>;
+
+    /// As `answer`, when only some of the groups are wanted: the others may be missing.
+    async fn answer_top(
+        &self,
+        plan: &Plan,
+        _top: Option<&Top>,
+        deadline: Instant,
+    ) -> Result<Partial, Failure> {
+        self.answer(plan, deadline).await
+    }
 }
 
 /// Asks all children.
@@ -76,7 +86,16 @@ impl Asking {
 #[async_trait]
 impl Answerer for Asking {
     async fn answer(&self, plan: &Plan, deadline: Instant) -> Result<Partial, Failure> {
-        match self.fan_out.gather(plan, deadline, &self.query_id).await {
+        self.answer_top(plan, None, deadline).await
+    }
+
+    async fn answer_top(
+        &self,
+        plan: &Plan,
+        top: Option<&Top>,
+        deadline: Instant,
+    ) -> Result<Partial, Failure> {
+        match self.fan_out.gather(plan, top, deadline, &self.query_id).await {
             Ok(partial) => answered(partial),
             Err(GatherError::Failed(failure)) => Err(failure),
             Err(GatherError::Stale(text)) => {
@@ -136,19 +155,21 @@ impl FanOut {
         FanOut { children, roster, config }
     }
 
-    /// The merged partial of every leaf that answered by the deadline, which may be none.
+    /// The merged partial of every leaf that answered by the deadline, which may be none. Only groups that a `top` does
+    /// not want may be missing from it; an only child leaves them out, several are asked for all.
     ///
     /// # Errors
     /// When the plan is stale, wrong, or needs more than the query may take.
     pub async fn gather(
         &self,
         plan: &Plan,
+        top: Option<&Top>,
         deadline: Instant,
         query_id: &str,
     ) -> Result<Partial, GatherError> {
         let merger = Merger::new(plan, self.config.merge_bytes_max).map_err(|error| failed(&error))?;
         let mut gathering = Gathering::new(self, plan, merger);
-        let mut asked = self.ask(plan, deadline, query_id, &mut gathering);
+        let mut asked = self.ask((plan, top), deadline, query_id, &mut gathering);
         let mut held = Vec::new();
         while let Some(outcome) = asked.join_next().await {
             let (child, outcome) = outcome.map_err(|error| {
@@ -180,7 +201,7 @@ impl FanOut {
     /// Sends the plan to every child that is not known to be down.
     fn ask(
         &self,
-        plan: &Plan,
+        (plan, top): (&Plan, Option<&Top>),
         deadline: Instant,
         query_id: &str,
         gathering: &mut Gathering<'_>,
@@ -190,7 +211,9 @@ impl FanOut {
         let for_child = remaining.saturating_sub(margin);
         // Half of the margin is for the way back from the child, the other half for merging.
         let until = deadline.checked_sub(margin / 2).unwrap_or(deadline);
-        let message = wire_plan(plan);
+        // What several children cut could not be added up.
+        let top = top.filter(|_| self.children.len() == 1).map(wire::Top::from);
+        let message = (wire_plan(plan), top);
         let shared = Arc::new(plan.clone());
         let mut asked = JoinSet::new();
         for child in &self.children {

@@ -10,7 +10,7 @@ use futures::Stream;
 use gannet_proto::wire::admin_server::{Admin, AdminServer};
 use gannet_proto::wire::query_server::{Query, QueryServer};
 use gannet_proto::{MESSAGE_BYTES_MAX, PLAN_BYTES_MAX, encode_body, wire};
-use gannet_query::{Partial, Plan};
+use gannet_query::{Body, Partial, Plan, Top};
 use tokio::sync::Notify;
 use tonic::transport::server::Router;
 use tonic::{Request, Response, Status};
@@ -86,12 +86,25 @@ impl Query for Door {
         let deadline = Instant::now() + timeout;
         let plan = request.plan.ok_or_else(|| Status::invalid_argument("the plan is missing"))?;
         let plan = Plan::try_from(plan).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let partial = match self.aggregator.gather(&plan, deadline, &request.query_id).await {
+        let top = request.top.map(Top::try_from).transpose();
+        let top = top.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let checked = top.iter().try_for_each(|top| top.check(&plan));
+        checked.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let mut partial = match self.aggregator.gather(&plan, top.as_ref(), deadline, &request.query_id).await
+        {
             Ok(partial) => partial,
             Err(GatherError::Stale(text)) => return Err(Status::failed_precondition(text)),
             Err(GatherError::Failed(failure)) => return Err(status(&failure)),
         };
-        let encoded = tokio::task::spawn_blocking(move || replies(&partial)).await;
+        let encode = move || {
+            if let (Some(top), Body::Groups(groups)) = (&top, &mut partial.body)
+                && let Err(error) = groups.cut(&plan, top)
+            {
+                tracing::debug!(%error, "sending all groups");
+            }
+            replies(&partial)
+        };
+        let encoded = tokio::task::spawn_blocking(encode).await;
         let replies =
             encoded.map_err(|error| Status::internal(format!("a thread ended early: {error}")))??;
         Ok(Response::new(Box::pin(futures::stream::iter(replies))))

@@ -14,7 +14,7 @@ use gannet_proto::wire::admin_server::{Admin, AdminServer};
 use gannet_proto::wire::ingest_server::{Ingest, IngestServer};
 use gannet_proto::wire::query_server::{Query, QueryServer};
 use gannet_proto::{MESSAGE_BYTES_MAX, PLAN_BYTES_MAX, decode_batches, encode_body, wire};
-use gannet_query::{Partial, Plan};
+use gannet_query::{Body, Partial, Plan, Top};
 use tokio::sync::{Notify, Semaphore};
 use tonic::{Request, Response, Status};
 
@@ -191,6 +191,8 @@ impl Query for Door {
         let deadline = Instant::now() + Duration::from_millis(u64::from(request.deadline_ms));
         let plan =
             Plan::try_from(request.plan.ok_or_else(|| wrong("a request without a plan"))?).map_err(wrong)?;
+        let top = request.top.map(Top::try_from).transpose().map_err(wrong)?;
+        top.iter().try_for_each(|top| top.check(&plan)).map_err(wrong)?;
         let permit = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.queries).acquire_owned());
         let permit = match permit.await {
             Ok(Ok(permit)) => permit,
@@ -203,7 +205,12 @@ impl Query for Door {
         let leaf = Arc::clone(&self.leaf);
         let replies = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let partial = leaf.query(&plan, &cancel).map_err(status)?;
+            let mut partial = leaf.query(&plan, &cancel).map_err(status)?;
+            if let (Some(top), Body::Groups(groups)) = (&top, &mut partial.body)
+                && let Err(error) = groups.cut(&plan, top)
+            {
+                tracing::debug!(%error, "sending all groups");
+            }
             replies(&partial)
         })
         .await

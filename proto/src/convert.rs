@@ -9,6 +9,7 @@ mod completeness;
 mod expr;
 mod holdings;
 mod plan;
+mod top;
 
 pub use expr::{EXPR_DEPTH_MAX, EXPR_NODES_MAX};
 pub use plan::PLAN_ITEMS_MAX;

@@ -12,8 +12,10 @@ use crate::{Completeness, QueryError, ScanStats, States};
 mod keys;
 mod merger;
 mod parts;
+mod top;
 
 pub use merger::{Merger, Share};
+pub use top::{Top, TopTerm, TopValue};
 
 /// What a child returns.
 #[derive(Debug, Clone)]

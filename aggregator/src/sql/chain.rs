@@ -12,14 +12,14 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr as SqlExpr, LogicalPlan, TableScan};
 
-use super::tables::GannetTable;
+use super::tables::{GannetTable, Pushed};
 
 /// Expressions larger than this after folding stay on the aggregator: folding can double them at each step.
 const FOLDED_NODES_MAX: usize = 20_000;
 
 /// What was found below an operator.
 pub(super) struct Chain {
-    /// A [`GannetTable`].
+    /// A [`GannetTable`], or a [`Pushed`] of groups.
     pub(super) provider: Arc<dyn TableProvider>,
     /// Its scan.
     pub(super) scan: TableScan,
@@ -31,7 +31,20 @@ pub(super) struct Chain {
 
 impl Chain {
     /// Follows `input` down to a table of the catalogue; `None` when there is something else on the way.
-    pub(super) fn follow(input: &LogicalPlan, mut exprs: Vec<SqlExpr>) -> Result<Option<Chain>> {
+    pub(super) fn follow(input: &LogicalPlan, exprs: Vec<SqlExpr>) -> Result<Option<Chain>> {
+        Chain::follow_to(GannetTable::of_scan, input, exprs)
+    }
+
+    /// Follows `input` down to groups that leaves were asked for.
+    pub(super) fn follow_to_groups(input: &LogicalPlan, exprs: Vec<SqlExpr>) -> Result<Option<Chain>> {
+        Chain::follow_to(Pushed::groups_of_scan, input, exprs)
+    }
+
+    fn follow_to(
+        end: fn(&TableScan) -> Option<Arc<dyn TableProvider>>,
+        input: &LogicalPlan,
+        mut exprs: Vec<SqlExpr>,
+    ) -> Result<Option<Chain>> {
         let mut filters: Vec<SqlExpr> = Vec::new();
         let mut plan = input;
         loop {
@@ -61,7 +74,7 @@ impl Chain {
                     &filter.input
                 }
                 LogicalPlan::TableScan(scan) if scan.fetch.is_none() => {
-                    let Some(provider) = GannetTable::of_scan(scan) else { return Ok(None) };
+                    let Some(provider) = end(scan) else { return Ok(None) };
                     filters.extend(scan.filters.iter().cloned());
                     return Ok(Some(Chain { provider, scan: scan.clone(), exprs, filters }));
                 }
@@ -73,6 +86,11 @@ impl Chain {
     /// The table at the end of the chain.
     pub(super) fn table(&self) -> Option<&GannetTable> {
         self.provider.downcast_ref::<GannetTable>()
+    }
+
+    /// The groups at the end of the chain.
+    pub(super) fn groups(&self) -> Option<&Pushed> {
+        self.provider.downcast_ref::<Pushed>()
     }
 }
 

@@ -17,7 +17,9 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties,
 };
-use gannet_query::{AggregateFunction, Body, Completeness, Finish, Groups, Output, Plan, RowSet, ScanStats};
+use gannet_query::{
+    AggregateFunction, Body, Completeness, Finish, Groups, Output, Plan, RowSet, ScanStats, Top,
+};
 use parking_lot::Mutex;
 
 use super::errors::external;
@@ -63,6 +65,7 @@ pub(super) enum GroupColumn {
 pub(super) struct FanOutExec {
     plan: Plan,
     shape: Shape,
+    top: Option<Top>,
     context: Arc<QueryContext>,
     properties: Arc<PlanProperties>,
 }
@@ -76,13 +79,21 @@ impl FanOutExec {
             EmissionType::Final,
             Boundedness::Bounded,
         ));
-        FanOutExec { plan, shape, context, properties }
+        FanOutExec { plan, shape, top: None, context, properties }
+    }
+
+    /// Of whose groups only these are read.
+    pub(super) fn with_top(self, top: Option<Top>) -> FanOutExec {
+        FanOutExec { top, ..self }
     }
 }
 
 impl DisplayAs for FanOutExec {
     fn fmt_as(&self, _t: DisplayFormatType, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "FanOutExec: {}", self.plan)?;
+        if let Some(top) = &self.top {
+            write!(f, ", first={} groups", top.limit)?;
+        }
         match &self.plan.output {
             Output::Groups { aggregates, .. }
                 if aggregates.iter().any(|one| one.function == AggregateFunction::Quantiles) =>
@@ -124,9 +135,11 @@ impl ExecutionPlan for FanOutExec {
 
     fn execute(&self, _partition: usize, _context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let (plan, shape, schema) = (self.plan.clone(), self.shape.clone(), self.schema());
+        let top = self.top.clone();
         let context = Arc::clone(&self.context);
         let produce = async move {
-            let partial = context.answerer.answer(&plan, context.deadline).await.map_err(external)?;
+            let partial = context.answerer.answer_top(&plan, top.as_ref(), context.deadline).await;
+            let partial = partial.map_err(external)?;
             context.reports.lock().push((partial.completeness, partial.stats));
             let batches = match (partial.body, shape) {
                 (Body::Groups(groups), Shape::Groups(columns)) => finish_groups(&groups, &columns, &schema)?,

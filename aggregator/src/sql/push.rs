@@ -2,6 +2,7 @@
 //!
 //! * An Aggregate over a table becomes a scan of [`Pushed`] groups: keys and finished states are its columns.
 //! * A Sort with a limit over a table becomes a scan of [`Pushed`] rows.
+//! * A Sort with a limit over such groups stays, and tells the groups which of them it reads.
 //!
 //! It runs once filters have been pushed down and simplified, and before other rules take aggregates apart. What
 //! it cannot push it leaves alone; the rest of DataFusion then works on pulled rows.
@@ -11,7 +12,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema};
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchemaRef, TableReference};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::Result;
@@ -26,7 +27,7 @@ use gannet_query::{Expr, Key, Merger, OrderBy, Output, OutputColumn};
 use super::chain::Chain;
 use super::exec::{GroupColumn, Shape};
 use super::states::StateList;
-use super::tables::{GannetTable, Pushed};
+use super::tables::{FirstGroups, GannetTable, Pushed};
 use super::translate::translate;
 
 /// Rows that an ordered limit may ask each leaf for; beyond it the rows are pulled under the budget and sorted here.
@@ -48,7 +49,10 @@ impl OptimizerRule for PushToLeaves {
     fn rewrite(&self, plan: LogicalPlan, _config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
         let replacement = match &plan {
             LogicalPlan::Aggregate(aggregate) => push_aggregate(aggregate)?,
-            LogicalPlan::Sort(sort) => push_sort(sort)?,
+            LogicalPlan::Sort(sort) => match push_sort(sort)? {
+                Some(replacement) => Some(replacement),
+                None => push_first_groups(sort)?,
+            },
             _ => None,
         };
         Ok(match replacement {
@@ -92,6 +96,7 @@ fn push_aggregate(aggregate: &SqlAggregate) -> Result<Option<LogicalPlan>> {
         plan,
         shape: Shape::Groups(columns),
         schema: Arc::new(scan_schema),
+        first: None,
         context: Arc::clone(&table.context),
     };
     let name = TableReference::bare(table.name.clone());
@@ -168,8 +173,50 @@ fn push_sort(sort: &Sort) -> Result<Option<LogicalPlan>> {
             .collect::<Vec<_>>(),
     );
     let plan = table.plan(filters, Output::Rows { columns, order_by, limit: Some(limit as u64) });
-    let pushed = Pushed { plan, shape, schema: Arc::new(schema), context: Arc::clone(&table.context) };
+    let pushed =
+        Pushed { plan, shape, schema: Arc::new(schema), first: None, context: Arc::clone(&table.context) };
     replace_by(pushed, chain.scan.table_name.clone(), shown.to_vec(), sort.input.schema()).map(Some)
+}
+
+/// The same sort over groups that know which of them it reads: those that come first by as many terms as are keys or
+/// aggregates themselves. Not where a filter (HAVING) drops groups in between.
+fn push_first_groups(sort: &Sort) -> Result<Option<LogicalPlan>> {
+    let Some(limit) = sort.fetch.filter(|fetch| *fetch <= PUSHED_LIMIT_MAX) else { return Ok(None) };
+    let exprs = sort.expr.iter().map(|term| term.expr.clone()).collect();
+    let Some(chain) = Chain::follow_to_groups(&sort.input, exprs)? else { return Ok(None) };
+    let Some(groups) = chain.groups().filter(|groups| groups.first.is_none()) else { return Ok(None) };
+    if !chain.filters.is_empty() {
+        return Ok(None);
+    }
+    let column = |expr: &SqlExpr| match expr {
+        SqlExpr::Column(column) => groups.schema.index_of(&column.name).ok(),
+        _ => None,
+    };
+    let order_by: Vec<OrderBy> = chain
+        .exprs
+        .iter()
+        .zip(&sort.expr)
+        .map_while(|(expr, term)| {
+            let column = column(expr)?;
+            Some(OrderBy { column, descending: !term.asc, nulls_first: term.nulls_first })
+        })
+        .collect();
+    if order_by.is_empty() {
+        return Ok(None);
+    }
+    let complete = order_by.len() == sort.expr.len();
+    let first = FirstGroups { order_by, complete, limit: limit as u64 };
+    let source = provider_as_source(Arc::new(Pushed { first: Some(first), ..groups.clone() }));
+    let replaced = LogicalPlan::clone(&sort.input).transform_up(|node| {
+        Ok(match node {
+            LogicalPlan::TableScan(mut scan) => {
+                scan.source = Arc::clone(&source);
+                Transformed::yes(LogicalPlan::TableScan(scan))
+            }
+            other => Transformed::no(other),
+        })
+    })?;
+    Ok(Some(LogicalPlan::Sort(Sort { input: Arc::new(replaced.data), ..sort.clone() })))
 }
 
 /// The table's columns that the shown expressions read; expressions over them are computed here, for few rows.

@@ -17,8 +17,8 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::{Expr as SqlExpr, TableProviderFilterPushDown, TableScan, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use gannet_query::{
-    Aggregate, AggregateFunction, ColumnType, Expr, Output, OutputColumn, Plan, SAMPLE_RATE_COLUMN,
-    TIME_COLUMN, TimeRange, WeightKind,
+    Aggregate, AggregateFunction, ColumnType, Expr, OrderBy, Output, OutputColumn, Plan, SAMPLE_RATE_COLUMN,
+    TIME_COLUMN, TimeRange, Top, TopTerm, TopValue, WeightKind,
 };
 
 use super::exec::{FanOutExec, GroupColumn, QueryContext, Shape};
@@ -173,8 +173,19 @@ impl TableProvider for GannetTable {
     }
 }
 
+/// The order in which the rest of a query reads groups, and how many of them.
+#[derive(Debug, Clone)]
+pub(super) struct FirstGroups {
+    /// Terms over the columns of [`Pushed::schema`].
+    pub(super) order_by: Vec<OrderBy>,
+    /// Whether these are all terms of the order.
+    pub(super) complete: bool,
+    /// How many groups are read.
+    pub(super) limit: u64,
+}
+
 /// A part of a query that runs on the leaves.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Pushed {
     /// What the leaves are asked when every column is needed.
     pub(super) plan: Plan,
@@ -182,6 +193,8 @@ pub(super) struct Pushed {
     pub(super) shape: Shape,
     /// What the rest of the query sees.
     pub(super) schema: SchemaRef,
+    /// The groups that the rest of the query needs; all when absent.
+    pub(super) first: Option<FirstGroups>,
     /// The query it belongs to.
     pub(super) context: Arc<QueryContext>,
 }
@@ -196,6 +209,32 @@ impl Pushed {
         let pushed = provider.downcast_ref::<Pushed>()?;
         let rows = matches!(pushed.plan.output, Output::Rows { .. });
         (rows && pushed.plan.weight != WeightKind::One).then(|| pushed.plan.table.clone())
+    }
+
+    /// The provider of a scan when it is one of groups.
+    pub(super) fn groups_of_scan(scan: &TableScan) -> Option<Arc<dyn TableProvider>> {
+        let is_groups = |pushed: &Pushed| matches!(pushed.shape, Shape::Groups(_));
+        source_as_provider(&scan.source)
+            .ok()
+            .filter(|provider| provider.downcast_ref::<Pushed>().is_some_and(is_groups))
+    }
+
+    /// The wanted groups in the words of a narrowed plan, whose shape shows the columns of these indices.
+    fn top(&self, indices: &[usize], shape: &Shape, limit: Option<usize>) -> Option<Top> {
+        let Shape::Groups(columns) = shape else { return None };
+        let Some(first) = &self.first else {
+            return limit.map(|limit| Top { terms: vec![], complete: true, limit: limit as u64 });
+        };
+        let term = |order: &OrderBy| {
+            let place = indices.iter().position(|index| *index == order.column)?;
+            let value = match columns.get(place)? {
+                GroupColumn::Key(key) => TopValue::Key(*key),
+                GroupColumn::State(state, finish, _) => TopValue::State(*state, finish.clone()),
+            };
+            Some(TopTerm { value, descending: order.descending, nulls_first: order.nulls_first })
+        };
+        let terms = first.order_by.iter().map(term).collect::<Option<Vec<_>>>()?;
+        Some(Top { terms, complete: first.complete, limit: first.limit })
     }
 
     /// The plan and shape for some of the columns: states that nobody reads are not asked for.
@@ -247,12 +286,13 @@ impl TableProvider for Pushed {
         _state: &dyn Session,
         projection: Option<&Vec<usize>>,
         _filters: &[SqlExpr],
-        _limit: Option<usize>,
+        limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let indices = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let (plan, shape) = self.narrowed(&indices);
+        let top = self.top(&indices, &shape, limit);
         let schema = projected(&self.schema, projection)?;
-        Ok(Arc::new(FanOutExec::new(plan, shape, schema, Arc::clone(&self.context))))
+        Ok(Arc::new(FanOutExec::new(plan, shape, schema, Arc::clone(&self.context)).with_top(top)))
     }
 }
 
