@@ -50,6 +50,8 @@ pub(crate) struct Fake {
     pub(crate) runs: Mutex<Does>,
     pub(crate) appends: Mutex<Does>,
     pub(crate) runs_asked: AtomicU64,
+    /// How many of the runs wanted only some groups.
+    pub(crate) tops_asked: AtomicU64,
     pub(crate) appends_asked: AtomicU64,
     pub(crate) deadline_ms: AtomicU64,
     ingested: AtomicU64,
@@ -77,6 +79,7 @@ impl Served {
             runs: Mutex::new(Does::Work),
             appends: Mutex::new(Does::Work),
             runs_asked: AtomicU64::new(0),
+            tops_asked: AtomicU64::new(0),
             appends_asked: AtomicU64::new(0),
             deadline_ms: AtomicU64::new(0),
             ingested: AtomicU64::new(0),
@@ -207,6 +210,7 @@ impl Query for Door {
     async fn run(&self, request: Request<wire::RunRequest>) -> Result<Response<Replies>, Status> {
         let request = request.into_inner();
         self.0.runs_asked.fetch_add(1, Ordering::SeqCst);
+        self.0.tops_asked.fetch_add(u64::from(request.top.is_some()), Ordering::SeqCst);
         self.0.deadline_ms.store(u64::from(request.deadline_ms), Ordering::SeqCst);
         let plan = Plan::try_from(request.plan.unwrap()).unwrap();
         let does = next(&self.0.runs);

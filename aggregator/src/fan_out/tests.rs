@@ -5,6 +5,7 @@ use std::path::Path;
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use gannet_proto::address::Listener;
+use gannet_query::{Aggregate, AggregateFunction, Output, TimeRange, WeightKind};
 use tonic::Code;
 
 use super::*;
@@ -80,6 +81,35 @@ async fn children_get_less_time_than_the_query() {
     aggregator.query(COUNT, options).await.unwrap();
     let given = a.fake.deadline_ms.load(Ordering::SeqCst);
     assert!((90_000..=95_000).contains(&given), "{given}");
+}
+
+#[tokio::test]
+async fn only_an_only_child_cuts_groups() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (Served::start(folder.path(), "a", 30).await, Served::start(folder.path(), "b", 10).await);
+    let count =
+        Aggregate { function: AggregateFunction::Count, argument: None, filter: None, weighted: false };
+    let plan = Plan {
+        table: "t".into(),
+        columns: vec![],
+        time_range: TimeRange::ALL,
+        filter: None,
+        weight: WeightKind::One,
+        output: Output::Groups { keys: vec![], aggregates: vec![count] },
+    };
+    let top = Top { terms: vec![], complete: true, limit: 1 };
+    let asked = async |children: &[&Served], name: &str| {
+        let aggregator = over(&folder.path().join(name), children).await;
+        let before = [&a, &b].map(|child| child.fake.tops_asked.load(Ordering::SeqCst));
+        let deadline = Instant::now() + Duration::from_secs(60);
+        aggregator.gather(&plan, Some(&top), deadline, "q").await.unwrap();
+        aggregator.gather(&plan, None, deadline, "q").await.unwrap();
+        let after = [&a, &b].map(|child| child.fake.tops_asked.load(Ordering::SeqCst));
+        [after[0] - before[0], after[1] - before[1]]
+    };
+    assert_eq!(asked(&[&a], "one").await, [1, 0]);
+    assert_eq!(asked(&[&a, &b], "two").await, [0, 0]);
+    b.stop().await;
 }
 
 #[tokio::test]

@@ -10,6 +10,8 @@ use gannet_query::{
 };
 use parking_lot::Mutex;
 
+mod first_groups;
+
 use super::*;
 use crate::catalogue::{CatalogueColumn, CatalogueTable};
 
