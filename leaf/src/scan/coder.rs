@@ -172,7 +172,7 @@ impl Numbers {
         }
     }
 
-    fn number_null(&mut self) -> u32 {
+    pub(super) fn number_null(&mut self) -> u32 {
         if let Some(number) = self.null {
             return number;
         }

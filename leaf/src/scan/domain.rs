@@ -12,6 +12,7 @@ use super::Stop;
 use super::coder::Coder;
 use super::columns::{Run, Shape, int_array, repeat};
 use super::compile::Compiled;
+use super::ints::{self, CodeTest};
 use super::selection::{Rows, Selection, pack_bits};
 use crate::column::Codes;
 
@@ -164,8 +165,19 @@ pub(super) fn narrow_codes(codes: &Codes, selection: Selection, table: &[bool]) 
     if !table.iter().any(|keep| *keep) {
         return Selection::none();
     }
+    let first = table.iter().position(|keep| *keep).unwrap_or(0);
+    let last = table.iter().rposition(|keep| *keep).unwrap_or(0);
+    if table[first..=last].iter().all(|keep| *keep) {
+        // Values are sorted, so a comparison or a prefix keeps a range of codes, which needs no table.
+        return ints::narrow(selection, codes, &CodeTest::Within(first as u64, last as u64), None);
+    }
     match codes {
-        Codes::U8(codes) => by_table(selection, codes, table, usize::from),
+        Codes::U8(codes) => {
+            let mut whole = [false; 256];
+            whole.iter_mut().zip(table).for_each(|(to, keep)| *to = *keep);
+            let test = |code: u8| whole[usize::from(code)];
+            selection.narrow(|| pack_bits(codes, test), |row| test(codes[row]))
+        }
         Codes::U16(codes) => by_table(selection, codes, table, usize::from),
         Codes::U32(codes) => by_table(selection, codes, table, |code| code as usize),
         Codes::U64(codes) => by_table(selection, codes, table, |code| code as usize),

@@ -9,7 +9,7 @@ use gannet_query::{AggregateFunction, Groups, Input, Plan, States, Values, Weigh
 use super::arguments::{Argument, Buffers, Read, RowWeights, events, takes_codes};
 use super::columns::Run;
 use super::filter;
-use super::keys::key;
+use super::keys::{Key, key};
 use super::numbering::{Numbering, Scratch};
 use super::prepare::{GroupsPlan, Prepared};
 use super::readers::Ints;
@@ -22,11 +22,24 @@ struct Sharing {
     aggregates: Vec<usize>,
 }
 
-/// The groups of a run's selected rows.
-pub(super) struct Aggregated {
-    pub(super) groups: Groups,
+/// The groups of a run's selected rows: each key with the code of each group, and the states.
+#[derive(Debug)]
+pub(super) struct RunGroups<'a> {
+    pub(super) keys: Vec<Key<'a>>,
+    pub(super) codes: Vec<Vec<u32>>,
+    pub(super) states: Vec<States>,
+    pub(super) group_count: usize,
     /// How many events the selected rows stand for.
     pub(super) events: f64,
+}
+
+impl RunGroups<'_> {
+    /// With the values of the keys.
+    pub(super) fn into_groups(self) -> Result<Groups, ScanError> {
+        let keys = self.keys.iter().zip(&self.codes);
+        let keys = keys.map(|(key, codes)| key.values_at(codes)).collect::<Result<_, _>>()?;
+        Ok(Groups { keys, states: self.states, group_count: self.group_count })
+    }
 }
 
 /// One run while it is aggregated.
@@ -43,13 +56,13 @@ struct Work<'a> {
 }
 
 /// The groups of a run's selected rows with their states; `None` when there is no row.
-pub(super) fn aggregate(
-    run: &Run<'_>,
+pub(super) fn aggregate<'a>(
+    run: &'a Run<'_>,
     prepared: &Prepared<'_>,
-    plan: &GroupsPlan<'_>,
+    plan: &'a GroupsPlan<'_>,
     selection: &Selection,
     scratch: &mut Scratch,
-) -> Result<Option<Aggregated>, Stop> {
+) -> Result<Option<RunGroups<'a>>, Stop> {
     if selection.is_empty() {
         return Ok(None);
     }
@@ -94,18 +107,17 @@ pub(super) fn aggregate(
     let group_count = numbering.group_count();
     states.iter_mut().for_each(|states| states.resize(group_count));
     let (keys, codes) = numbering.finish(scratch);
-    let keys = keys.iter().zip(&codes).map(|(key, codes)| key.values_at(codes)).collect::<Result<_, _>>()?;
-    Ok(Some(Aggregated { groups: Groups { keys, states, group_count }, events }))
+    Ok(Some(RunGroups { keys, codes, states, group_count, events }))
 }
 
 /// The one group of a plan without keys, when the run's directory knows all that is asked: how many events all its
 /// rows stand for, the least and the greatest of its integers.
-fn known(
-    run: &Run<'_>,
+fn known<'a>(
+    run: &'a Run<'_>,
     prepared: &Prepared<'_>,
     plan: &GroupsPlan<'_>,
     selection: &Selection,
-) -> Result<Option<Aggregated>, Stop> {
+) -> Result<Option<RunGroups<'a>>, Stop> {
     const ZEROS: [u32; ROWS_PER_STRETCH] = [0; ROWS_PER_STRETCH];
     let is_whole = matches!(selection, Selection::All(count) if *count == run.row_count);
     if !plan.keys.is_empty() || !plan.filters.is_empty() || !is_whole {
@@ -143,7 +155,8 @@ fn known(
         let Some(end) = end else { return Ok(None) };
         states.update(&[0], &Input { values: Values::Int(&[end]), ..nothing })?;
     }
-    Ok(Some(Aggregated { groups: whole, events: events as f64 }))
+    let Groups { states, group_count, .. } = whole;
+    Ok(Some(RunGroups { keys: Vec::new(), codes: Vec::new(), states, group_count, events: events as f64 }))
 }
 
 /// The one group of a plan without keys before any row was seen.

@@ -31,6 +31,7 @@ mod compile;
 mod domain;
 mod filter;
 mod floats;
+mod gathering;
 mod groups;
 mod intern;
 mod ints;

@@ -14,6 +14,7 @@ use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterato
 
 use super::arguments::RowWeights;
 use super::columns::Run;
+use super::gathering::Gathering;
 use super::groups;
 use super::numbering::Scratch;
 use super::prepare::{Conjunct, OutputPlan, Prepared, prepare};
@@ -36,7 +37,7 @@ struct Scan<'a> {
 
 /// What one thread has.
 struct Gathered {
-    merger: Merger,
+    gathering: Gathering,
     stats: ScanStats,
     events: f64,
     rows_covered: u64,
@@ -102,7 +103,7 @@ fn guarded<T, E: From<ScanError>>(work: impl FnOnce() -> Result<T, E>) -> Result
 impl Scan<'_> {
     fn gathered(&self) -> Result<Gathered, ScanError> {
         Ok(Gathered {
-            merger: Merger::new(self.prepared.plan, self.limits.memory_bytes_max)?,
+            gathering: Gathering::new(self.prepared.plan, self.limits.memory_bytes_max)?,
             stats: ScanStats::default(),
             events: 0.0,
             rows_covered: 0,
@@ -137,7 +138,7 @@ impl Scan<'_> {
             gathered.unscanned += row_count;
             return Ok(());
         }
-        let found = match guarded(|| self.scan_run(run, scratch)) {
+        let found = match guarded(|| self.scan_run(run, gathered, scratch)) {
             Ok(found) => found,
             Err(Stop::Cancelled) => {
                 gathered.unscanned += row_count;
@@ -156,9 +157,6 @@ impl Scan<'_> {
                 gathered.stats.rows_scanned += row_count;
                 gathered.stats.stored_rows += found.row_count;
                 gathered.events += found.events;
-                if let Some(body) = found.body {
-                    gathered.merger.push(body)?;
-                }
             }
         }
         gathered.rows_covered += row_count;
@@ -171,8 +169,13 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// One run; `None` when it was pruned.
-    fn scan_run(&self, run: &dyn RowRun, scratch: &mut Scratch) -> Result<Option<Found>, Stop> {
+    /// One run, whose groups or rows are added when it was seen to its end; `None` when it was pruned.
+    fn scan_run(
+        &self,
+        run: &dyn RowRun,
+        gathered: &mut Gathered,
+        scratch: &mut Scratch,
+    ) -> Result<Option<Found>, Stop> {
         let prepared = self.prepared;
         let run = Run::open(run, &prepared.specs, self.cancel)?;
         let (first, last) = run.time_range();
@@ -196,21 +199,27 @@ impl Scan<'_> {
         }
         let selection = filter::narrow(&run, &prepared.conjuncts, selection)?.settle();
         let row_count = selection.len() as u64;
-        let (body, events) = match &prepared.output {
+        let events = match &prepared.output {
             OutputPlan::Groups(plan) => match groups::aggregate(&run, prepared, plan, &selection, scratch)? {
-                Some(aggregated) => (Some(Body::Groups(aggregated.groups)), aggregated.events),
-                None => (None, 0.0),
+                Some(groups) => {
+                    let events = groups.events;
+                    gathered.gathering.push_run(groups)?;
+                    events
+                }
+                None => 0.0,
             },
             OutputPlan::Rows(plan) => match &self.shared {
                 Some(shared) if !selection.is_empty() => {
                     let events = RowWeights::of(&run, prepared)?.events(&selection, scratch);
-                    let rows = ranked::rows(&run, plan, self.limits, shared, selection)?;
-                    (rows.map(|batch| Body::Rows(RowSet { batches: vec![batch] })), events)
+                    if let Some(batch) = ranked::rows(&run, plan, self.limits, shared, selection)? {
+                        gathered.gathering.push(Body::Rows(RowSet { batches: vec![batch] }))?;
+                    }
+                    events
                 }
-                _ => (None, 0.0),
+                _ => 0.0,
             },
         };
-        Ok(Some(Found { body, row_count, events }))
+        Ok(Some(Found { row_count, events }))
     }
 
     fn finish(&self, threads: Vec<Gathered>) -> Result<ScanOutcome, ScanError> {
@@ -219,11 +228,11 @@ impl Scan<'_> {
             && plan.keys.is_empty()
         {
             let one = groups::empty_group(self.prepared.plan, plan)?;
-            whole.merger.push(Body::Groups(one))?;
+            whole.gathering.push(Body::Groups(one))?;
         }
-        let mut mergers = vec![whole.merger];
+        let mut mergers = vec![whole.gathering.finish()?];
         for gathered in threads {
-            mergers.push(gathered.merger);
+            mergers.push(gathered.gathering.finish()?);
             whole.stats.merge(&gathered.stats);
             whole.events += gathered.events;
             whole.rows_covered += gathered.rows_covered;
@@ -251,7 +260,6 @@ impl Scan<'_> {
 
 /// What a run gave.
 struct Found {
-    body: Option<Body>,
     row_count: u64,
     events: f64,
 }

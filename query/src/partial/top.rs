@@ -9,11 +9,11 @@
 use std::cmp::Ordering;
 
 use arrow::array::{ArrayRef, UInt32Array};
-use arrow::compute::{LexicographicalComparator, SortColumn, SortOptions, lexsort_to_indices, take};
+use arrow::compute::{LexicographicalComparator, SortColumn, SortOptions, lexsort_to_indices};
 use arrow::datatypes::DataType;
 
 use super::Groups;
-use crate::{Finish, Output, Plan, QueryError, States};
+use crate::{Finish, Output, Plan, QueryError};
 
 /// Which groups of a plan are wanted. See the module.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,7 +77,7 @@ impl Groups {
     pub fn cut(&mut self, plan: &Plan, top: &Top) -> Result<(), QueryError> {
         top.check(plan)?;
         let limit = usize::try_from(top.limit).unwrap_or(usize::MAX);
-        let Output::Groups { keys, aggregates } = &plan.output else { return Ok(()) };
+        let Output::Groups { keys, .. } = &plan.output else { return Ok(()) };
         if self.group_count <= limit || keys.is_empty() {
             return Ok(());
         }
@@ -85,14 +85,7 @@ impl Groups {
             true => (0..limit).map(|group| group as u32).collect(),
             false => self.first(plan, top, limit)?,
         };
-        let pick = |array: &ArrayRef| take(array, &kept, None).map_err(|error| mismatch(&error));
-        let keys = self.keys.iter().map(pick).collect::<Result<Vec<_>, _>>()?;
-        let mut states = Vec::with_capacity(self.states.len());
-        for (state, aggregate) in self.states.iter().zip(aggregates) {
-            let arrays = state.to_arrays()?.iter().map(pick).collect::<Result<Vec<_>, _>>()?;
-            states.push(States::from_arrays(aggregate, plan.weight, &arrays)?);
-        }
-        *self = Groups { keys, states, group_count: kept.len() };
+        *self = self.take(kept.values())?;
         Ok(())
     }
 
@@ -141,7 +134,7 @@ mod tests {
 
     use super::*;
     use crate::plan::Key;
-    use crate::{Aggregate, AggregateFunction, Expr, TimeRange, WeightKind};
+    use crate::{Aggregate, AggregateFunction, Expr, States, TimeRange, WeightKind};
 
     fn plan() -> Plan {
         let max = Aggregate {
