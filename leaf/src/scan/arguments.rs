@@ -114,6 +114,15 @@ impl<'a> Argument<'a> {
         }
     }
 
+    /// Whether every row of the run is known to have a value.
+    pub(super) fn is_whole(&self) -> bool {
+        match self {
+            Argument::Ints(ints) | Argument::Scaled(ints, _) => !ints.has_nulls(),
+            Argument::Floats(floats) => !floats.has_nulls(),
+            Argument::Codes(..) | Argument::Expression(_) => false,
+        }
+    }
+
     /// No int that is read is larger in magnitude; `None` where only the values tell.
     pub(super) fn bound(&self) -> Option<u64> {
         match self {

@@ -47,12 +47,18 @@ struct Work<'a> {
     run: &'a Run<'a>,
     plan: &'a GroupsPlan<'a>,
     weights: RowWeights<'a>,
+    /// Their column.
+    weight: Option<usize>,
+    /// Whether anybody asks for them.
+    reads_weights: bool,
     /// Where some aggregate goes by time.
     times: Option<Ints<'a>>,
     numbering: Numbering<'a>,
     states: Vec<States>,
     /// Whether each aggregate is weighted.
     weighted: Vec<bool>,
+    /// Counts that need not be made, because a sum over the same rows makes them: the aggregates of both.
+    counted: Vec<(usize, usize)>,
 }
 
 /// The groups of a run's selected rows with their states; `None` when there is no row.
@@ -92,10 +98,13 @@ pub(super) fn aggregate<'a>(
         run,
         plan,
         weights: RowWeights::of(run, prepared)?,
+        weight: prepared.weight,
+        reads_weights: true,
         times,
         numbering: Numbering::new(keys, scratch),
         states,
         weighted,
+        counted: Vec::new(),
     };
     // The rows of every group are numbered, whatever the filters of the aggregates leave of them.
     let events = work.add(None, selection, scratch)?;
@@ -103,9 +112,14 @@ pub(super) fn aggregate<'a>(
         let left = filter::narrow(run, &plan.filters[filter], selection.clone())?.settle();
         work.add(Some(filter), &left, scratch)?;
     }
-    let Work { numbering, mut states, .. } = work;
+    let Work { numbering, mut states, counted, .. } = work;
     let group_count = numbering.group_count();
     states.iter_mut().for_each(|states| states.resize(group_count));
+    for (count, sum) in counted {
+        if let Some(counted) = states[sum].counted() {
+            states[count] = counted;
+        }
+    }
     let (keys, codes) = numbering.finish(scratch);
     Ok(Some(RunGroups { keys, codes, states, group_count, events }))
 }
@@ -178,7 +192,7 @@ impl<'a> Work<'a> {
         selection: &Selection,
         scratch: &mut Scratch,
     ) -> Result<f64, Stop> {
-        let sharing = self.sharing(filter);
+        let mut sharing = self.sharing(filter);
         let (run, plan) = (self.run, self.plan);
         let mut arguments = Vec::with_capacity(sharing.len());
         for shared in &sharing {
@@ -191,6 +205,13 @@ impl<'a> Work<'a> {
                 None => None,
             });
         }
+        self.leave_counts_to_sums(&mut sharing, &arguments);
+        let known_events = match filter {
+            None => self.known_events(selection),
+            Some(_) => Some(0.0),
+        };
+        let is_weighted = |shared: &Sharing| shared.aggregates.iter().any(|index| self.weighted[*index]);
+        self.reads_weights = known_events.is_none() || sharing.iter().any(is_weighted);
         let weight_max = self.weights.bound();
         for (shared, argument) in sharing.iter().zip(&arguments) {
             let value_max = argument.as_ref().and_then(Argument::bound);
@@ -203,10 +224,45 @@ impl<'a> Work<'a> {
             for stretch in rows.stretches(ROWS_PER_STRETCH) {
                 run.look()?;
                 self.numbering.number(stretch, scratch);
-                total += self.update(stretch, &sharing, &mut arguments, scratch)?;
+                let weights = self.update(stretch, &sharing, &mut arguments, scratch)?;
+                if known_events.is_none() {
+                    total += events(weights, stretch.len());
+                }
             }
-            Ok(total)
+            Ok(known_events.unwrap_or(total))
         })
+    }
+
+    /// Takes counts out of the work where a sum over the same rows, each with a value, counts them anyway.
+    fn leave_counts_to_sums(&mut self, sharing: &mut [Sharing], arguments: &[Option<Argument<'_>>]) {
+        let is_sum =
+            |index: &usize| self.plan.aggregates[*index].aggregate.function == AggregateFunction::Sum;
+        let whole = sharing
+            .iter()
+            .zip(arguments)
+            .filter(|(_, argument)| argument.as_ref().is_some_and(|argument| argument.is_whole()));
+        let sums: Vec<usize> = whole
+            .flat_map(|(shared, _)| shared.aggregates.iter().copied().filter(|index| is_sum(index)))
+            .collect();
+        for shared in sharing.iter_mut().filter(|shared| shared.argument.is_none()) {
+            shared.aggregates.retain(|count| {
+                let sum = sums.iter().find(|sum| self.weighted[**sum] == self.weighted[*count]);
+                self.counted.extend(sum.map(|sum| (*count, *sum)));
+                sum.is_none()
+            });
+        }
+    }
+
+    /// The events that the selected rows stand for, where no weight has to be read for it.
+    fn known_events(&self, selection: &Selection) -> Option<f64> {
+        match (&self.weights, self.weight, selection) {
+            (RowWeights::One, _, _) => Some(selection.len() as f64),
+            (RowWeights::Ints(_), Some(column), Selection::All(count)) if *count == self.run.row_count => {
+                let (sum, nulls) = self.run.int_sum(column)?;
+                Some((sum + i128::from(nulls)) as f64)
+            }
+            _ => None,
+        }
     }
 
     fn sharing(&self, filter: Option<usize>) -> Vec<Sharing> {
@@ -223,16 +279,19 @@ impl<'a> Work<'a> {
         sharing
     }
 
-    /// Adds one stretch, whose rows are numbered, to the states. Returns the events it stands for.
-    fn update(
-        &mut self,
+    /// Adds one stretch, whose rows are numbered, to the states. Returns its weights.
+    fn update<'s>(
+        &'s mut self,
         rows: Rows<'_>,
         sharing: &[Sharing],
         arguments: &mut [Option<Argument<'a>>],
-        scratch: &mut Scratch,
-    ) -> Result<f64, Stop> {
+        scratch: &'s mut Scratch,
+    ) -> Result<Weights<'s>, Stop> {
         let Scratch { groups, ints, floats, weights, float_weights, times, argument_codes, .. } = scratch;
-        let row_weights = self.weights.read(rows, weights, float_weights);
+        let row_weights = match self.reads_weights {
+            true => self.weights.read(rows, weights, float_weights),
+            false => Weights::One,
+        };
         let times: &[i64] = match &self.times {
             Some(reader) => reader.read(rows, times),
             None => &[],
@@ -257,6 +316,6 @@ impl<'a> Work<'a> {
                 states.update(groups, &Input { values, validity, weights, times })?;
             }
         }
-        Ok(events(row_weights, rows.len()))
+        Ok(row_weights)
     }
 }

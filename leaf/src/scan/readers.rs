@@ -115,6 +115,16 @@ impl Ints<'_> {
 }
 
 impl Floats<'_> {
+    /// As [`Ints::has_nulls`].
+    pub(super) fn has_nulls(&self) -> bool {
+        match self {
+            Floats::Constant(value) => value.is_none(),
+            Floats::Values(_, validity) => validity.is_some_and(|validity| validity.null_count() > 0),
+            Floats::Cast(_, validity) => validity.as_ref().is_some_and(|validity| validity.null_count() > 0),
+            Floats::Ints(ints) | Floats::Scaled(ints, _) => ints.has_nulls(),
+        }
+    }
+
     /// As [`Ints::read`].
     pub(super) fn read<'s>(
         &'s self,

@@ -169,6 +169,13 @@ impl States {
         self.bounds = Bounds { value: value_max, weight: weight_max };
     }
 
+    /// The events that a sum has counted beside its values, as the states of a count: those of a count over the same rows
+    /// where every row has a value. `None` when this is no sum.
+    pub fn counted(&self) -> Option<States> {
+        let Kinds::Sum { events, .. } = &self.kinds else { return None };
+        Some(States { kinds: Kinds::Count(events.clone()), progress: self.progress, bounds: self.bounds })
+    }
+
     /// Adds rows: row `i` belongs to group `groups[i]`, which is below `len()`.
     ///
     /// # Errors
