@@ -310,13 +310,23 @@ fn check_text_bytes(bytes: u64) -> Result<(), String> {
 }
 
 fn list_offsets(lengths: &Codes, item_count: usize) -> Result<OffsetBuffer<i32>, String> {
-    let mut offsets = Vec::with_capacity(lengths.len() + 1);
-    offsets.push(0_i32);
-    let mut end = 0_u64;
-    for row in 0..lengths.len() {
-        end += lengths.get(row);
-        offsets.push(i32::try_from(end).map_err(|_| format!("has more than {} items", i32::MAX))?);
+    fn sum<T: Copy + Into<u64>>(lengths: &[T], end: &mut u64) -> Vec<i32> {
+        let mut offsets = Vec::with_capacity(lengths.len() + 1);
+        offsets.push(0_i32);
+        offsets.extend(lengths.iter().map(|length| {
+            *end += (*length).into();
+            // Whether the last one fits is checked, and so whether all do.
+            *end as i32
+        }));
+        offsets
     }
+    let mut end = 0_u64;
+    let offsets = match lengths {
+        Codes::U8(lengths) => sum(lengths, &mut end),
+        Codes::U16(lengths) => sum(lengths, &mut end),
+        Codes::U32(lengths) => sum(lengths, &mut end),
+        Codes::U64(_) => return Err("has list lengths of 8 bytes".to_owned()),
+    };
     if end != item_count as u64 {
         return Err(format!("has lists of {end} items, but {item_count} items"));
     }
