@@ -43,9 +43,20 @@ pub(super) fn cut(text: &[u8], value: Span, level: Level, key: &mut Vec<u8>, fie
     }
 }
 
+/// Whether a byte is part of a word, for each byte.
+const WORD: [bool; 256] = {
+    let mut word = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        word[byte] = byte >= 0x80 || byte == b'_' as usize || (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    word
+};
+
 #[inline]
 fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
+    WORD[usize::from(byte)]
 }
 
 #[inline]

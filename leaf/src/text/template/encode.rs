@@ -37,7 +37,6 @@ struct Group {
 
 /// How a field's values are stored.
 enum Column {
-    Constant(Vec<u8>),
     Number {
         prefix: Vec<u8>,
         width: usize,
@@ -71,9 +70,15 @@ pub fn encode(array: &StringArray) -> Option<TextParts> {
     let sample: Vec<u32> =
         (0..row_count).step_by((row_count / SAMPLE).max(1)).map(|row| row as u32).collect();
     let source = Source { array, text: array.value_data() };
-    let levels = [Level::Fine, Level::Coarse].map(|level| (source.estimate(&sample, level), level));
-    let (cost, level) = levels.into_iter().min_by_key(|(cost, _)| *cost)?;
     let plain: usize = sample.iter().map(|row| array.value_length(*row as usize) as usize + 4).sum();
+    let (mut cost, mut level) = (source.estimate(&sample, Level::Fine), Level::Fine);
+    // Where fine fields take a sixth, coarse ones are not tried.
+    if cost * 6 > plain {
+        let coarse = source.estimate(&sample, Level::Coarse);
+        if coarse < cost {
+            (cost, level) = (coarse, Level::Coarse);
+        }
+    }
     if cost * 10 > plain * 6 {
         return None;
     }
@@ -179,9 +184,15 @@ impl Source<'_> {
                 shape.push_literal(&[*byte]);
                 continue;
             }
-            values.clear();
-            values.extend(group.fields.iter().skip(index).step_by(count));
+            let mut fields = group.fields.iter().skip(index).step_by(count);
             index += 1;
+            let first = fields.next().map_or(&[][..], |value| self.bytes(*value));
+            if fields.all(|value| self.bytes(*value) == first) {
+                shape.push_literal(first);
+                continue;
+            }
+            values.clear();
+            values.extend(group.fields.iter().skip(index - 1).step_by(count));
             let mut column = self.column(&values);
             if level == Level::Coarse && matches!(column, Column::Words { .. } | Column::Plain(_)) {
                 column = self.inline(&values, column);
@@ -210,12 +221,9 @@ impl Source<'_> {
         if self.cost(&finer) < self.cost(&column) { finer } else { column }
     }
 
-    /// The best form of some values.
+    /// The best form of some values, which are not all the same.
     fn column(&self, values: &[Span]) -> Column {
         let first = values.first().map_or(&[][..], |value| self.bytes(*value));
-        if values.iter().all(|value| self.bytes(*value) == first) {
-            return Column::Constant(first.to_vec());
-        }
         let number = self.numbers(values, first);
         if let Some(Column::Number { bits, codes, .. }) = &number {
             let seen: HashSet<u64> = codes.iter().take(1_024).copied().collect();
@@ -302,7 +310,6 @@ impl Source<'_> {
             pieces.iter().map(|(start, end)| (end - start) as usize).sum::<usize>() + pieces.len() * 5 / 4
         };
         match column {
-            Column::Constant(_) => 0,
             Column::Number { bits, codes, .. } => codes.len() * usize::from(*bits) / 8,
             Column::Words { words, codes } => text(words) + codes.len() * usize::from(word_bits(words)) / 8,
             Column::Plain(values) => text(values),
@@ -361,7 +368,7 @@ impl Source<'_> {
                 parts.decoded += (parts.text.len() - before) as u64;
             }
             // A shape has no such fields.
-            Column::Constant(_) | Column::Inline(_) => {}
+            Column::Inline(_) => {}
         }
     }
 }
@@ -383,7 +390,6 @@ impl Shape {
 
     fn push(&mut self, column: Column) {
         match column {
-            Column::Constant(text) => self.push_literal(&text),
             Column::Inline(shape) => {
                 let mut literals = shape.literals.into_iter();
                 self.push_literal(&literals.next().unwrap_or_default());

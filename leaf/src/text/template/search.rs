@@ -224,11 +224,16 @@ impl<'a> Run<'a> {
         let mut rows = self.rows.take().unwrap_or_else(|| vec![first; self.count]);
         let mut states = Vec::new();
         let mut value = Vec::new();
+        let mut numbers = Numbers { automaton: self.automaton, tables: Vec::new() };
         for (place, row) in rows.iter_mut().enumerate() {
             let index = usize::from(*row);
             let after = fixed[index].unwrap_or_else(|| {
-                value.clear();
                 let rank = self.ranks.map_or(place, |ranks| ranks[place] as usize);
+                if let Kind::Number { width: 0..=1, base } = field.kind {
+                    let number = base.wrapping_add(field.codes.get(&self.template.codes, rank));
+                    return numbers.read(self.states[index], number);
+                }
+                value.clear();
                 field.append(rank, &self.template.codes, &self.template.text, &mut value);
                 self.automaton.read(self.states[index], &value)
             });
@@ -307,6 +312,40 @@ impl<'a> Run<'a> {
             }
         }
         self.rows = Some(rows);
+    }
+}
+
+/// Reads numbers three digits at a time.
+struct Numbers<'a> {
+    automaton: &'a Automaton,
+    /// For each state that was read from: the state after each number below 1,000 as it is written, and after those
+    /// with three digits all.
+    tables: Vec<(u16, Vec<[u16; 2]>)>,
+}
+
+impl Numbers<'_> {
+    /// The state after a number without zeros before it.
+    fn read(&mut self, state: u16, number: u64) -> u16 {
+        if number < 1_000 {
+            return self.after(state, number, 0);
+        }
+        let before = self.read(state, number / 1_000);
+        self.after(before, number % 1_000, 1)
+    }
+
+    fn after(&mut self, state: u16, part: u64, form: usize) -> u16 {
+        if self.automaton.is_final(state) {
+            return state;
+        }
+        if let Some((_, table)) = self.tables.iter().find(|(from, _)| *from == state) {
+            return table[part as usize][form];
+        }
+        let mut digits = [0; DIGITS_MAX];
+        let mut read = |part, width| self.automaton.read(state, format(part, width, &mut digits));
+        let table: Vec<[u16; 2]> = (0..1_000).map(|part| [read(part, 1), read(part, 3)]).collect();
+        let after = table[part as usize][form];
+        self.tables.push((state, table));
+        after
     }
 }
 
