@@ -47,7 +47,7 @@ pub(super) fn decode(
         Encoding::Lists => reader.lists(),
         Encoding::IntDictionary => reader.int_dictionary(),
         Encoding::FloatDictionary => reader.float_dictionary(),
-        Encoding::Hex => reader.stored_text(),
+        Encoding::Hex | Encoding::Template => reader.stored_text(),
     }
 }
 
@@ -65,7 +65,8 @@ pub(super) fn is_view(meta: &ColumnMeta) -> bool {
         | Encoding::Text
         | Encoding::Bits
         | Encoding::Floats
-        | Encoding::Hex => true,
+        | Encoding::Hex
+        | Encoding::Template => true,
     }
 }
 
