@@ -305,7 +305,8 @@ impl Field {
         let kind = match tag {
             NUMBER => Kind::Number { width: directory.count(DIGITS_MAX)?, base: directory.number()? },
             WORDS | PLAIN => {
-                let count = if tag == WORDS { directory.count(text.len())? } else { row_count };
+                // Of distinct words one may be empty.
+                let count = if tag == WORDS { directory.count(text.len() + 1)? } else { row_count };
                 let bytes = directory.count(text.len() - *text_at)?;
                 let ends = Ends::open((count, bytes, directory.number()?), *text_at, at, codes)?;
                 *text_at += bytes;

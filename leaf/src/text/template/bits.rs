@@ -118,7 +118,7 @@ impl Ends {
     #[inline]
     pub(super) fn get<'a>(&self, bytes: &[u8], text: &'a [u8], index: usize) -> &'a [u8] {
         let (start, end) = self.range(bytes, index);
-        text.get(self.text_at + start..self.text_at + end).unwrap_or(&[])
+        text.get(self.text_at.saturating_add(start)..self.text_at.saturating_add(end)).unwrap_or(&[])
     }
 
     fn range(&self, bytes: &[u8], index: usize) -> (usize, usize) {

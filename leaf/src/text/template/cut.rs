@@ -20,24 +20,45 @@ pub(super) enum Level {
 /// Cuts the value at a span. Its key is the text between fields with a mark for each field.
 pub(super) fn cut(text: &[u8], value: Span, level: Level, key: &mut Vec<u8>, fields: &mut Vec<Span>) {
     key.clear();
-    let (mut at, end) = value;
-    let mut quoted = false;
-    while at < end {
-        let byte = text[at as usize];
-        let rest = &text[at as usize..end as usize];
-        let length = match level {
-            Level::Fine => rest.iter().position(|byte| !is_word(*byte)),
-            Level::Coarse if quoted => rest.iter().position(|byte| *byte == b'"'),
-            Level::Coarse => rest.iter().position(|byte| is_space(*byte)),
-        };
-        let length = length.unwrap_or(rest.len()) as u32;
-        if length > 0 {
+    let bytes = &text[value.0 as usize..value.1 as usize];
+    match level {
+        Level::Fine => cut_fine(bytes, value.0, key, fields),
+        Level::Coarse => cut_coarse(bytes, value.0, key, fields),
+    }
+}
+
+fn cut_fine(bytes: &[u8], offset: u32, key: &mut Vec<u8>, fields: &mut Vec<Span>) {
+    let mut at = 0;
+    while at < bytes.len() {
+        let start = at;
+        while at < bytes.len() && is_word(bytes[at]) {
+            at += 1;
+        }
+        if at > start {
             key.push(MARK);
-            fields.push((at, at + length));
-            at += length;
+            fields.push((offset + start as u32, offset + at as u32));
+        }
+        while at < bytes.len() && !is_word(bytes[at]) {
+            key.push(bytes[at]);
+            at += 1;
+        }
+    }
+}
+
+fn cut_coarse(bytes: &[u8], offset: u32, key: &mut Vec<u8>, fields: &mut Vec<Span>) {
+    let mut at = 0;
+    let mut quoted = false;
+    while at < bytes.len() {
+        let start = at;
+        while at < bytes.len() && if quoted { bytes[at] != b'"' } else { !is_space(bytes[at]) } {
+            at += 1;
+        }
+        if at > start {
+            key.push(MARK);
+            fields.push((offset + start as u32, offset + at as u32));
         } else {
-            quoted ^= byte == b'"';
-            key.push(byte);
+            quoted ^= bytes[at] == b'"';
+            key.push(bytes[at]);
             at += 1;
         }
     }

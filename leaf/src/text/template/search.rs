@@ -213,6 +213,10 @@ impl<'a> Run<'a> {
                 next[index << bits | code] = intern(&mut states, after)?;
             }
         }
+        if states.is_empty() {
+            // No words, as no row has any: any state does.
+            states.push(0);
+        }
         self.steps.push(Step { next, codes: Some(field.codes) });
         self.states = states;
         Some(())

@@ -148,6 +148,32 @@ fn log_lines_of_several_shapes_come_back() {
 }
 
 #[test]
+fn few_rare_values_come_back() {
+    let array: StringArray = (0..3_000)
+        .map(|row| {
+            Some(if row % 1_000 == 7 { ["", "a", "é"][row / 1_000].into() } else { format!("{row}-{row}") })
+        })
+        .collect();
+    let text = check(&array, 3_000 * 5);
+    ["", "a", "é", "17-", "7-1007"]
+        .iter()
+        .flat_map(|needle| tests(needle))
+        .for_each(|test| check_search(&text, &array, &test));
+    // A shape that no row has, with a dictionary of no words.
+    let directory = vec![2, 3, 0, 1, b'x', 0, 1, 0, 1, 0, 0, 0, 0, 0];
+    let mut codes = vec![0; 1 + 1];
+    codes.extend_from_slice(&[0; bits::PAD]);
+    let buffers = [directory, Vec::new(), codes].map(Buffer::from_vec).to_vec();
+    let parts = TextParts { form: Form::Template, parameter: 0, buffers };
+    let template = Template::open(&parts, 3, Verified::No).expect("three times x");
+    let positions = vec![1; 300];
+    for test in tests("x") {
+        let found = search::matches(&template, &test, Some(&positions));
+        assert_eq!(found.count_set_bits(), 300);
+    }
+}
+
+#[test]
 fn other_text_is_left_alone() {
     let refuse = |array: StringArray| assert!(encode(&array).is_none());
     refuse(StringArray::from(Vec::<&str>::new()));
