@@ -452,6 +452,51 @@ fn large_columns_come_back() {
 }
 
 #[test]
+fn every_preference_holds_every_value() {
+    use Preference::{Best, Dictionary, Packed, Plain, Text};
+    let mut seen = std::collections::BTreeSet::new();
+    let mut columns = large_columns();
+    let urls = (0..3_000).map(|row| (row % 5 > 0).then(|| format!("/api/v1/items/{row}?page={}", row % 9)));
+    columns.push(("urls", "template", strings(urls.collect())));
+    columns.push((
+        "extremes",
+        "packed",
+        ints((0..3_000).map(|row| Some(if row % 2 == 0 { i64::MIN } else { i64::MAX - row })).collect()),
+    ));
+    for (name, _, array) in &columns {
+        for preference in [Best, Plain, Packed, Dictionary, Text] {
+            let rows = batch(&[("x", Arc::clone(array))]);
+            let sealed = RowBlock::seal_with(ID, &[rows], preference).expect("rows to seal");
+            let block = RowBlock::open(aligned(sealed.image()), ID).expect("an image just written");
+            assert_eq!(&read(&block, "x"), array, "{name} {preference:?}");
+            block.verify().expect("a sound block");
+            let meta = block.column_meta("x").expect("a column");
+            let packing = meta.stored.packing;
+            seen.insert(format!("{:?}", meta.stored.encoding));
+            seen.insert(format!("framed {}", packing.framed));
+            seen.insert(format!("patched {}", packing.patches > 0));
+        }
+    }
+    let expect = [
+        "Decimal",
+        "Dictionary",
+        "FloatDictionary",
+        "Floats",
+        "Hex",
+        "IntDictionary",
+        "Lists",
+        "Packed",
+        "Template",
+        "Text",
+        "framed false",
+        "framed true",
+        "patched false",
+        "patched true",
+    ];
+    assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), expect);
+}
+
+#[test]
 fn a_filter_tells_which_texts_are_not_there() {
     let columns = large_columns();
     let block = RowBlock::seal(ID, &[batch(&[("hex", Arc::clone(&columns[3].2))])]).expect("rows to seal");
