@@ -13,6 +13,7 @@ use arrow::array::RecordBatch;
 use gannet_aggregator::ingest::{BodyEncoding, BodyFormat, Decoder, IngestLimits, IngestOptions};
 use gannet_benches::measure::{Arguments, median_seconds};
 use gannet_benches::{START_NS, requests};
+use gannet_leaf::row_block::Preference;
 use gannet_leaf::table::Table;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -83,7 +84,7 @@ fn ingest(format: BodyFormat, body: &[u8], rows: usize) -> (u64, [f64; 3]) {
     let mut seal = |runs: Vec<_>| {
         let started = Instant::now();
         for run in runs {
-            table.seal(&run, id).expect("appended rows can be sealed");
+            table.seal(&run, id, Preference::Best).expect("appended rows can be sealed");
             id += 1;
         }
         sealed += started.elapsed().as_secs_f64();

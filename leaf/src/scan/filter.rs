@@ -15,6 +15,7 @@ use super::ints::{self, IntTest};
 use super::prepare::Conjunct;
 use super::readers::int_parts;
 use super::selection::{Rows, Selection};
+use super::text_tests::ColumnTest;
 use super::{ScanError, Stop, text_tests};
 
 /// The rows of a selection for which every conjunct is true.
@@ -91,6 +92,18 @@ fn apply(run: &Run<'_>, conjunct: &Conjunct, selection: Selection) -> Result<Sel
             Ok(left) => return Ok(left),
             Err(back) => selection = back,
         }
+    }
+    if let Some((column, tests)) = &conjunct.hints
+        && matches!(run.slot(*column)?.shape(), Shape::Text(_))
+    {
+        for test in tests {
+            let test = ColumnTest::Text(test.clone());
+            match text_tests::narrow(run, *column, &test, selection)? {
+                Ok(left) => selection = left,
+                Err(back) => selection = back,
+            }
+        }
+        return by_row(run, conjunct, selection);
     }
     if let Some((column, op, literal)) = conjunct.float_test
         && let Shape::Decimal { base, gcd, digits, codes, validity } = run.slot(column)?.shape()

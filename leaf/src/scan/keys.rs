@@ -175,7 +175,7 @@ pub(super) fn per_value<'a>(
     if ints.has_nulls() {
         return Ok(None);
     }
-    let steps = step.from_first(run.time_range());
+    let steps = step.steps_within(run.time_range());
     if let Some((start, last)) = steps.filter(|(_, last)| *last < selection.len() as u64) {
         let divider = Divider { start, width: step.width.unsigned_abs(), last: last as u32 };
         let first_time = run.time_range().0;

@@ -13,7 +13,8 @@ use super::compile::{Compiled, compile};
 use super::floats::float_test;
 use super::ints::{IntTest, int_test};
 use super::steps::{Step, step};
-use super::text_tests::{ColumnTest, column_test};
+use super::text_tests::{ColumnTest, column_test, hints};
+use crate::text::TextTest;
 
 /// A column the scan reads, in the type the plan gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub(super) struct Conjunct {
     pub(super) int_test: Option<(usize, IntTest)>,
     /// The column and the test, when it is one that stored text or lists may answer.
     pub(super) column_test: Option<(usize, ColumnTest)>,
+    /// A column and tests that each row must pass, when the conjunct is more than they say.
+    pub(super) hints: Option<(usize, Vec<TextTest>)>,
     /// The column, the comparison and the literal, when it compares a float column with one.
     pub(super) float_test: Option<(usize, BinaryOp, f64)>,
 }
@@ -143,6 +146,7 @@ fn conjuncts(filter: &Expr, specs: &[ColumnSpec]) -> Result<Vec<Conjunct>, ScanE
             compiled,
             int_test: int_test(expr, specs),
             column_test: column_test(expr, specs),
+            hints: hints(expr, specs),
             float_test: float_test(expr, specs),
         })
     };

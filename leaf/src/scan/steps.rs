@@ -153,7 +153,7 @@ fn interval_width(expr: &Expr) -> Option<i64> {
 impl Step {
     /// Where the first step of a run begins whose times are from `first` to `last`, and the number of its last step;
     /// `None` when the first step begins before all times.
-    pub(super) fn from_first(&self, (first, last): (i64, i64)) -> Option<(i64, u64)> {
+    pub(super) fn steps_within(&self, (first, last): (i64, i64)) -> Option<(i64, u64)> {
         let width = i128::from(self.width);
         let offset = (i128::from(first) - i128::from(self.origin)).rem_euclid(width);
         let start = i64::try_from(i128::from(first) - offset).ok()?;

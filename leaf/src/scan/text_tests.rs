@@ -18,8 +18,26 @@ use crate::text::TextTest;
 pub(super) enum ColumnTest {
     /// Of a string column.
     Text(TextTest),
-    /// Of a column of lists: the list has this item.
-    HasItem(String),
+    /// Of a column of lists: the list has one of these items.
+    HasItem(Vec<String>),
+    /// Of any column: the row has no value.
+    IsNull,
+    /// Of any column: the row has a value.
+    IsNotNull,
+}
+
+/// What every text that a LIKE pattern takes must contain. The pattern itself is then only asked of what is left.
+pub(super) fn hints(expr: &Expr, specs: &[ColumnSpec]) -> Option<(usize, Vec<TextTest>)> {
+    let Expr::Like { operand, pattern, negated: false, case_insensitive: false, escape: None } = expr else {
+        return None;
+    };
+    let Expr::Column(name) = &**operand else { return None };
+    let column =
+        specs.iter().position(|spec| &spec.name == name && spec.column_type == ColumnType::String)?;
+    let pattern = literal(pattern).filter(|pattern| !pattern.contains('\\'))?;
+    let parts = pattern.split(['%', '_']).filter(|part| !part.is_empty());
+    let tests: Vec<TextTest> = parts.map(|part| TextTest::Contains(part.to_owned())).collect();
+    (!tests.is_empty()).then_some((column, tests))
 }
 
 /// The column and the test, when a conjunct is one. NULL passes none of them.
@@ -30,6 +48,12 @@ pub(super) fn column_test(expr: &Expr, specs: &[ColumnSpec]) -> Option<(usize, C
     };
     let text_column = |expr: &Expr| column(expr, ColumnType::String);
     match expr {
+        Expr::IsNull(operand) | Expr::IsNotNull(operand) => {
+            let Expr::Column(name) = &**operand else { return None };
+            let column = specs.iter().position(|spec| &spec.name == name)?;
+            let is_null = matches!(expr, Expr::IsNull(_));
+            Some((column, if is_null { ColumnTest::IsNull } else { ColumnTest::IsNotNull }))
+        }
         Expr::Binary { op: BinaryOp::Eq, left, right } => {
             let (column, value) = match (text_column(left), text_column(right)) {
                 (Some(column), None) => (column, right),
@@ -56,7 +80,11 @@ pub(super) fn column_test(expr: &Expr, specs: &[ColumnSpec]) -> Option<(usize, C
                 "contains" => TextTest::Contains(literal(value)?),
                 "array_has" | "list_has" | "array_contains" | "list_contains" => {
                     let column = column(operand, ColumnType::Strings)?;
-                    return Some((column, ColumnTest::HasItem(literal(value)?)));
+                    return Some((column, ColumnTest::HasItem(vec![literal(value)?])));
+                }
+                "array_has_any" | "list_has_any" | "arrays_overlap" => {
+                    let column = column(operand, ColumnType::Strings)?;
+                    return Some((column, ColumnTest::HasItem(list_literal(value)?)));
                 }
                 _ => return None,
             };
@@ -91,6 +119,14 @@ fn literal(expr: &Expr) -> Option<String> {
     values.pop()
 }
 
+/// The texts of a literal list, if all of them are there.
+fn list_literal(expr: &Expr) -> Option<Vec<String>> {
+    let Expr::Literal(array) = expr else { return None };
+    let list = array.as_list_opt::<i32>().filter(|list| list.len() == 1 && list.is_valid(0))?;
+    let items = list.value(0);
+    texts(&items).filter(|texts| texts.len() == items.len())
+}
+
 /// The texts of an array of literals, without NULLs.
 fn texts(array: &ArrayRef) -> Option<Vec<String>> {
     let owned = |value: &str| value.to_owned();
@@ -105,11 +141,12 @@ fn texts(array: &ArrayRef) -> Option<Vec<String>> {
 /// True when a run certainly has no row that passes, judged without reading a column.
 pub(super) fn excludes(run: &Run<'_>, column: usize, test: &ColumnTest) -> bool {
     match test {
+        ColumnTest::IsNull => false,
         _ if run.is_missing(column) => true,
         ColumnTest::Text(TextTest::Among(values)) => {
             !values.iter().any(|value| run.may_hold_text(column, value))
         }
-        ColumnTest::Text(_) | ColumnTest::HasItem(_) => false,
+        ColumnTest::Text(_) | ColumnTest::HasItem(_) | ColumnTest::IsNotNull => false,
     }
 }
 
@@ -133,38 +170,65 @@ pub(super) fn narrow(
             }
         }
         (Shape::Lists(lists), ColumnTest::HasItem(item)) => Ok(has_item(&lists, item, selection)),
+        (Shape::Text(text), ColumnTest::IsNull | ColumnTest::IsNotNull) => {
+            Ok(by_validity(text.validity(), test, selection))
+        }
+        (
+            Shape::Packed { validity, .. }
+            | Shape::Decimal { validity, .. }
+            | Shape::Ints { validity, .. }
+            | Shape::Lists(ListCodes { validity, .. }),
+            ColumnTest::IsNull | ColumnTest::IsNotNull,
+        ) => Ok(by_validity(validity, test, selection)),
         _ => Err(selection),
     })
 }
 
-fn has_item(lists: &ListCodes<'_>, item: &str, selection: Selection) -> Selection {
-    let values = lists.values.as_string::<i32>();
-    let found = (0..values.len()).find(|code| values.value(*code) == item);
-    let Some(code) = found else { return Selection::none() };
-    match lists.codes {
-        Codes::U8(codes) => narrow_lists(lists, codes, code as u8, selection),
-        Codes::U16(codes) => narrow_lists(lists, codes, code as u16, selection),
-        Codes::U32(codes) => narrow_lists(lists, codes, code as u32, selection),
-        Codes::U64(codes) => narrow_lists(lists, codes, code as u64, selection),
+fn by_validity(validity: Option<&NullBuffer>, test: &ColumnTest, selection: Selection) -> Selection {
+    match (validity, test) {
+        (None, ColumnTest::IsNull) => Selection::none(),
+        (None, _) => selection,
+        (Some(validity), ColumnTest::IsNull) => {
+            selection.narrow(|| !validity.inner(), |row| validity.is_null(row))
+        }
+        (Some(validity), _) => selection.narrow(|| validity.inner().clone(), |row| validity.is_valid(row)),
     }
 }
 
-fn narrow_lists<T: Copy + PartialEq>(
+fn has_item(lists: &ListCodes<'_>, items: &[String], selection: Selection) -> Selection {
+    let values = lists.values.as_string::<i32>();
+    let wanted: Vec<bool> = (0..values.len() + 1)
+        .map(|code| code < values.len() && items.iter().any(|item| item == values.value(code)))
+        .collect();
+    if !wanted.contains(&true) {
+        return Selection::none();
+    }
+    match lists.codes {
+        Codes::U8(codes) => narrow_lists(lists, codes, &wanted, selection),
+        Codes::U16(codes) => narrow_lists(lists, codes, &wanted, selection),
+        Codes::U32(codes) => narrow_lists(lists, codes, &wanted, selection),
+        // Codes of items have at most 32 bits.
+        Codes::U64(_) => Selection::none(),
+    }
+}
+
+fn narrow_lists<T: Copy + Into<u32>>(
     lists: &ListCodes<'_>,
     codes: &[T],
-    code: T,
+    wanted: &[bool],
     selection: Selection,
 ) -> Selection {
+    let is_wanted = |code: T| wanted.get(code.into() as usize).copied().unwrap_or(false);
     let is_valid = |row: usize| lists.validity.is_none_or(|validity: &NullBuffer| validity.is_valid(row));
     if let Selection::Rows(_) = &selection {
         let has = |row: usize| {
             let (from, to) = (lists.offsets[row] as usize, lists.offsets[row + 1] as usize);
-            codes[from..to].contains(&code) && is_valid(row)
+            codes[from..to].iter().any(|code| is_wanted(*code)) && is_valid(row)
         };
         return selection.narrow(|| BooleanBuffer::collect_bool(lists.offsets.len() - 1, has), has);
     }
     // All items are compared at once; rows are looked for only where there is one.
-    let items = pack_bits(codes, |item| item == code);
+    let items = pack_bits(codes, is_wanted);
     let mut rows = BooleanBufferBuilder::new(lists.offsets.len() - 1);
     rows.append_n(lists.offsets.len() - 1, false);
     let mut row = 0;
