@@ -39,6 +39,8 @@ enum Role {
 struct Slot {
     /// As rows have it.
     name: Box<str>,
+    /// The name stands in JSON as it is, without escapes.
+    is_plain: bool,
     role: Role,
     column: Column,
     /// The slot that came after this one in the last row that had both.
@@ -49,7 +51,7 @@ struct Slot {
     cell: usize,
 }
 
-/// A value in the scratch area; texts and items are ranges of it.
+/// A value in the scratch area; texts and items are ranges of it, or of the source of the row.
 #[derive(Debug, Clone)]
 enum Held {
     Null,
@@ -57,7 +59,16 @@ enum Held {
     Int(i64),
     Float(f64),
     Text(std::ops::Range<usize>),
+    SourceText(std::ops::Range<usize>),
     List(std::ops::Range<usize>),
+}
+
+/// A column that was found by the order of columns, see [`BatchBuilder::follow`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Followed {
+    slot: usize,
+    /// Bytes of its name.
+    pub(super) name_bytes: usize,
 }
 
 /// See the module.
@@ -132,8 +143,50 @@ impl BatchBuilder {
             return Ok(());
         }
         let slot = self.slot(name)?;
+        self.put_in(slot, value)
+    }
+
+    /// The column whose name the source has next, after a double quote and before another, when it is the one that
+    /// followed in the row before. It is taken as the row's next column then.
+    #[inline]
+    pub(super) fn follow(&mut self, source: &[u8]) -> Option<Followed> {
+        let place = match self.row.last_slot {
+            Some(last) => self.slots.get(last)?.next,
+            None => 0,
+        };
+        let slot = self.slots.get(place)?;
+        let name = slot.name.as_bytes();
+        if !slot.is_plain || source.get(name.len()) != Some(&b'"') || !source.starts_with(name) {
+            return None;
+        }
+        self.row.last_slot = Some(place);
+        Some(Followed { slot: place, name_bytes: name.len() })
+    }
+
+    /// Gives the row the value of a column that was followed.
+    pub(super) fn put_followed(&mut self, followed: Followed, value: Scalar<'_>) -> Result<(), RowError> {
+        self.put_in(followed.slot, value)
+    }
+
+    /// Gives the row a text that stands at `start` of the source that ends the row, see
+    /// [`BatchBuilder::end_row_of`].
+    #[inline]
+    pub(super) fn put_source_text(
+        &mut self,
+        followed: Followed,
+        text: &str,
+        start: usize,
+    ) -> Result<(), RowError> {
+        let slot = followed.slot;
+        if self.slots[slot].role != Role::Plain || text.len() > self.limits.value_bytes_max {
+            return self.put_in(slot, Scalar::Text(text));
+        }
+        self.hold(slot, Held::SourceText(start..start + text.len()))
+    }
+
+    fn put_in(&mut self, slot: usize, value: Scalar<'_>) -> Result<(), RowError> {
         match self.slots[slot].role {
-            Role::Time => return self.put_time(name, value),
+            Role::Time => return self.put_time(slot, value),
             Role::SampleRate => check_sample_rate(value)?,
             Role::Plain => {}
         }
@@ -143,7 +196,7 @@ impl BatchBuilder {
             Scalar::Int(value) => Held::Int(value),
             Scalar::Float(value) => Held::Float(value),
             Scalar::Text(text) => {
-                self.check_value(name, text.len())?;
+                self.check_value(&self.slots[slot].name, text.len())?;
                 let start = self.row.text.len();
                 self.row.text.extend_from_slice(text.as_bytes());
                 Held::Text(start..self.row.text.len())
@@ -185,6 +238,11 @@ impl BatchBuilder {
 
     /// Takes the row into the batch.
     pub fn end_row(&mut self) -> Result<(), RowError> {
+        self.end_row_of(&[])
+    }
+
+    /// Takes the row into the batch; texts that were put as parts of its source are read from there.
+    pub(super) fn end_row_of(&mut self, source: &[u8]) -> Result<(), RowError> {
         if self.slots.len() > self.limits.columns_max && !self.times.is_empty() {
             let number = self.row.number;
             self.close();
@@ -206,10 +264,9 @@ impl BatchBuilder {
                 Held::Bool(value) => column.set(row_index, Scalar::Bool(*value)),
                 Held::Int(value) => column.set(row_index, Scalar::Int(*value)),
                 Held::Float(value) => column.set(row_index, Scalar::Float(*value)),
-                Held::Text(range) => {
-                    // The scratch text was copied from a str in whole.
-                    let value = std::str::from_utf8(bytes(range)).unwrap_or_default();
-                    column.set(row_index, Scalar::Text(value));
+                Held::Text(range) => column.set_text(row_index, bytes(range)),
+                Held::SourceText(range) => {
+                    column.set_text(row_index, source.get(range.clone()).unwrap_or_default());
                 }
                 Held::List(range) => {
                     let texts = range.clone().map(|item| bytes(&(items[item - 1]..items[item])));
@@ -248,6 +305,11 @@ impl BatchBuilder {
         }
     }
 
+    /// Whether [`BatchBuilder::take_ready`] has something to give.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.ready.is_empty() || self.broken.is_some()
+    }
+
     /// The batches closed since the last call.
     pub fn take_ready(&mut self) -> Result<Vec<RecordBatch>, Failure> {
         match self.broken.take() {
@@ -278,7 +340,7 @@ impl BatchBuilder {
         if bytes > limit { Err(RowError::Value { column: shown(name), bytes, limit }) } else { Ok(()) }
     }
 
-    fn put_time(&mut self, name: &str, value: Scalar<'_>) -> Result<(), RowError> {
+    fn put_time(&mut self, slot: usize, value: Scalar<'_>) -> Result<(), RowError> {
         let (time, text) = match value {
             Scalar::Null => {
                 self.row.time = None;
@@ -296,7 +358,7 @@ impl BatchBuilder {
                 Scalar::Text(text) => format!("{:?}", shown(text)),
                 Scalar::Null | Scalar::Bool(_) => text,
             };
-            return Err(time_error(name, &text));
+            return Err(time_error(&self.slots[slot].name, &text));
         }
         self.row.time = time;
         Ok(())
@@ -368,8 +430,17 @@ impl BatchBuilder {
             self.time_candidate = Some(name.to_owned());
         }
         let slot = self.slots.len();
+        let is_plain = !name.bytes().any(|byte| matches!(byte, 0..0x20 | b'"' | b'\\'));
         let column = Column::default();
-        self.slots.push(Slot { name: name.into(), role, column, next: slot + 1, stamp: 0, cell: 0 });
+        self.slots.push(Slot {
+            name: name.into(),
+            is_plain,
+            role,
+            column,
+            next: slot + 1,
+            stamp: 0,
+            cell: 0,
+        });
         self.index.insert(name.into(), slot);
         Ok(slot)
     }

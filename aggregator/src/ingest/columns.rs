@@ -113,6 +113,15 @@ pub(super) struct Column {
     row_count: usize,
     /// Rows that came as bools and are kept as numbers now, ascending.
     bool_rows: Vec<usize>,
+    /// How large the batch before this one was: as much room is made at once.
+    expected: Expected,
+}
+
+/// Rows and bytes of text of a column.
+#[derive(Debug, Clone, Copy, Default)]
+struct Expected {
+    rows: usize,
+    text_bytes: usize,
 }
 
 impl Default for Column {
@@ -124,6 +133,7 @@ impl Default for Column {
             validity: NullBufferBuilder::new(0),
             row_count: 0,
             bool_rows: Vec::new(),
+            expected: Expected::default(),
         }
     }
 }
@@ -142,14 +152,33 @@ impl Column {
         }
     }
 
+    /// Sets the text of `row`, as `set` does. What is not UTF-8 is found out when the batch is built.
+    #[inline]
+    pub(super) fn set_text(&mut self, row: usize, text: &[u8]) {
+        self.admit(ColumnType::String, false);
+        self.pad(row);
+        match &mut self.data {
+            Data::Text(texts) => texts.push(text),
+            Data::List { ends, items } => {
+                items.push(text);
+                ends.push(length(items.ends.len()));
+            }
+            // `admit` made the data of a type that holds texts.
+            Data::Empty | Data::Bool(_) | Data::Int(_) | Data::Float(_) => return,
+        }
+        self.validity.append_non_null();
+        self.row_count = row + 1;
+    }
+
     /// Sets the value of `row`, which must not be before any row already set.
+    #[inline]
     pub(super) fn set(&mut self, row: usize, value: Scalar<'_>) {
         let (column_type, wide) = match value {
             Scalar::Null => return,
             Scalar::Bool(_) => (ColumnType::Bool, false),
             Scalar::Int(int) => (ColumnType::Int, int.unsigned_abs() > EXACT_INT_MAX.unsigned_abs()),
             Scalar::Float(_) => (ColumnType::Float, false),
-            Scalar::Text(_) => (ColumnType::String, false),
+            Scalar::Text(text) => return self.set_text(row, text.as_bytes()),
         };
         self.admit(column_type, wide);
         self.pad(row);
@@ -192,10 +221,14 @@ impl Column {
     }
 
     /// Makes the data able to hold a value of this type.
+    #[inline]
     fn admit(&mut self, column_type: ColumnType, wide: bool) {
-        if self.current == Some(column_type) && !wide {
-            return;
+        if self.current != Some(column_type) || wide {
+            self.widen(column_type, wide);
         }
+    }
+
+    fn widen(&mut self, column_type: ColumnType, wide: bool) {
         self.types = self.types.union(TypeSet::of(column_type, wide));
         let target = self.types.resolve();
         if target == self.current {
@@ -227,15 +260,27 @@ impl Column {
 
     /// Data of a type with NULLs for the rows so far.
     fn padding(&self, target: Option<ColumnType>) -> Data {
-        let rows = self.row_count;
+        let text_bytes = self.expected.text_bytes;
         match target {
             None | Some(ColumnType::Time) => Data::Empty,
-            Some(ColumnType::Bool) => Data::Bool(vec![false; rows]),
-            Some(ColumnType::Int) => Data::Int(vec![0; rows]),
-            Some(ColumnType::Float) => Data::Float(vec![0.0; rows]),
-            Some(ColumnType::String) => Data::Text(Texts { ends: vec![0; rows], bytes: Vec::new() }),
-            Some(ColumnType::Strings) => Data::List { ends: vec![0; rows], items: Texts::default() },
+            Some(ColumnType::Bool) => Data::Bool(self.padded(false)),
+            Some(ColumnType::Int) => Data::Int(self.padded(0)),
+            Some(ColumnType::Float) => Data::Float(self.padded(0.0)),
+            Some(ColumnType::String) => {
+                Data::Text(Texts { ends: self.padded(0), bytes: Vec::with_capacity(text_bytes) })
+            }
+            Some(ColumnType::Strings) => Data::List {
+                ends: self.padded(0),
+                items: Texts { ends: Vec::new(), bytes: Vec::with_capacity(text_bytes) },
+            },
         }
+    }
+
+    /// A value for each row so far, with room for those expected.
+    fn padded<T: Clone>(&self, value: T) -> Vec<T> {
+        let mut values = Vec::with_capacity(self.expected.rows.max(self.row_count));
+        values.resize(self.row_count, value);
+        values
     }
 
     fn remember_bools(&mut self) {
@@ -278,11 +323,16 @@ impl Column {
     }
 
     /// NULLs up to `row_count` rows.
+    #[inline]
     fn pad(&mut self, row_count: usize) {
         let missing = row_count.saturating_sub(self.row_count);
-        if missing == 0 {
-            return;
+        if missing > 0 {
+            self.pad_by(missing);
         }
+    }
+
+    fn pad_by(&mut self, missing: usize) {
+        let row_count = self.row_count + missing;
         self.validity.append_n_nulls(missing);
         self.row_count = row_count;
         match &mut self.data {
@@ -298,7 +348,9 @@ impl Column {
     /// The column of a batch of `row_count` rows, and an empty column in its place; `None` when it has no value.
     pub(super) fn take(&mut self, row_count: usize) -> Result<Option<ArrayRef>, ArrowError> {
         self.pad(row_count);
-        let Column { data, mut validity, .. } = std::mem::take(self);
+        let expected = Expected { rows: row_count, text_bytes: self.text_bytes() };
+        let Column { data, mut validity, .. } =
+            std::mem::replace(self, Column { expected, ..Column::default() });
         let nulls = validity.finish();
         Ok(Some(match data {
             Data::Empty => return Ok(None),

@@ -3,8 +3,6 @@
 //! A row that lies in one piece is read in place; only what a piece leaves unfinished is kept, up to the limit of a
 //! line. What is longer is skipped without being kept, and is one rejected row.
 
-use std::io::BufRead;
-
 use super::IngestLimits;
 use super::json_row::read_row;
 use super::row_error::RowError;
@@ -55,8 +53,8 @@ impl Unfinished {
         let limit = self.limits.line_bytes_max;
         if self.length > limit as u64 {
             intake.reject_row(&RowError::RowLength { limit });
-        } else if !line.iter().all(u8::is_ascii_whitespace) {
-            intake.row(|rows| read_row(line, rows, &self.limits))?;
+        } else if line.first() == Some(&b'{') || !line.iter().all(u8::is_ascii_whitespace) {
+            intake.row_of(line, |rows| read_row(line, rows, &self.limits))?;
         }
         self.length = 0;
         self.bytes.clear();
@@ -76,10 +74,8 @@ impl LineBody {
 
     pub(super) fn feed(&mut self, mut bytes: &[u8], intake: &mut Intake<'_, '_>) -> Result<(), Failure> {
         while !bytes.is_empty() {
-            let mut rest = bytes;
-            // Reading from memory cannot fail.
-            let length = rest.skip_until(b'\n').unwrap_or(bytes.len());
-            let line = &bytes[..length];
+            let length = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |end| end + 1);
+            let (line, rest) = bytes.split_at(length);
             intake.tally.body_bytes += length as u64;
             match line.strip_suffix(b"\n") {
                 Some(line) => self.unfinished.end(line, intake)?,

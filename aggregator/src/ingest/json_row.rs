@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use super::IngestLimits;
-use super::batch::BatchBuilder;
+use super::batch::{BatchBuilder, Followed};
 use super::columns::{Scalar, wide_integer};
 use super::row_error::RowError;
 
@@ -120,6 +120,12 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         loop {
+            if is_top && self.followed(rows)? {
+                if !self.another(b'}', "expected ',' or '}' after a value")? {
+                    return Ok(());
+                }
+                continue;
+            }
             let key = self.key()?;
             if is_top && self.peek() != Some(b'{') {
                 self.value(&key, rows)?;
@@ -141,6 +147,44 @@ impl<'a> Reader<'a> {
             if !self.another(b'}', "expected ',' or '}' after a value")? {
                 return Ok(());
             }
+        }
+    }
+
+    /// A name and its value, when the name is that of the column which came next in the row before, and the value is
+    /// neither an object nor a list. False when it is not, and then nothing was read.
+    #[inline]
+    fn followed(&mut self, rows: &mut BatchBuilder) -> Result<bool, RowError> {
+        let start = self.at;
+        if !self.take(b'"') {
+            return Ok(false);
+        }
+        let Some(column) = rows.follow(self.bytes.get(self.at..).unwrap_or_default()) else {
+            self.at = start;
+            return Ok(false);
+        };
+        self.at += column.name_bytes + 1;
+        self.blanks();
+        self.expect(b':', "expected ':' after a name")?;
+        self.blanks();
+        match self.peek() {
+            Some(b'{' | b'[') => {
+                self.at = start;
+                Ok(false)
+            }
+            Some(b'"') => self.followed_text(column, rows).map(|()| true),
+            _ => {
+                let plain = self.plain()?;
+                rows.put_followed(column, plain.scalar()).map(|()| true)
+            }
+        }
+    }
+
+    #[inline]
+    fn followed_text(&mut self, column: Followed, rows: &mut BatchBuilder) -> Result<(), RowError> {
+        let start = self.at + 1;
+        match self.string()? {
+            Cow::Borrowed(text) => rows.put_source_text(column, text, start),
+            Cow::Owned(text) => rows.put_followed(column, Scalar::Text(&text)),
         }
     }
 
@@ -244,57 +288,80 @@ impl<'a> Reader<'a> {
         Ok(Plain::Other(value))
     }
 
-    fn digits(&mut self) -> Result<(), RowError> {
+    /// Reads digits, at least one, and appends them to a number, which wraps when they are too many.
+    fn digits(&mut self, number: &mut u64) -> Result<usize, RowError> {
         let start = self.at;
-        while matches!(self.peek(), Some(b'0'..=b'9')) {
+        let rest = self.bytes.get(start..).unwrap_or_default();
+        for byte in rest {
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 {
+                break;
+            }
+            *number = number.wrapping_mul(10).wrapping_add(u64::from(digit));
             self.at += 1;
         }
-        if self.at == start { Err(self.error("expected a digit")) } else { Ok(()) }
+        if self.at == start { Err(self.error("expected a digit")) } else { Ok(self.at - start) }
     }
 
     fn number(&mut self) -> Result<Scalar<'a>, RowError> {
         let start = self.at;
-        self.take(b'-');
-        if !self.take(b'0') {
-            self.digits()?;
-        }
-        let mut is_integer = true;
+        let is_negative = self.take(b'-');
+        // All digits as one integer, and how many there are before and after the point.
+        let mut digits = 0;
+        let whole = if self.take(b'0') { 1 } else { self.digits(&mut digits)? };
+        let mut fraction = 0;
         if self.take(b'.') {
-            is_integer = false;
-            self.digits()?;
+            fraction = self.digits(&mut digits)?;
         }
         if matches!(self.peek(), Some(b'e' | b'E')) {
-            is_integer = false;
             self.at += 1;
             if matches!(self.peek(), Some(b'+' | b'-')) {
                 self.at += 1;
             }
-            self.digits()?;
+            self.digits(&mut 0)?;
+            return Ok(float(self.since(start)));
         }
-        let text = self.since(start);
-        if is_integer {
+        if fraction == 0 {
+            if whole <= INT_DIGITS_MAX {
+                let int = digits as i64;
+                return Ok(Scalar::Int(if is_negative { -int } else { int }));
+            }
+            let text = self.since(start);
             return Ok(text.parse().map_or_else(|_| wide_integer(text), Scalar::Int));
         }
-        Ok(match text.parse::<f64>() {
-            Ok(float) if float.is_finite() => Scalar::Float(float),
-            _ => Scalar::Text(text),
-        })
+        match POWERS_OF_TEN.get(fraction) {
+            // Both are exact as floats, so their quotient is the float nearest to the number.
+            Some(power) if whole + fraction <= FLOAT_DIGITS_MAX => {
+                let float = digits as f64 / power;
+                Ok(Scalar::Float(if is_negative { -float } else { float }))
+            }
+            _ => Ok(float(self.since(start))),
+        }
     }
 
+    /// A text; borrowed from the source unless it has escapes.
+    #[inline]
     fn string(&mut self) -> Result<Cow<'a, str>, RowError> {
         self.at += 1;
-        let mut start = self.at;
+        let start = self.at;
+        self.at += plain_bytes(self.bytes.get(start..).unwrap_or_default());
+        if self.peek() == Some(b'"') {
+            let text = self.since(start);
+            self.at += 1;
+            return Ok(Cow::Borrowed(text));
+        }
+        self.string_with_escapes(start).map(Cow::Owned)
+    }
+
+    /// The rest of a text that began at `start` and is read up to something special.
+    fn string_with_escapes(&mut self, mut start: usize) -> Result<String, RowError> {
         let mut unescaped = String::new();
         loop {
             match self.peek() {
                 Some(b'"') => {
-                    let tail = self.since(start);
+                    unescaped.push_str(self.since(start));
                     self.at += 1;
-                    if unescaped.is_empty() {
-                        return Ok(Cow::Borrowed(tail));
-                    }
-                    unescaped.push_str(tail);
-                    return Ok(Cow::Owned(unescaped));
+                    return Ok(unescaped);
                 }
                 Some(b'\\') => {
                     unescaped.push_str(self.since(start));
@@ -306,6 +373,7 @@ impl<'a> Reader<'a> {
                 Some(_) => self.at += 1,
                 None => return Err(self.error("it ends inside a text")),
             }
+            self.at += plain_bytes(self.bytes.get(self.at..).unwrap_or_default());
         }
     }
 
@@ -351,5 +419,121 @@ impl<'a> Reader<'a> {
             self.at += 1;
         }
         Ok(code)
+    }
+}
+
+/// Digits that an i64 always holds.
+const INT_DIGITS_MAX: usize = 18;
+/// Digits of an integer that a float always holds.
+const FLOAT_DIGITS_MAX: usize = 15;
+/// Powers of ten with no more digits after the point than that; each is exact.
+const POWERS_OF_TEN: [f64; FLOAT_DIGITS_MAX + 1] =
+    [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+
+/// The float nearest to a number, or its text when it is too large for one.
+fn float(text: &str) -> Scalar<'_> {
+    match text.parse::<f64>() {
+        Ok(float) if float.is_finite() => Scalar::Float(float),
+        _ => Scalar::Text(text),
+    }
+}
+
+/// How many bytes stand before the first double quote, backslash or control character.
+#[inline]
+fn plain_bytes(bytes: &[u8]) -> usize {
+    let (words, tail) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let special = special_bytes(u64::from_le_bytes(*word));
+        if special != 0 {
+            return index * 8 + (special.trailing_zeros() / 8) as usize;
+        }
+    }
+    let is_special = |byte: &u8| matches!(byte, 0..0x20 | b'"' | b'\\');
+    words.len() * 8 + tail.iter().position(is_special).unwrap_or(tail.len())
+}
+
+/// Marks the highest bit of the first byte that is special, eight at a time; bytes after it may be marked wrongly.
+#[inline]
+fn special_bytes(word: u64) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let quote = word ^ (EACH * b'"' as u64);
+    let backslash = word ^ (EACH * b'\\' as u64);
+    let zero = |word: u64| word.wrapping_sub(EACH) & !word;
+    (zero(quote) | zero(backslash) | (word.wrapping_sub(EACH * 0x20) & !word)) & (EACH * 0x80)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_special_byte_is_found_at_every_place() {
+        for byte in 0..=255_u8 {
+            let is_special = byte < 0x20 || byte == b'"' || byte == b'\\';
+            for at in 0..20 {
+                let mut bytes = vec![b'a'; 20];
+                bytes[at] = byte;
+                assert_eq!(plain_bytes(&bytes), if is_special { at } else { 20 }, "{byte} at {at}");
+                bytes[19] = b'"';
+                assert_eq!(plain_bytes(&bytes), if is_special { at } else { 19 }, "{byte} at {at}");
+            }
+        }
+    }
+
+    /// A number as it is read, and as the standard library reads it.
+    fn check(text: &str) {
+        let mut reader =
+            Reader { text, bytes: text.as_bytes(), at: 0, path: String::new(), depth: 0, nesting_max: 1 };
+        let found = reader.number().unwrap();
+        assert_eq!(reader.at, text.len());
+        match (found, text.contains(['.', 'e', 'E'])) {
+            (Scalar::Int(int), false) => assert_eq!(text.parse(), Ok(int), "{text}"),
+            (Scalar::Float(float), true) => {
+                assert_eq!(text.parse::<f64>().unwrap().to_bits(), float.to_bits(), "{text}");
+            }
+            (Scalar::Float(float), false) => assert_eq!(format!("{float:.0}"), text),
+            (Scalar::Text(kept), _) => assert_eq!(kept, text),
+            (other, _) => panic!("{text} became {other:?}"),
+        }
+    }
+
+    #[test]
+    fn numbers_are_exact() {
+        for text in [
+            "0",
+            "-0",
+            "-0.0",
+            "0.1",
+            "0.30000000000000004",
+            "123456789012345.6",
+            "12345678901234.5",
+            "1e-400",
+            "9223372036854775807",
+            "-9223372036854775808",
+            "9223372036854775808",
+            "18446744073709551616",
+            "999999999999999999",
+            "1000000000000000000",
+            "0.000000000000001",
+            "0.0000000000000001",
+            "1e400",
+            "5e-324",
+            "2.2250738585072011e-308",
+            "9007199254740993.0",
+            "1.7976931348623157e308",
+        ] {
+            check(text);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn any_number_is_exact(text in "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,20})?([eE][-+]?[0-9]{1,3})?") {
+            check(&text);
+        }
     }
 }

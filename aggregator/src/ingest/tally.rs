@@ -53,10 +53,19 @@ impl Intake<'_, '_> {
         &mut self,
         fill: impl FnOnce(&mut BatchBuilder) -> Result<(), RowError>,
     ) -> Result<(), Failure> {
+        self.row_of(&[], fill)
+    }
+
+    /// One row whose texts may be put as parts of `source`.
+    pub(super) fn row_of(
+        &mut self,
+        source: &[u8],
+        fill: impl FnOnce(&mut BatchBuilder) -> Result<(), RowError>,
+    ) -> Result<(), Failure> {
         let row = self.tally.rows_seen;
         self.tally.rows_seen += 1;
         self.builder.begin_row();
-        match fill(self.builder).and_then(|()| self.builder.end_row()) {
+        match fill(self.builder).and_then(|()| self.builder.end_row_of(source)) {
             Ok(()) => self.deliver_ready(),
             Err(error) => {
                 self.builder.abandon_row();
@@ -77,7 +86,11 @@ impl Intake<'_, '_> {
         (self.sink)(batch)
     }
 
+    #[inline]
     fn deliver_ready(&mut self) -> Result<(), Failure> {
+        if !self.builder.is_ready() {
+            return Ok(());
+        }
         for batch in self.builder.take_ready()? {
             (self.sink)(batch)?;
         }

@@ -69,6 +69,12 @@ fn nanoseconds_of(fraction: &str) -> i128 {
 
 pub(super) fn from_text(text: &str) -> Option<i64> {
     let text = text.trim();
+    // A dash behind a year is in no number, so most texts need not be tried as one.
+    if text.as_bytes().get(4) == Some(&b'-')
+        && let Some(time) = from_iso(text.as_bytes())
+    {
+        return Some(time);
+    }
     match from_decimal(text).or_else(|| from_iso(text.as_bytes())) {
         Some(time) => Some(time),
         None if text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'-' | b'+' | b'e' | b'E')) => {

@@ -192,11 +192,17 @@ impl<R: Read> Pieces<R> {
     /// Looks at bytes that were read until a piece is full (`true`) or nothing is left.
     fn take_unread(&mut self) -> bool {
         while self.unread_from < self.unread.len() && self.failed.is_none() {
+            if self.format == TextFormat::Ndjson {
+                self.push_line();
+                if self.is_full() {
+                    return true;
+                }
+                continue;
+            }
             let byte = self.unread[self.unread_from];
             self.unread_from += 1;
             match self.format {
-                TextFormat::Ndjson => self.push(byte, byte == b'\n'),
-                TextFormat::Csv | TextFormat::CsvNoHeader | TextFormat::Tsv => {
+                TextFormat::Ndjson | TextFormat::Csv | TextFormat::CsvNoHeader | TextFormat::Tsv => {
                     let delimiter = if self.format == TextFormat::Tsv { b'\t' } else { b',' };
                     let (state, ended) = self.csv.after(byte, delimiter);
                     self.csv = state;
@@ -204,11 +210,29 @@ impl<R: Read> Pieces<R> {
                 }
                 TextFormat::Json => self.push_json(byte),
             }
-            if self.whole >= self.limits.bytes || self.whole_rows >= self.limits.rows {
+            if self.is_full() {
                 return true;
             }
         }
         false
+    }
+
+    fn is_full(&self) -> bool {
+        self.whole >= self.limits.bytes || self.whole_rows >= self.limits.rows
+    }
+
+    /// Takes the unread bytes up to the end of a line, or all of them.
+    fn push_line(&mut self) {
+        let unread = &self.unread[self.unread_from..];
+        let end = memchr::memchr(b'\n', unread);
+        let line = &unread[..end.map_or(unread.len(), |end| end + 1)];
+        self.unread_from += line.len();
+        self.pending.extend_from_slice(line);
+        if self.pending.len() - self.whole > RECORD_BYTES_MAX + usize::from(end.is_some()) {
+            self.failed = Some(CutError::RecordTooLong(self.rows_done + self.whole_rows + 1));
+        } else if end.is_some() {
+            self.record_ended();
+        }
     }
 
     fn push(&mut self, byte: u8, ends_record: bool) {
@@ -351,17 +375,20 @@ impl<R: Read> Pieces<R> {
         if self.whole_rows == 0 {
             return None;
         }
-        let records = &self.pending[..self.whole];
-        let body = match self.format {
-            TextFormat::Ndjson | TextFormat::CsvNoHeader => records.to_vec(),
-            TextFormat::Csv | TextFormat::Tsv => [&self.header, records].concat(),
-            TextFormat::Json => [b"[", records, b"]"].concat(),
-        };
-        // The comma between the last whole element and the one begun after it belongs to neither piece.
         let begun = &self.pending[self.whole..];
+        // The comma between the last whole element and the one begun after it belongs to neither piece.
         let begun =
             if self.format == TextFormat::Json { begun.strip_prefix(b",").unwrap_or(begun) } else { begun };
-        self.pending = begun.to_vec();
+        // Another piece is likely to be as large as this one.
+        let mut pending = Vec::with_capacity(self.whole + READ_BYTES);
+        pending.extend_from_slice(begun);
+        let mut records = std::mem::replace(&mut self.pending, pending);
+        records.truncate(self.whole);
+        let body = match self.format {
+            TextFormat::Ndjson | TextFormat::CsvNoHeader => records,
+            TextFormat::Csv | TextFormat::Tsv => [&self.header[..], &records].concat(),
+            TextFormat::Json => [b"[", &records[..], b"]"].concat(),
+        };
         let piece = Piece {
             body: body.into(),
             content_type: self.format.content_type(),
