@@ -47,7 +47,7 @@ pub(super) fn decode(
         Encoding::Lists => reader.lists(),
         Encoding::IntDictionary => reader.int_dictionary(),
         Encoding::FloatDictionary => reader.float_dictionary(),
-        Encoding::Hex => reader.stored_text(),
+        Encoding::Hex | Encoding::Template => reader.stored_text(),
     }
 }
 
@@ -65,7 +65,8 @@ pub(super) fn is_view(meta: &ColumnMeta) -> bool {
         | Encoding::Text
         | Encoding::Bits
         | Encoding::Floats
-        | Encoding::Hex => true,
+        | Encoding::Hex
+        | Encoding::Template => true,
     }
 }
 
@@ -310,13 +311,23 @@ fn check_text_bytes(bytes: u64) -> Result<(), String> {
 }
 
 fn list_offsets(lengths: &Codes, item_count: usize) -> Result<OffsetBuffer<i32>, String> {
-    let mut offsets = Vec::with_capacity(lengths.len() + 1);
-    offsets.push(0_i32);
-    let mut end = 0_u64;
-    for row in 0..lengths.len() {
-        end += lengths.get(row);
-        offsets.push(i32::try_from(end).map_err(|_| format!("has more than {} items", i32::MAX))?);
+    fn sum<T: Copy + Into<u64>>(lengths: &[T], end: &mut u64) -> Vec<i32> {
+        let mut offsets = Vec::with_capacity(lengths.len() + 1);
+        offsets.push(0_i32);
+        offsets.extend(lengths.iter().map(|length| {
+            *end += (*length).into();
+            // Whether the last one fits is checked, and so whether all do.
+            *end as i32
+        }));
+        offsets
     }
+    let mut end = 0_u64;
+    let offsets = match lengths {
+        Codes::U8(lengths) => sum(lengths, &mut end),
+        Codes::U16(lengths) => sum(lengths, &mut end),
+        Codes::U32(lengths) => sum(lengths, &mut end),
+        Codes::U64(_) => return Err("has list lengths of 8 bytes".to_owned()),
+    };
     if end != item_count as u64 {
         return Err(format!("has lists of {end} items, but {item_count} items"));
     }

@@ -120,10 +120,12 @@ pub(super) enum Encoding {
     FloatDictionary = 10,
     /// string as `text::hex` has it. Buffers: up to four of that form, validity, filter of values.
     Hex = 11,
+    /// string as `text::template` has it. Buffers as of `Hex`.
+    Template = 12,
 }
 
 impl Encoding {
-    const ALL: [(Encoding, &'static str); 12] = [
+    const ALL: [(Encoding, &'static str); 13] = [
         (Encoding::Null, "null"),
         (Encoding::Constant, "constant"),
         (Encoding::Packed, "packed"),
@@ -136,6 +138,7 @@ impl Encoding {
         (Encoding::IntDictionary, "dictionary"),
         (Encoding::FloatDictionary, "dictionary"),
         (Encoding::Hex, "hex"),
+        (Encoding::Template, "template"),
     ];
 
     fn from_byte(byte: u8) -> Option<Encoding> {
@@ -150,6 +153,7 @@ impl Encoding {
     pub(super) fn form(self) -> Option<Form> {
         match self {
             Encoding::Hex => Some(Form::Hex),
+            Encoding::Template => Some(Form::Template),
             _ => None,
         }
     }
@@ -158,6 +162,7 @@ impl Encoding {
     pub(super) fn of_form(form: Form) -> Encoding {
         match form {
             Form::Hex => Encoding::Hex,
+            Form::Template => Encoding::Template,
         }
     }
 }

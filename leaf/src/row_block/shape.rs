@@ -42,7 +42,7 @@ fn check_numbers(column: &ColumnMeta, row_count: u64) -> Result<(), String> {
     let (types, code_bytes_max): (&[ColumnType], u8) = match stored.encoding {
         Encoding::IntDictionary => (&[Int, Time], 4),
         Encoding::FloatDictionary => (&[Float], 4),
-        Encoding::Hex => (&[String], 0),
+        Encoding::Hex | Encoding::Template => (&[String], 0),
         Encoding::Null => (&[Bool, Int, Float, String, Strings, Time], 0),
         Encoding::Constant => (&[Bool, Int, Float, String, Time], 0),
         Encoding::Packed => (&[Int, Time], 8),
@@ -127,7 +127,7 @@ fn buffer_lens(column: &ColumnMeta, row_count: u64) -> Result<[Option<u64>; BUFF
         Encoding::IntDictionary | Encoding::FloatDictionary => {
             [codes, Some(stored.value_count * 8), none, none, none, none]
         }
-        Encoding::Hex => [None, None, None, None, validity, None],
+        Encoding::Hex | Encoding::Template => [None, None, None, None, validity, None],
         Encoding::Text => [offsets(row_count)?, None, validity, none, none, none],
         Encoding::Bits => [Some(bit_bytes(row_count)), validity, none, none, none, none],
         Encoding::Floats => [Some(row_count * 8), validity, none, none, none, none],

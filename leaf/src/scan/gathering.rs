@@ -88,7 +88,7 @@ impl Gathering {
         let Some(ids) = &mut self.ids else {
             return Ok(self.merger.push(Body::Groups(run.into_groups()?))?);
         };
-        run.states.iter_mut().for_each(States::settle);
+        run.states.iter_mut().for_each(States::gather);
         ids.push(&run)?;
         let memory = ids.memory_bytes();
         if memory as u64 > self.memory_bytes_max {

@@ -1,7 +1,7 @@
 //! Tests of text and of lists that a column may answer without decoding: from a conjunct to the test, and from the test
 //! to the rows that are left.
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanBufferBuilder};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::DataType;
 use gannet_query::{BinaryOp, ColumnType, Expr};
@@ -9,7 +9,7 @@ use gannet_query::{BinaryOp, ColumnType, Expr};
 use super::Stop;
 use super::columns::{ListCodes, Run, Shape};
 use super::prepare::ColumnSpec;
-use super::selection::Selection;
+use super::selection::{Selection, pack_bits};
 use crate::column::Codes;
 use crate::text::TextTest;
 
@@ -155,12 +155,27 @@ fn narrow_lists<T: Copy + PartialEq>(
     code: T,
     selection: Selection,
 ) -> Selection {
-    let has = |row: usize| {
-        let (from, to) = (lists.offsets[row] as usize, lists.offsets[row + 1] as usize);
-        codes[from..to].contains(&code)
-            && lists.validity.is_none_or(|validity: &NullBuffer| validity.is_valid(row))
-    };
-    selection.narrow(|| BooleanBuffer::collect_bool(lists.offsets.len() - 1, has), has)
+    let is_valid = |row: usize| lists.validity.is_none_or(|validity: &NullBuffer| validity.is_valid(row));
+    if let Selection::Rows(_) = &selection {
+        let has = |row: usize| {
+            let (from, to) = (lists.offsets[row] as usize, lists.offsets[row + 1] as usize);
+            codes[from..to].contains(&code) && is_valid(row)
+        };
+        return selection.narrow(|| BooleanBuffer::collect_bool(lists.offsets.len() - 1, has), has);
+    }
+    // All items are compared at once; rows are looked for only where there is one.
+    let items = pack_bits(codes, |item| item == code);
+    let mut rows = BooleanBufferBuilder::new(lists.offsets.len() - 1);
+    rows.append_n(lists.offsets.len() - 1, false);
+    let mut row = 0;
+    for item in items.set_indices() {
+        while lists.offsets[row + 1] as usize <= item {
+            row += 1;
+        }
+        rows.set_bit(row, is_valid(row));
+    }
+    let rows = rows.finish();
+    selection.narrow(|| rows.clone(), |row| rows.value(row))
 }
 
 #[cfg(test)]

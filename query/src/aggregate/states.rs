@@ -295,7 +295,7 @@ impl States {
     }
 
     /// Prepares them to be merged into others.
-    pub(crate) fn gather(&mut self) {
+    pub fn gather(&mut self) {
         if self.progress == Progress::Open {
             match &mut self.kinds {
                 Kinds::Extremes(extremes) => extremes.settle(),

@@ -1,0 +1,166 @@
+//! Small numbers side by side in as few bits as the largest of them needs.
+//!
+//! Any one of them is read with one load of eight bytes, which is why the bytes they all lie in end with [`PAD`] more.
+//! A number that is not there reads as zero.
+
+/// Bytes that follow the last numbers.
+pub(super) const PAD: usize = 8;
+/// Numbers that need more bits than this take all of 64, so that one load always gets them.
+const BITS_PACKED_MAX: u8 = 56;
+/// Text is found from the start of its group of this many.
+const GROUP: usize = 32;
+
+/// Bits that hold this number.
+pub(super) fn bits_for(max: u64) -> u8 {
+    match (u64::BITS - max.leading_zeros()) as u8 {
+        bits if bits > BITS_PACKED_MAX => 64,
+        bits => bits,
+    }
+}
+
+/// Where some packed numbers lie.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sub {
+    bits: u8,
+    /// First byte.
+    at: usize,
+    mask: u64,
+}
+
+impl Sub {
+    /// Numbers of some bits from `at`, which moves behind them; `None` when they would not fit in the bytes.
+    pub(super) fn open(bits: u64, count: usize, at: &mut usize, bytes: &[u8]) -> Option<Sub> {
+        let bits = u8::try_from(bits).ok().filter(|bits| *bits <= BITS_PACKED_MAX || *bits == 64)?;
+        let mask = if bits == 0 { 0 } else { u64::MAX >> (64 - bits) };
+        let sub = Sub { bits, at: *at, mask };
+        let end = count.checked_mul(usize::from(bits))?.div_ceil(8).checked_add(*at)?;
+        if end.checked_add(PAD)? > bytes.len() {
+            return None;
+        }
+        *at = end;
+        Some(sub)
+    }
+
+    pub(super) fn bits(&self) -> u8 {
+        self.bits
+    }
+
+    #[inline]
+    pub(super) fn get(&self, bytes: &[u8], index: usize) -> u64 {
+        let bit = index * usize::from(self.bits);
+        let word = bytes.get(self.at + bit / 8..).and_then(|bytes| bytes.first_chunk::<8>());
+        word.map_or(0, |word| u64::from_le_bytes(*word) >> (bit % 8) & self.mask)
+    }
+
+    /// Reads numbers from `first` on, of at most 32 bits.
+    pub(super) fn unpack(&self, bytes: &[u8], first: usize, out: &mut [u32]) {
+        let bits = usize::from(self.bits);
+        let bytes = bytes.get(self.at..).unwrap_or(&[]);
+        let mut bit = first * bits;
+        for number in out {
+            let word = bytes.get(bit / 8..).and_then(|bytes| bytes.first_chunk::<8>());
+            *number = word.map_or(0, |word| (u64::from_le_bytes(*word) >> (bit % 8) & self.mask) as u32);
+            bit += bits;
+        }
+    }
+}
+
+/// Appends numbers of these bits, each of which fits.
+pub(super) fn write(numbers: impl Iterator<Item = u64>, bits: u8, out: &mut Vec<u8>) {
+    if bits == 0 {
+        return;
+    }
+    if bits == 64 {
+        numbers.for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+        return;
+    }
+    let (mut held, mut held_bits) = (0_u64, 0_u32);
+    for number in numbers {
+        held |= number << held_bits;
+        held_bits += u32::from(bits);
+        // Fewer than 8 bits stay, so that 56 more always fit.
+        let whole = held_bits as usize / 8;
+        out.extend_from_slice(&held.to_le_bytes()[..whole]);
+        held = held.checked_shr(whole as u32 * 8).unwrap_or(0);
+        held_bits %= 8;
+    }
+    if held_bits > 0 {
+        out.push(held as u8);
+    }
+}
+
+/// Where each of some pieces of text lies, which follow one another.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ends {
+    /// First byte of the first piece.
+    text_at: usize,
+    /// For each group, where its first piece begins after that.
+    starts: Sub,
+    /// For each piece, where it ends after its group began.
+    ends: Sub,
+    count: usize,
+}
+
+impl Ends {
+    /// Places of `count` pieces of `total` bytes together; `None` when they would not fit.
+    pub(super) fn open(
+        (count, total, bits): (usize, usize, u64),
+        text_at: usize,
+        at: &mut usize,
+        bytes: &[u8],
+    ) -> Option<Ends> {
+        let starts = Sub::open(u64::from(bits_for(total as u64)), count.div_ceil(GROUP), at, bytes)?;
+        let ends = Sub::open(bits, count, at, bytes)?;
+        Some(Ends { text_at, starts, ends, count })
+    }
+
+    /// The piece at an index, empty when there is none.
+    #[inline]
+    pub(super) fn get<'a>(&self, bytes: &[u8], text: &'a [u8], index: usize) -> &'a [u8] {
+        let (start, end) = self.range(bytes, index);
+        text.get(self.text_at.saturating_add(start)..self.text_at.saturating_add(end)).unwrap_or(&[])
+    }
+
+    fn range(&self, bytes: &[u8], index: usize) -> (usize, usize) {
+        if index >= self.count {
+            return (0, 0);
+        }
+        let base = self.starts.get(bytes, index / GROUP) as usize;
+        let start = if index.is_multiple_of(GROUP) { 0 } else { self.ends.get(bytes, index - 1) as usize };
+        (base.saturating_add(start), base.saturating_add(self.ends.get(bytes, index) as usize))
+    }
+
+    /// Whether the pieces follow one another without gaps and have so many bytes together.
+    pub(super) fn are_ascending(&self, bytes: &[u8], total: usize) -> bool {
+        let mut last = 0;
+        for index in 0..self.count {
+            let (start, end) = self.range(bytes, index);
+            if start != last || end < start {
+                return false;
+            }
+            last = end;
+        }
+        last == total
+    }
+}
+
+/// Appends the places of pieces of these lengths and returns the bits of their ends.
+pub(super) fn write_ends(lengths: &[usize], out: &mut Vec<u8>) -> u8 {
+    let total: usize = lengths.iter().sum();
+    let mut starts = Vec::with_capacity(lengths.len().div_ceil(GROUP));
+    let mut ends = Vec::with_capacity(lengths.len());
+    let mut start = 0_u64;
+    for group in lengths.chunks(GROUP) {
+        starts.push(start);
+        let mut end = 0_u64;
+        for length in group {
+            end += *length as u64;
+            ends.push(end);
+        }
+        start += end;
+    }
+    write(starts.into_iter(), bits_for(total as u64), out);
+    let bits = bits_for(ends.iter().copied().max().unwrap_or(0));
+    write(ends.into_iter(), bits, out);
+    bits
+}

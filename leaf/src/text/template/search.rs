@@ -1,0 +1,364 @@
+//! Tests of text on words and literals instead of values.
+//!
+//! The test is an automaton that reads each shape field by field, for all rows at once. Before a field, rows are in one
+//! of few states. For a field of words or of small numbers, the next state is a table over state and code, made once and
+//! looked up for each row; for a literal, or where no value of the field makes a difference, the states just change.
+//! Tables are minimised from the end: states that lead to the same answers become one, and a field that no longer makes a
+//! difference is not looked at. What has no table is read row by row.
+
+use arrow::buffer::BooleanBuffer;
+
+use super::super::TextTest;
+use super::automaton::Automaton;
+use super::bits::Sub;
+use super::{DIGITS_MAX, Field, Kind, Shape, Template, format};
+
+/// For fewer rows, making tables does not pay.
+const ROWS_MIN: usize = 256;
+/// States are bytes.
+const STATES_MAX: usize = 255;
+/// Largest table of a field.
+const TABLE_MAX: usize = 1 << 18;
+/// Codes that are unpacked at once.
+const VECTOR: usize = 1_024;
+
+/// What became of the rows of a shape.
+enum Outcome {
+    All(bool),
+    Each(Vec<u8>),
+}
+
+/// One bit for each of the rows at `positions`, or for each row: whether it passes.
+pub(super) fn matches(template: &Template, test: &TextTest, positions: Option<&[u32]>) -> BooleanBuffer {
+    let count = positions.map_or(template.row_count, <[u32]>::len);
+    let automaton = if count < ROWS_MIN { None } else { Automaton::new(test) };
+    let Some(automaton) = automaton else {
+        return by_decoding(template, test, positions, count);
+    };
+    let shape_count = template.shapes.len();
+    let mut shapes: Vec<u8> = Vec::new();
+    let mut ranks: Vec<Vec<u32>> = Vec::new();
+    if shape_count > 1 || positions.is_some() {
+        ranks.resize(shape_count, Vec::new());
+        let mut reader = template.reader();
+        for place in 0..count {
+            let (shape, rank) = reader.locate(positions.map_or(place, |positions| positions[place] as usize));
+            let Some(ranks) = ranks.get_mut(shape) else {
+                return by_decoding(template, test, positions, count);
+            };
+            ranks.push(rank as u32);
+            shapes.push(shape as u8);
+        }
+    }
+    let mut outcomes = Vec::with_capacity(shape_count);
+    for (index, shape) in template.shapes.iter().enumerate() {
+        let (ranks, count) = match ranks.get(index) {
+            Some(ranks) => (positions.is_some().then_some(&ranks[..]), ranks.len()),
+            None => (None, count),
+        };
+        let Some(outcome) = Run::new(template, &automaton, ranks, count).over(shape) else {
+            return by_decoding(template, test, positions, count);
+        };
+        outcomes.push(outcome);
+    }
+    if let ([outcome], true) = (&outcomes[..], shapes.is_empty()) {
+        return outcome.bits(count);
+    }
+    let mut next = vec![0; shape_count];
+    BooleanBuffer::collect_bool(count, |place| {
+        let shape = usize::from(shapes[place]);
+        next[shape] += 1;
+        match &outcomes[shape] {
+            Outcome::All(passes) => *passes,
+            Outcome::Each(rows) => rows[next[shape] - 1] != 0,
+        }
+    })
+}
+
+fn by_decoding(
+    template: &Template,
+    test: &TextTest,
+    positions: Option<&[u32]>,
+    count: usize,
+) -> BooleanBuffer {
+    let mut reader = template.reader();
+    let mut value = Vec::new();
+    BooleanBuffer::collect_bool(count, |place| {
+        value.clear();
+        reader.append(positions.map_or(place, |positions| positions[place] as usize), &mut value);
+        std::str::from_utf8(&value).is_ok_and(|value| test.passes(value))
+    })
+}
+
+impl Outcome {
+    fn bits(&self, count: usize) -> BooleanBuffer {
+        match self {
+            Outcome::All(true) => BooleanBuffer::new_set(count),
+            Outcome::All(false) => BooleanBuffer::new_unset(count),
+            Outcome::Each(rows) => BooleanBuffer::collect_bool(count, |row| rows[row] != 0),
+        }
+    }
+}
+
+/// What a part of a shape does to states.
+struct Step {
+    /// The next state at `state << bits | code`, as an index.
+    next: Vec<u8>,
+    /// Absent where the code makes no difference.
+    codes: Option<Sub>,
+}
+
+impl Step {
+    fn bits(&self) -> usize {
+        self.codes.map_or(0, |codes| usize::from(codes.bits()))
+    }
+}
+
+/// Reading the rows of a shape.
+struct Run<'a> {
+    template: &'a Template,
+    automaton: &'a Automaton,
+    /// Which rows of the shape, all without it.
+    ranks: Option<&'a [u32]>,
+    count: usize,
+    /// The states that rows may be in now.
+    states: Vec<u16>,
+    /// For each row the index of its state before the first of `steps`; the first state for all without it.
+    rows: Option<Vec<u8>>,
+    /// What was not done to the rows yet.
+    steps: Vec<Step>,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        template: &'a Template,
+        automaton: &'a Automaton,
+        ranks: Option<&'a [u32]>,
+        count: usize,
+    ) -> Run<'a> {
+        Run { template, automaton, ranks, count, states: vec![0], rows: None, steps: Vec::new() }
+    }
+
+    /// `None` when there are too many states.
+    fn over(mut self, shape: &Shape) -> Option<Outcome> {
+        for (index, literal) in shape.literals.iter().enumerate() {
+            let after: Vec<u16> =
+                self.states.iter().map(|state| self.automaton.read(*state, literal)).collect();
+            self.change(&after)?;
+            if let Some(field) = shape.fields.get(index) {
+                self.field(field)?;
+            }
+        }
+        let accepts: Vec<u8> =
+            self.states.iter().map(|state| u8::from(self.automaton.accepts(*state))).collect();
+        let first = self.flush(accepts);
+        Some(match self.rows {
+            Some(rows) => Outcome::Each(rows),
+            None => Outcome::All(first != 0),
+        })
+    }
+
+    /// Every state becomes the one at its index.
+    fn change(&mut self, after: &[u16]) -> Option<()> {
+        let mut states = Vec::new();
+        let next = after.iter().map(|state| intern(&mut states, *state)).collect::<Option<Vec<u8>>>()?;
+        self.steps.push(Step { next, codes: None });
+        self.states = states;
+        Some(())
+    }
+
+    fn field(&mut self, field: &Field) -> Option<()> {
+        let fixed: Vec<Option<u16>> = self.states.iter().map(|state| self.fixed(field, *state)).collect();
+        if fixed.iter().all(Option::is_some) {
+            let after: Vec<u16> = fixed.into_iter().flatten().collect();
+            return self.change(&after);
+        }
+        let bits = usize::from(field.codes.bits());
+        let (code_count, is_cheap) = match &field.kind {
+            Kind::Words { count, .. } => (*count, *count <= self.count),
+            Kind::Number { .. } => (1_usize.checked_shl(bits as u32).unwrap_or(usize::MAX), bits <= 12),
+            Kind::Plain { .. } => (0, false),
+        };
+        if is_cheap && bits <= 16 && self.states.len() << bits <= TABLE_MAX {
+            self.table(field, code_count.min(1 << bits), &fixed)
+        } else {
+            self.by_row(field, &fixed)
+        }
+    }
+
+    /// The state after this field, where it is the same for all values.
+    fn fixed(&self, field: &Field, state: u16) -> Option<u16> {
+        if self.automaton.is_final(state) {
+            return Some(state);
+        }
+        match field.kind {
+            Kind::Number { .. } => self.automaton.read_any_number(state),
+            _ => None,
+        }
+    }
+
+    fn table(&mut self, field: &Field, code_count: usize, fixed: &[Option<u16>]) -> Option<()> {
+        let bits = field.codes.bits();
+        let mut next = vec![0_u8; self.states.len() << bits];
+        let mut states = Vec::new();
+        let mut digits = [0; DIGITS_MAX];
+        let Template { codes, text, .. } = self.template;
+        for code in 0..code_count {
+            let value = match &field.kind {
+                Kind::Number { width, base } => format(base.wrapping_add(code as u64), *width, &mut digits),
+                Kind::Words { ends, .. } | Kind::Plain { ends, .. } => ends.get(codes, text, code),
+            };
+            for (index, state) in self.states.iter().enumerate() {
+                let after = fixed[index].unwrap_or_else(|| self.automaton.read(*state, value));
+                next[index << bits | code] = intern(&mut states, after)?;
+            }
+        }
+        if states.is_empty() {
+            // No words, as no row has any: any state does.
+            states.push(0);
+        }
+        self.steps.push(Step { next, codes: Some(field.codes) });
+        self.states = states;
+        Some(())
+    }
+
+    fn by_row(&mut self, field: &Field, fixed: &[Option<u16>]) -> Option<()> {
+        let all: Vec<u8> = (0..self.states.len()).map(|index| index as u8).collect();
+        let first = self.flush(all);
+        let mut rows = self.rows.take().unwrap_or_else(|| vec![first; self.count]);
+        let mut states = Vec::new();
+        let mut value = Vec::new();
+        let mut numbers = Numbers { automaton: self.automaton, tables: Vec::new() };
+        for (place, row) in rows.iter_mut().enumerate() {
+            let index = usize::from(*row);
+            let after = fixed[index].unwrap_or_else(|| {
+                let rank = self.ranks.map_or(place, |ranks| ranks[place] as usize);
+                if let Kind::Number { width: 0..=1, base } = field.kind {
+                    let number = base.wrapping_add(field.codes.get(&self.template.codes, rank));
+                    return numbers.read(self.states[index], number);
+                }
+                value.clear();
+                field.append(rank, &self.template.codes, &self.template.text, &mut value);
+                self.automaton.read(self.states[index], &value)
+            });
+            *row = intern(&mut states, after)?;
+        }
+        if states.is_empty() {
+            // No rows at all: any state does.
+            states.push(0);
+        }
+        self.states = states;
+        self.rows = Some(rows);
+        Some(())
+    }
+
+    /// Does all steps. Each state becomes its class; the class of the first is returned, for where there are no rows.
+    fn flush(&mut self, mut classes: Vec<u8>) -> u8 {
+        let mut steps = Vec::new();
+        for mut step in std::mem::take(&mut self.steps).into_iter().rev() {
+            step.next.iter_mut().for_each(|next| *next = classes[usize::from(*next)]);
+            let bits = step.bits();
+            let by_state: Vec<&[u8]> = step.next.chunks(1 << bits).collect();
+            if by_state.iter().all(|codes| codes.iter().all(|next| *next == codes[0])) {
+                classes = by_state.iter().map(|codes| codes[0]).collect();
+                continue;
+            }
+            let mut distinct: Vec<&[u8]> = Vec::new();
+            classes = by_state
+                .iter()
+                .map(|codes| {
+                    let known = distinct.iter().position(|other| other == codes);
+                    known.unwrap_or_else(|| {
+                        distinct.push(codes);
+                        distinct.len() - 1
+                    }) as u8
+                })
+                .collect();
+            let next = distinct.concat();
+            steps.push(Step { next, codes: step.codes });
+        }
+        let mut first = classes[0];
+        if let Some(rows) = &mut self.rows {
+            rows.iter_mut().for_each(|row| *row = classes[usize::from(*row)]);
+        }
+        for step in steps.iter().rev() {
+            self.look_up(step, first);
+            first = 0;
+        }
+        first
+    }
+
+    /// Replaces the states of rows by those after a step.
+    fn look_up(&mut self, step: &Step, first: u8) {
+        let Some(codes) = step.codes else { return };
+        let bits = codes.bits();
+        let bytes = &self.template.codes[..];
+        let known = self.rows.is_some();
+        let mut rows = self.rows.take().unwrap_or_else(|| vec![first; self.count]);
+        let all = &step.next[usize::from(if known { 0 } else { first }) << bits..];
+        let mut unpacked = [0_u32; VECTOR];
+        for (index, rows) in rows.chunks_mut(VECTOR).enumerate() {
+            match self.ranks {
+                Some(ranks) => {
+                    let ranks = &ranks[index * VECTOR..];
+                    unpacked.iter_mut().zip(ranks).for_each(|(code, rank)| {
+                        *code = codes.get(bytes, *rank as usize) as u32;
+                    });
+                }
+                None => codes.unpack(bytes, index * VECTOR, &mut unpacked[..rows.len()]),
+            }
+            if known {
+                rows.iter_mut().zip(&unpacked).for_each(|(row, code)| {
+                    *row = all[usize::from(*row) << bits | *code as usize];
+                });
+            } else {
+                rows.iter_mut().zip(&unpacked).for_each(|(row, code)| *row = all[*code as usize]);
+            }
+        }
+        self.rows = Some(rows);
+    }
+}
+
+/// Reads numbers three digits at a time.
+struct Numbers<'a> {
+    automaton: &'a Automaton,
+    /// For each state that was read from: the state after each number below 1,000 as it is written, and after those
+    /// with three digits all.
+    tables: Vec<(u16, Vec<[u16; 2]>)>,
+}
+
+impl Numbers<'_> {
+    /// The state after a number without zeros before it.
+    fn read(&mut self, state: u16, number: u64) -> u16 {
+        if number < 1_000 {
+            return self.after(state, number, 0);
+        }
+        let before = self.read(state, number / 1_000);
+        self.after(before, number % 1_000, 1)
+    }
+
+    fn after(&mut self, state: u16, part: u64, form: usize) -> u16 {
+        if self.automaton.is_final(state) {
+            return state;
+        }
+        if let Some((_, table)) = self.tables.iter().find(|(from, _)| *from == state) {
+            return table[part as usize][form];
+        }
+        let mut digits = [0; DIGITS_MAX];
+        let mut read = |part, width| self.automaton.read(state, format(part, width, &mut digits));
+        let table: Vec<[u16; 2]> = (0..1_000).map(|part| [read(part, 1), read(part, 3)]).collect();
+        let after = table[part as usize][form];
+        self.tables.push((state, table));
+        after
+    }
+}
+
+/// The index of a state, which is added where it is new; `None` when there are too many.
+#[inline]
+fn intern(states: &mut Vec<u16>, state: u16) -> Option<u8> {
+    if let Some(index) = states.iter().position(|known| *known == state) {
+        return Some(index as u8);
+    }
+    states.push(state);
+    (states.len() <= STATES_MAX).then_some(states.len() as u8 - 1)
+}
