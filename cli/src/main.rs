@@ -33,7 +33,7 @@ mod up;
 /// Sealing frees and makes large buffers all day long. The allocator of the C library keeps much of what was freed, so
 /// that a leaf took half as much again as the rows it held.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Recent events in memory, SQL about them in milliseconds, and how complete every answer is.
 #[derive(Debug, Parser)]
