@@ -52,6 +52,19 @@ impl CatalogueTable {
 }
 
 impl Catalogue {
+    /// Whether both have the same tables with the same columns of the same types.
+    pub(crate) fn has_columns_of(&self, other: &Catalogue) -> bool {
+        let same_column = |(one, other): (&CatalogueColumn, &CatalogueColumn)| {
+            one.column_type == other.column_type && one.name == other.name
+        };
+        self.tables.len() == other.tables.len()
+            && self.tables.iter().zip(&other.tables).all(|((name, one), (other_name, other))| {
+                name == other_name
+                    && one.columns.len() == other.columns.len()
+                    && one.columns.iter().zip(&other.columns).all(same_column)
+            })
+    }
+
     /// The picture of these leaves together.
     pub fn from_holdings<'a>(leaves: impl IntoIterator<Item = &'a Holdings>) -> Catalogue {
         let mut types: BTreeMap<(String, String), TypeSet> = BTreeMap::new();

@@ -356,7 +356,7 @@ impl<'a> Gathering<'a> {
         };
         let bodies = decoded.bodies;
         let merge = move || {
-            let outcome = bodies.into_iter().try_for_each(|body| merger.push(body));
+            let outcome = merger.push_pieces(bodies);
             (merger, outcome)
         };
         let merged = on_thread(decoded.bytes, merge).await;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::row_block::Preference;
+
 /// A leaf's settings. `Default` is a sound leaf for a laptop; `gannet leaf --config FILE` reads this as TOML.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -42,6 +44,8 @@ pub struct Config {
     pub query_rows_bytes_max: u64,
     /// Queries that run at once; more of them wait.
     pub queries_running_max: usize,
+    /// Which encodings rows are sealed in. `best`, unless somebody wants to see what another costs.
+    pub encodings: Preference,
     /// A hand-over that takes longer leaves the rest of the rows behind.
     pub hand_over_seconds_max: u64,
 }
@@ -78,6 +82,7 @@ impl Default for Config {
             query_memory_bytes_max: 2 * GIB,
             query_rows_bytes_max: 512 * MIB,
             queries_running_max: 8,
+            encodings: Preference::Best,
             hand_over_seconds_max: 60,
         }
     }

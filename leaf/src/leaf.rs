@@ -290,7 +290,7 @@ impl Leaf {
 
     pub(crate) fn seal_now(&self, table: &Table, run: &Arc<OpenRows>) {
         let id = self.next_block_id.fetch_add(1, Ordering::Relaxed);
-        match table.seal(run, id) {
+        match table.seal(run, id, self.config.encodings) {
             Ok(grown) => {
                 self.used_bytes.fetch_add(grown, Ordering::Relaxed);
             }

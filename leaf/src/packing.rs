@@ -151,6 +151,21 @@ pub fn pack_bits(codes: &[u64]) -> (Packing, Buffer) {
     pack_plain(codes)
 }
 
+/// Stores codes with a base for each vector and, where they differ in length, the longest tenth as patches, whatever
+/// that costs.
+pub fn pack_framed(codes: &[u64]) -> (Packing, Buffer) {
+    let bases: Vec<u64> =
+        codes.chunks(VECTOR).map(|vector| vector.iter().copied().min().unwrap_or(0)).collect();
+    let mut lengths: Vec<u32> =
+        codes.iter().enumerate().map(|(row, code)| bit_length(code - bases[row / VECTOR])).collect();
+    let bytes = array_bytes(codes.iter().copied().max().unwrap_or(0));
+    lengths.sort_unstable();
+    let bits = round_up(lengths.get(lengths.len() * 9 / 10).copied().unwrap_or(1)).min(bytes * 8);
+    let patches = lengths.iter().filter(|length| **length > u32::from(bits)).count() as u32;
+    let packing = Packing { bits, bytes, framed: true, patches };
+    (packing, write(&packing, codes, &bases))
+}
+
 /// Stores codes as a plain array.
 pub fn pack_plain(codes: &[u64]) -> (Packing, Buffer) {
     let bytes = array_bytes(codes.iter().copied().max().unwrap_or(0));
@@ -394,7 +409,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn check(codes: &[u64], bytes_max: usize) {
-        for (packing, buffer) in [pack(codes), pack_plain(codes)] {
+        for (packing, buffer) in [pack(codes), pack_plain(codes), pack_framed(codes)] {
             packing.check(8).expect("a packing that was made");
             assert_eq!(buffer.len(), packing.stored_bytes(codes.len()), "{packing:?}");
             let unpacked = unpack(&packing, &buffer, codes.len());

@@ -29,6 +29,7 @@ use gannet_query::{ColumnType, TIME_COLUMN};
 use crate::column::Column;
 use crate::text::Verified;
 use crate::text::filter::may_contain;
+pub use encode::Preference;
 pub use gather::RowsError;
 pub(crate) use gather::{Gathered, time_range, types_of};
 use layout::Header;
@@ -115,10 +116,18 @@ impl RowBlock {
     /// [`BlockError::Seal`] when there are no rows or too many, `time` is not what it must be, or a column is of no
     /// known type or too large.
     pub fn seal(id: u64, rows: &[RecordBatch]) -> Result<RowBlock, BlockError> {
-        RowBlock::encode(id, rows).map_err(|source| BlockError::Seal { block: id, source })
+        RowBlock::seal_with(id, rows, Preference::Best)
     }
 
-    fn encode(id: u64, rows: &[RecordBatch]) -> Result<RowBlock, RowsError> {
+    /// As [`RowBlock::seal`], in the encodings that are preferred.
+    ///
+    /// # Errors
+    /// As [`RowBlock::seal`].
+    pub fn seal_with(id: u64, rows: &[RecordBatch], preference: Preference) -> Result<RowBlock, BlockError> {
+        RowBlock::encode(id, rows, preference).map_err(|source| BlockError::Seal { block: id, source })
+    }
+
+    fn encode(id: u64, rows: &[RecordBatch], preference: Preference) -> Result<RowBlock, RowsError> {
         let gathered = Gathered::of(rows)?;
         let row_count = gathered.row_count();
         if !(1..=ROWS_PER_BLOCK_MAX).contains(&row_count) {
@@ -128,7 +137,7 @@ impl RowBlock {
         // One column at a time, so that the decoded form of only one is alive.
         for (name, column_type) in gathered.columns() {
             let array = gathered.column(name, column_type)?;
-            encoded.push(encode::encode(name, column_type, &array));
+            encoded.push(encode::encode(name, column_type, &array, preference));
         }
         let time = encoded.iter().find(|(column, _)| column.name == TIME_COLUMN);
         let (time_first, time_last) = time

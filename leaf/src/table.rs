@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use crate::LeafError;
 use crate::open_rows::OpenRows;
-use crate::row_block::RowBlock;
+use crate::row_block::{Preference, RowBlock};
 
 /// Open rows are sealed at this many bytes even when they are few, 128 MiB: a block is the unit of expiry and of
 /// hand-over.
@@ -257,12 +257,12 @@ impl Table {
     ///
     /// # Errors
     /// When the rows cannot be encoded; they then stay where they are, visible and unsealed.
-    pub fn seal(&self, run: &Arc<OpenRows>, block_id: u64) -> Result<i64, LeafError> {
+    pub fn seal(&self, run: &Arc<OpenRows>, block_id: u64, preference: Preference) -> Result<i64, LeafError> {
         let is_there = |state: &TableState| state.sealing.iter().any(|sealing| Arc::ptr_eq(sealing, run));
         if !is_there(&self.state.load()) {
             return Ok(0);
         }
-        let block = RowBlock::seal(block_id, &run.batches())
+        let block = RowBlock::seal_with(block_id, &run.batches(), preference)
             .map_err(|error| LeafError::Internal(format!("seal rows of table {}: {error}", self.name)))?;
         let _writer = self.writer.lock();
         let before = self.state.load_full();

@@ -35,6 +35,7 @@ mod lock;
 #[allow(unsafe_code, reason = "reading mapped memory cannot be done without; this module is its only home")]
 mod map;
 mod name;
+mod pages;
 mod segment;
 #[cfg(test)]
 mod testing;
@@ -45,4 +46,5 @@ pub use header::{Expected, HEADER_BYTES, HEADER_VERSION, Header, VALID_MARK};
 pub use lock::DirectoryLock;
 pub use map::{Mapping, Region};
 pub use name::{Instance, SegmentName, Segments};
+pub use pages::Pages;
 pub use segment::{SegmentWriter, available_bytes, unlink};

@@ -49,6 +49,26 @@ async fn sealed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sealed_in_plain_encodings() {
+    run(Arrangement::SealedPlain).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sealed_in_packed_vectors() {
+    run(Arrangement::SealedPacked).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sealed_in_dictionaries() {
+    run(Arrangement::SealedDictionary).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sealed_in_forms_of_text() {
+    run(Arrangement::SealedText).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn three_leaves() {
     run(Arrangement::ThreeLeaves).await;
 }

@@ -1,5 +1,8 @@
 //! The same rows, held in every way there is. A question has one answer, however its rows are held.
 
+use gannet_leaf::config::Config;
+use gannet_leaf::row_block::Preference;
+
 use crate::cluster::{Cluster, Settings, Shape};
 use crate::wait::until;
 
@@ -10,6 +13,14 @@ pub enum Arrangement {
     OpenRows,
     /// One leaf, everything sealed.
     Sealed,
+    /// One leaf, everything sealed in plain encodings.
+    SealedPlain,
+    /// One leaf, everything sealed with codes in packed vectors.
+    SealedPacked,
+    /// One leaf, everything sealed in dictionaries.
+    SealedDictionary,
+    /// One leaf, everything sealed, text in the forms for distinct values.
+    SealedText,
     /// Three leaves with a third each.
     ThreeLeaves,
     /// Three leaves, an aggregator above them, the root above that.
@@ -27,10 +38,15 @@ impl Arrangement {
         let leaves = if matches!(self, Arrangement::ThreeLeaves | Arrangement::Intermediate) { 3 } else { 1 };
         let shape = Shape { leaves, intermediate: self == Arrangement::Intermediate };
         let settings = match self {
-            Arrangement::Sealed => {
-                Settings { leaf: |config| config.seal_age_seconds = 0, ..Settings::default() }
-            }
-            _ => Settings::default(),
+            Arrangement::Sealed => sealed(|config| config.seal_age_seconds = 0),
+            Arrangement::SealedPlain => sealed(|config| prefer(config, Preference::Plain)),
+            Arrangement::SealedPacked => sealed(|config| prefer(config, Preference::Packed)),
+            Arrangement::SealedDictionary => sealed(|config| prefer(config, Preference::Dictionary)),
+            Arrangement::SealedText => sealed(|config| prefer(config, Preference::Text)),
+            Arrangement::OpenRows
+            | Arrangement::ThreeLeaves
+            | Arrangement::Intermediate
+            | Arrangement::HandedOver => Settings::default(),
         };
         let mut cluster = Cluster::start_with(shape, settings).await;
         for leaf in 0..leaves {
@@ -53,12 +69,28 @@ impl Arrangement {
             .await;
         }
         cluster.wait_for_rows(&counts).await;
-        if self == Arrangement::Sealed {
+        if matches!(
+            self,
+            Arrangement::Sealed
+                | Arrangement::SealedPlain
+                | Arrangement::SealedPacked
+                | Arrangement::SealedDictionary
+                | Arrangement::SealedText
+        ) {
             let tables: Vec<&str> = counts.iter().map(|(table, _)| *table).collect();
             cluster.seal(&tables).await;
         }
         cluster
     }
+}
+
+fn sealed(leaf: fn(&mut Config)) -> Settings {
+    Settings { leaf, ..Settings::default() }
+}
+
+fn prefer(config: &mut Config, preference: Preference) {
+    config.seal_age_seconds = 0;
+    config.encodings = preference;
 }
 
 /// The batches one leaf gets: every so-manieth line, in two halves, so that a column may change its type inside a

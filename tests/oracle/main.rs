@@ -45,6 +45,26 @@ async fn sealed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sealed_in_plain_encodings() {
+    agree(Arrangement::SealedPlain, 6).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sealed_in_packed_vectors() {
+    agree(Arrangement::SealedPacked, 7).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sealed_in_dictionaries() {
+    agree(Arrangement::SealedDictionary, 8).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sealed_in_forms_of_text() {
+    agree(Arrangement::SealedText, 9).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn three_leaves() {
     agree(Arrangement::ThreeLeaves, 3).await;
 }

@@ -31,7 +31,7 @@ async fn the_oldest_rows_go_first() {
     const STEP: u64 = 5_000;
     let settings = Settings {
         leaf: |config| {
-            config.memory_limit_bytes = 5 << 20;
+            config.memory_limit_bytes = 3 << 20;
             config.seal_age_seconds = 0;
         },
         ..Settings::default()
@@ -44,13 +44,13 @@ async fn the_oldest_rows_go_first() {
     let answer = cluster.client().answer("SELECT count(*), min(n), max(n) FROM t").await;
     let int = |column: usize| answer.rows[0][column].as_u64().unwrap();
     let (count, min, max) = (int(0), int(1), int(2));
-    assert!((STEP..ROWS).contains(&count), "{count} of {ROWS} rows of about 150 bytes are in 5 MiB");
+    assert!((STEP..ROWS).contains(&count), "{count} of {ROWS} rows of about 70 bytes are in 3 MiB");
     // What is left is the newest, without a gap.
     assert_eq!((max, max - min + 1), (ROWS - 1, count));
     // Expired is not missing: nobody expects those rows.
     assert_eq!((answer.completeness.ratio, answer.completeness.rows_covered), (Some(1.0), count));
     let used = cluster.leaf(0).used_bytes();
-    assert!(used <= 5 << 20, "{used} bytes in use");
+    assert!(used <= 3 << 20, "{used} bytes in use");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use arrow::array::RecordBatch;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{RawQuery, State};
@@ -16,6 +17,9 @@ use crate::error::{ErrorCode, Failure};
 
 /// The header that carries the completeness of an answer beside its rows.
 const COMPLETENESS: &str = "gannet-completeness";
+
+/// Answers that hold no more bytes are written where they are: handing them to another thread would take longer.
+const WRITTEN_IN_PLACE_BYTES_MAX: usize = 16 << 10;
 
 #[derive(Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
@@ -62,7 +66,12 @@ pub(super) async fn query(
     let format = Format::accepted(accept);
     let completeness = render::completeness_header(&answer.completeness);
     let elapsed = begun.elapsed();
-    let written = tokio::task::spawn_blocking(move || render::body(&answer, elapsed, format)).await;
+    let bytes: usize = answer.batches.iter().map(RecordBatch::get_array_memory_size).sum();
+    let write = move || render::body(&answer, elapsed, format);
+    let written = match bytes <= WRITTEN_IN_PLACE_BYTES_MAX {
+        true => Ok(write()),
+        false => tokio::task::spawn_blocking(write).await,
+    };
     let written = match written {
         Ok(Ok(written)) => written,
         Ok(Err(error)) => return refused(unwritten(&error.to_string()), About::Statement),

@@ -1,7 +1,7 @@
 //! The one physical operator of ours: it asks the leaves one plan and turns their partial into record batches.
 //!
 //! It has one partition and no children. Its line in EXPLAIN is the plan, so it shows what the leaves do. What the
-//! leaves said about completeness is kept in the [`QueryContext`] of the query it belongs to.
+//! leaves said about completeness is kept in the [`QueryContext`] that a run of it finds in its session's extensions.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -66,20 +66,19 @@ pub(super) struct FanOutExec {
     plan: Plan,
     shape: Shape,
     top: Option<Top>,
-    context: Arc<QueryContext>,
     properties: Arc<PlanProperties>,
 }
 
 impl FanOutExec {
     /// An operator whose batches have this schema.
-    pub(super) fn new(plan: Plan, shape: Shape, schema: SchemaRef, context: Arc<QueryContext>) -> FanOutExec {
+    pub(super) fn new(plan: Plan, shape: Shape, schema: SchemaRef) -> FanOutExec {
         let properties = Arc::new(PlanProperties::new(
             EquivalenceProperties::new(schema),
             Partitioning::UnknownPartitioning(1),
             EmissionType::Final,
             Boundedness::Bounded,
         ));
-        FanOutExec { plan, shape, top: None, context, properties }
+        FanOutExec { plan, shape, top: None, properties }
     }
 
     /// Of whose groups only these are read.
@@ -133,10 +132,11 @@ impl ExecutionPlan for FanOutExec {
         Ok(self)
     }
 
-    fn execute(&self, _partition: usize, _context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    fn execute(&self, _partition: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let (plan, shape, schema) = (self.plan.clone(), self.shape.clone(), self.schema());
         let top = self.top.clone();
-        let context = Arc::clone(&self.context);
+        let context = task.session_config().get_extension::<QueryContext>();
+        let context = context.ok_or_else(|| external(mismatch("it runs outside of a query")))?;
         let produce = async move {
             let partial = context.answerer.answer_top(&plan, top.as_ref(), context.deadline).await;
             let partial = partial.map_err(external)?;

@@ -8,7 +8,7 @@
 //! 4. `weights` refuses what would be answered unweighted in silence.
 //! 5. DataFusion runs the rest over what the fan-outs (`exec`) bring back.
 //!
-//! Steps 1 to 4 run on threads with big stacks (`stack`).
+//! Steps 1 to 4 run on threads with big stacks (`stack`); what they made is kept for the same text (`plan_cache`).
 //!
 //! Invariants: a statement never reads a file or a URL and never changes anything; the answer's completeness is that
 //! of all its fan-outs together; percentiles come from a sketch with a relative error of at most 1 %; an aggregate
@@ -21,6 +21,7 @@ mod exec;
 mod functions;
 mod limits;
 mod names;
+mod plan_cache;
 mod push;
 mod scope;
 mod session;
@@ -35,13 +36,15 @@ mod tests;
 mod translate;
 mod weights;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
-use datafusion::execution::SessionState;
+use datafusion::catalog::EmptyCatalogProviderList;
 use datafusion::execution::context::SQLOptions;
+use datafusion::execution::{SessionState, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement;
 use futures::StreamExt;
@@ -52,6 +55,7 @@ use crate::catalogue::Catalogue;
 use crate::error::{ErrorCode, Failure};
 use crate::fan_out::Answerer;
 use exec::QueryContext;
+use plan_cache::{PlanCache, Prepared, is_lasting};
 use stack::BigStacks;
 use tables::QueryCatalog;
 
@@ -101,8 +105,18 @@ pub struct SqlAnswer {
 #[derive(Debug)]
 pub struct SqlEngine {
     config: SqlConfig,
-    base: SessionState,
+    planner: Arc<Planner>,
     stacks: BigStacks,
+}
+
+/// What planning needs, shared by the threads that plan.
+#[derive(Debug)]
+struct Planner {
+    base: SessionState,
+    /// Clones of the session that no statement is using: a clone copies a name for each of hundreds of functions.
+    idle: Mutex<Vec<SessionState>>,
+    idle_max: usize,
+    cache: PlanCache,
 }
 
 /// A statement ready to run.
@@ -110,7 +124,7 @@ enum Planned {
     /// Answered from the catalogue.
     Shown(RecordBatch),
     /// To be run.
-    Physical(Arc<dyn ExecutionPlan>, Arc<SessionState>),
+    Physical(Arc<dyn ExecutionPlan>),
 }
 
 impl SqlEngine {
@@ -123,7 +137,13 @@ impl SqlEngine {
         let stacks = BigStacks::start(config.planning_threads).map_err(|error| {
             Failure::new(ErrorCode::Internal, format!("cannot start planning threads: {error}"))
         })?;
-        Ok(SqlEngine { config, base, stacks })
+        let planner = Planner {
+            base,
+            idle: Mutex::default(),
+            idle_max: config.planning_threads.max(1),
+            cache: PlanCache::default(),
+        };
+        Ok(SqlEngine { planner: Arc::new(planner), config, stacks })
     }
 
     /// Answers one statement over the tables of a catalogue.
@@ -144,15 +164,19 @@ impl SqlEngine {
             pulled_bytes_max: self.config.pulled_bytes_max,
             reports: Mutex::new(Vec::new()),
         });
-        let planned = self.plan(catalogue, Arc::clone(&context), sql.to_owned()).await?;
+        let planned = self.plan(catalogue, sql.to_owned()).await?;
         let (schema, batches) = match planned {
             Planned::Shown(batch) => (batch.schema(), vec![batch]),
-            Planned::Physical(plan, state) => {
+            Planned::Physical(plan) => {
                 let schema = plan.schema();
+                let task_context = self.planner.task_context(Arc::clone(&context));
                 let end = tokio::time::Instant::from_std(deadline + self.config.finish_grace);
                 // A task of its own: a panic in it is this query's alone, and dropping the set aborts it.
                 let mut task = tokio::task::JoinSet::new();
-                task.spawn(tokio::time::timeout_at(end, collect(plan, state, self.config.answer_bytes_max)));
+                task.spawn(tokio::time::timeout_at(
+                    end,
+                    collect(plan, task_context, self.config.answer_bytes_max),
+                ));
                 let finished = match task.join_next().await {
                     Some(Ok(finished)) => finished,
                     _ => return Err(Failure::new(ErrorCode::Internal, "running this statement failed")),
@@ -170,27 +194,21 @@ impl SqlEngine {
         Ok(SqlAnswer { schema, batches, completeness, stats, fan_outs })
     }
 
-    async fn plan(
-        &self,
-        catalogue: Arc<Catalogue>,
-        context: Arc<QueryContext>,
-        sql: String,
-    ) -> Result<Planned, Failure> {
-        let mut state = self.base.clone();
-        state.mark_start_execution();
+    async fn plan(&self, catalogue: Arc<Catalogue>, sql: String) -> Result<Planned, Failure> {
+        let planner = Arc::clone(&self.planner);
         let runtime = tokio::runtime::Handle::current();
-        self.stacks.run(move || plan_statement(state, &catalogue, context, &sql, &runtime)).await
+        self.stacks.run(move || planner.plan(&catalogue, &sql, &runtime)).await
     }
 }
 
 /// Runs a plan; the answer is bounded, because all of it is in memory at once.
 async fn collect(
     plan: Arc<dyn ExecutionPlan>,
-    state: Arc<SessionState>,
+    task_context: Arc<TaskContext>,
     answer_bytes_max: usize,
 ) -> Result<Vec<RecordBatch>, Failure> {
     let failed = |error| errors::failure(&error);
-    let mut stream = datafusion::physical_plan::execute_stream(plan, state.task_ctx()).map_err(failed)?;
+    let mut stream = datafusion::physical_plan::execute_stream(plan, task_context).map_err(failed)?;
     let mut batches = Vec::new();
     let mut bytes = 0usize;
     while let Some(batch) = stream.next().await {
@@ -211,37 +229,93 @@ fn shown_bytes(array: &ArrayRef) -> usize {
     array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
 }
 
-/// Steps 1 to 4 of the module; on a big stack.
-fn plan_statement(
-    mut state: SessionState,
-    catalogue: &Arc<Catalogue>,
-    context: Arc<QueryContext>,
-    sql: &str,
-    runtime: &tokio::runtime::Handle,
-) -> Result<Planned, Failure> {
-    let mut statement = limits::parse(sql)?;
-    if let Some(batch) = show::answer(&statement, catalogue)? {
-        return Ok(Planned::Shown(batch));
+impl Planner {
+    /// Steps 1 to 4 of the module, or those that are left when the statement came before; on a big stack.
+    fn plan(
+        &self,
+        catalogue: &Arc<Catalogue>,
+        sql: &str,
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<Planned, Failure> {
+        let idle = self.idle.lock().pop();
+        let mut state = idle.unwrap_or_else(|| self.base.clone());
+        state.mark_start_execution();
+        let prepared = match self.cache.get(catalogue, sql) {
+            Some(prepared) => prepared,
+            None => {
+                let statement = limits::parse(sql)?;
+                if let Some(batch) = show::answer(&statement, catalogue)? {
+                    return Ok(Planned::Shown(batch));
+                }
+                self.prepare(&mut state, statement, catalogue, sql, runtime)?
+            }
+        };
+        let physical = runtime.block_on(state.query_planner().create_physical_plan(&prepared.plan, &state));
+        let physical = physical.map_err(|error| prepared.functions.place(errors::failure(&error)))?;
+        self.put_back(state);
+        Ok(Planned::Physical(physical))
     }
-    let functions = {
-        let query = innermost(&mut statement);
-        limits::balance(query);
-        short_forms::name_columns(query);
-        names::resolve(query, catalogue)?;
-        short_forms::rewrite(query, &mut state)?
-    };
-    state.register_catalog_list(Arc::new(QueryCatalog { catalogue: Arc::clone(catalogue), context }));
-    let planned = runtime.block_on(async {
-        let plan = state.statement_to_plan(statement).await?;
-        let read_only =
-            SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        read_only.verify_plan(&plan)?;
-        let plan = state.optimize(&plan)?;
-        weights::check(&plan)?;
-        state.query_planner().create_physical_plan(&plan, &state).await
-    });
-    let physical = planned.map_err(|error| functions.place(errors::failure(&error)))?;
-    Ok(Planned::Physical(physical, Arc::new(state)))
+
+    /// Steps 2 to 4.
+    fn prepare(
+        &self,
+        state: &mut SessionState,
+        mut statement: Statement,
+        catalogue: &Arc<Catalogue>,
+        sql: &str,
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<Arc<Prepared>, Failure> {
+        let functions = {
+            let query = innermost(&mut statement);
+            limits::balance(query);
+            short_forms::name_columns(query);
+            names::resolve(query, catalogue)?;
+            short_forms::rewrite(query, state)?
+        };
+        state.register_catalog_list(Arc::new(QueryCatalog { catalogue: Arc::clone(catalogue) }));
+        let planned = runtime.block_on(async {
+            let plan = state.statement_to_plan(statement).await?;
+            let read_only =
+                SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+            read_only.verify_plan(&plan)?;
+            let lasting = is_lasting(&plan)?;
+            let plan = state.optimize(&plan)?;
+            weights::check(&plan)?;
+            Ok((plan, lasting))
+        });
+        let (plan, lasting) = planned.map_err(|error| functions.place(errors::failure(&error)))?;
+        let prepared = Arc::new(Prepared { plan, functions });
+        if lasting {
+            self.cache.put(catalogue, sql, &prepared);
+        }
+        Ok(prepared)
+    }
+
+    /// Keeps a session for the next statement, unless the last one gave it functions of its own.
+    fn put_back(&self, mut state: SessionState) {
+        if state.aggregate_functions().len() != self.base.aggregate_functions().len() {
+            return;
+        }
+        state.register_catalog_list(Arc::new(EmptyCatalogProviderList));
+        let mut idle = self.idle.lock();
+        if idle.len() < self.idle_max {
+            idle.push(state);
+        }
+    }
+
+    /// What operators of one query run with. Functions are part of the operators: nobody looks for them by name again.
+    fn task_context(&self, context: Arc<QueryContext>) -> Arc<TaskContext> {
+        Arc::new(TaskContext::new(
+            None,
+            self.base.session_id().to_owned(),
+            self.base.config().clone().with_extension(context),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            Arc::clone(self.base.runtime_env()),
+        ))
+    }
 }
 
 /// The statement below any EXPLAIN.

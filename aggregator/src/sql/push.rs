@@ -92,13 +92,7 @@ fn push_aggregate(aggregate: &SqlAggregate) -> Result<Option<LogicalPlan>> {
         // Keys of a type that partials cannot be merged by.
         return Ok(None);
     }
-    let pushed = Pushed {
-        plan,
-        shape: Shape::Groups(columns),
-        schema: Arc::new(scan_schema),
-        first: None,
-        context: Arc::clone(&table.context),
-    };
+    let pushed = Pushed { plan, shape: Shape::Groups(columns), schema: Arc::new(scan_schema), first: None };
     let name = TableReference::bare(table.name.clone());
     let columns = (0..fields.len()).map(|index| column_of(&name, format!("c{index}"))).collect();
     replace_by(pushed, name.clone(), columns, &aggregate.schema).map(Some)
@@ -173,8 +167,7 @@ fn push_sort(sort: &Sort) -> Result<Option<LogicalPlan>> {
             .collect::<Vec<_>>(),
     );
     let plan = table.plan(filters, Output::Rows { columns, order_by, limit: Some(limit as u64) });
-    let pushed =
-        Pushed { plan, shape, schema: Arc::new(schema), first: None, context: Arc::clone(&table.context) };
+    let pushed = Pushed { plan, shape, schema: Arc::new(schema), first: None };
     replace_by(pushed, chain.scan.table_name.clone(), shown.to_vec(), sort.input.schema()).map(Some)
 }
 

@@ -4,7 +4,7 @@
 //!   the leaves.
 //! * [`Pushed`] is what the rule made of a part of the query: groups, or rows in an order up to a limit.
 //!
-//! All of them belong to one query and share its [`QueryContext`].
+//! None of them belongs to one query: plans over them are kept for the next one.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use gannet_query::{
     TIME_COLUMN, TimeRange, Top, TopTerm, TopValue, WeightKind,
 };
 
-use super::exec::{FanOutExec, GroupColumn, QueryContext, Shape};
+use super::exec::{FanOutExec, GroupColumn, Shape};
 use super::translate::{split_time_range, translate};
 use crate::catalogue::{Catalogue, CatalogueTable};
 
@@ -39,12 +39,10 @@ pub(super) struct GannetTable {
     types: Vec<ColumnType>,
     /// How its rows are weighted.
     pub(super) weight: WeightKind,
-    /// The query it belongs to.
-    pub(super) context: Arc<QueryContext>,
 }
 
 impl GannetTable {
-    fn new(table: &CatalogueTable, context: Arc<QueryContext>) -> GannetTable {
+    fn new(table: &CatalogueTable) -> GannetTable {
         let fields: Vec<Field> = table
             .columns
             .iter()
@@ -61,7 +59,6 @@ impl GannetTable {
             schema: Arc::new(Schema::new(fields)),
             types: table.columns.iter().map(|column| column.column_type).collect(),
             weight,
-            context,
         }
     }
 
@@ -169,7 +166,7 @@ impl TableProvider for GannetTable {
         let columns = indices.iter().map(|index| self.output_column(*index)).collect();
         let limit = limit.map(|limit| limit as u64);
         let plan = self.plan(filters, Output::Rows { columns, order_by: vec![], limit });
-        Ok(Arc::new(FanOutExec::new(plan, shape, schema, Arc::clone(&self.context))))
+        Ok(Arc::new(FanOutExec::new(plan, shape, schema)))
     }
 }
 
@@ -195,8 +192,6 @@ pub(super) struct Pushed {
     pub(super) schema: SchemaRef,
     /// The groups that the rest of the query needs; all when absent.
     pub(super) first: Option<FirstGroups>,
-    /// The query it belongs to.
-    pub(super) context: Arc<QueryContext>,
 }
 
 impl Pushed {
@@ -292,20 +287,19 @@ impl TableProvider for Pushed {
         let (plan, shape) = self.narrowed(&indices);
         let top = self.top(&indices, &shape, limit);
         let schema = projected(&self.schema, projection)?;
-        Ok(Arc::new(FanOutExec::new(plan, shape, schema, Arc::clone(&self.context)).with_top(top)))
+        Ok(Arc::new(FanOutExec::new(plan, shape, schema).with_top(top)))
     }
 }
 
-/// The catalogue as DataFusion asks for it, for one query.
+/// The catalogue as DataFusion asks for it.
 #[derive(Debug)]
 pub(super) struct QueryCatalog {
     pub(super) catalogue: Arc<Catalogue>,
-    pub(super) context: Arc<QueryContext>,
 }
 
 impl QueryCatalog {
     fn again(&self) -> QueryCatalog {
-        QueryCatalog { catalogue: Arc::clone(&self.catalogue), context: Arc::clone(&self.context) }
+        QueryCatalog { catalogue: Arc::clone(&self.catalogue) }
     }
 }
 
@@ -341,9 +335,7 @@ impl SchemaProvider for QueryCatalog {
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         let table = self.catalogue.tables.get(name);
-        Ok(table.map(|table| {
-            Arc::new(GannetTable::new(table, Arc::clone(&self.context))) as Arc<dyn TableProvider>
-        }))
+        Ok(table.map(|table| Arc::new(GannetTable::new(table)) as Arc<dyn TableProvider>))
     }
 
     fn table_exist(&self, name: &str) -> bool {

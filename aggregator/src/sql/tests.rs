@@ -11,6 +11,7 @@ use gannet_query::{
 use parking_lot::Mutex;
 
 mod first_groups;
+mod kept_plans;
 
 use super::*;
 use crate::catalogue::{CatalogueColumn, CatalogueTable};

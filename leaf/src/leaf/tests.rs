@@ -4,6 +4,7 @@ use arrow::array::{ArrayRef, Int64Array, TimestampNanosecondArray};
 use gannet_query::TIME_COLUMN;
 
 use super::*;
+use crate::row_block::Preference;
 
 /// Rows with `time` and `x` from the range.
 fn rows(range: std::ops::Range<i64>) -> RecordBatch {
@@ -69,8 +70,8 @@ fn a_run_is_sealed_once() {
     let table = Table::restored("t", Vec::new(), Vec::new());
     let appended = table.append(&rows(0..65_536), 10, Instant::now()).unwrap();
     let [run] = &appended.to_seal[..] else { panic!("one run is full") };
-    assert!(table.seal(run, 1).unwrap() < 0);
+    assert!(table.seal(run, 1, Preference::Best).unwrap() < 0);
     let bytes = table.snapshot().bytes();
-    assert_eq!(table.seal(run, 2).unwrap(), 0);
+    assert_eq!(table.seal(run, 2, Preference::Best).unwrap(), 0);
     assert_eq!((table.snapshot().blocks.len(), table.snapshot().bytes()), (1, bytes));
 }

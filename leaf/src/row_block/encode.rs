@@ -16,22 +16,58 @@ use gannet_query::value::EXACT_INT_MAX;
 use gannet_query::{ColumnType, TypeSet};
 
 use super::layout::{BUFFERS, ColumnMeta, Encoding, Place, Stored, ValueRange};
-use crate::packing::Packing;
+use crate::packing::{self, Packing};
+
+/// Which encodings a leaf prefers. Every one of them holds every value; only the best is small and fast. The others are
+/// there so that tests can see all rows through each of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Preference {
+    /// What is measured to be best.
+    #[default]
+    Best,
+    /// Plain codes, plain floats and plain text.
+    Plain,
+    /// Codes in vectors with bases and patches, and no dictionary of numbers.
+    Packed,
+    /// A dictionary for everything that can have one.
+    Dictionary,
+    /// Text in the forms for mostly distinct values, whatever they cost.
+    Text,
+}
+
+impl Preference {
+    /// Stores codes in the preferred way.
+    fn pack(self, codes: &[u64]) -> (Packing, Buffer) {
+        match self {
+            Preference::Best | Preference::Text => packing::pack(codes),
+            Preference::Plain | Preference::Dictionary => packing::pack_plain(codes),
+            Preference::Packed => packing::pack_framed(codes),
+        }
+    }
+}
 
 /// An encoded column. Its places are filled in when the image is put together.
 pub(super) type Encoded = (ColumnMeta, Vec<Buffer>);
 
 /// Encodes a column whose array has exactly the column type's Arrow type.
-pub(super) fn encode(name: &str, column_type: ColumnType, array: &ArrayRef) -> Encoded {
+pub(super) fn encode(
+    name: &str,
+    column_type: ColumnType,
+    array: &ArrayRef,
+    preference: Preference,
+) -> Encoded {
     let parts = match column_type {
         _ if array.null_count() == array.len() => Parts::new(Encoding::Null),
         ColumnType::Bool => bools(array.as_boolean()),
-        ColumnType::Int => numbers::ints(array.as_primitive::<Int64Type>().values(), array.nulls()),
-        ColumnType::Time => {
-            numbers::ints(array.as_primitive::<TimestampNanosecondType>().values(), array.nulls())
+        ColumnType::Int => {
+            numbers::ints(array.as_primitive::<Int64Type>().values(), array.nulls(), preference)
         }
-        ColumnType::Float => numbers::floats(array.as_primitive::<Float64Type>()),
-        ColumnType::String => text::strings(array.as_string()),
+        ColumnType::Time => {
+            numbers::ints(array.as_primitive::<TimestampNanosecondType>().values(), array.nulls(), preference)
+        }
+        ColumnType::Float => numbers::floats(array.as_primitive::<Float64Type>(), preference),
+        ColumnType::String => text::strings(array.as_string(), preference),
         ColumnType::Strings => text::lists(array.as_list()),
     };
     let wide = column_type == ColumnType::Int && parts.is_wide();

@@ -55,6 +55,7 @@
 
 use arrow::buffer::{Buffer, MutableBuffer};
 use gannet_query::{ColumnType, TypeSet};
+use gannet_shm::Pages;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 use super::BlockError;
@@ -79,6 +80,8 @@ const HAS_RANGE: u8 = 2;
 const FRAMED: u8 = 4;
 const HAS_SUM: u8 = 8;
 const FLAGS_MAX: u8 = 15;
+/// Images from this size are mappings of their own, so that one that expires leaves no hole in the heap.
+const PAGES_MIN: usize = 256 << 10;
 const MAGIC: [u8; 8] = *b"GNTBLOCK";
 const HEADER_BYTES: usize = 128;
 const CHECKSUM_AT: usize = 120;
@@ -291,15 +294,26 @@ pub(super) fn write(header: &Header, columns: &mut [(ColumnMeta, Vec<Buffer>)]) 
     assert_eq!(directory.len(), directory_bytes, "a directory is as long as its picture says");
 
     let head = write_header(header, columns.len(), directory_bytes, end, &directory);
-    let mut image = MutableBuffer::from_len_zeroed(end);
-    image[..HEADER_BYTES].copy_from_slice(&head);
-    image[HEADER_BYTES..HEADER_BYTES + directory_bytes].copy_from_slice(&directory);
-    for (column, buffers) in columns.iter() {
-        for (place, buffer) in column.stored.buffers.iter().zip(buffers) {
-            let start = place.offset as usize;
-            image[start..start + buffer.len()].copy_from_slice(buffer);
+    let fill = |image: &mut [u8]| {
+        image[..HEADER_BYTES].copy_from_slice(&head);
+        image[HEADER_BYTES..HEADER_BYTES + directory_bytes].copy_from_slice(&directory);
+        for (column, buffers) in columns.iter() {
+            for (place, buffer) in column.stored.buffers.iter().zip(buffers) {
+                let start = place.offset as usize;
+                image[start..start + buffer.len()].copy_from_slice(buffer);
+            }
+        }
+    };
+    if end >= PAGES_MIN
+        && let Ok(mut pages) = Pages::zeroed(end)
+    {
+        fill(pages.as_mut_slice());
+        if let Ok(bytes) = pages.freeze() {
+            return Buffer::from(bytes);
         }
     }
+    let mut image = MutableBuffer::from_len_zeroed(end);
+    fill(&mut image);
     image.into()
 }
 

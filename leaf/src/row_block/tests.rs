@@ -181,10 +181,19 @@ fn strings_come_back() {
     check(strings((0..1000).map(|v| Some(format!("{}", v % 300))).collect()), "dictionary");
     check(
         strings((0..65_536).map(|v| (v % 9 > 0).then(|| format!("é{}", v % 20_000))).collect()),
-        "dictionary",
+        "template",
     );
-    check(strings((0..1000).map(|v| Some(format!("{v}"))).collect()), "plain");
-    check(strings((0..1000).map(|v| (v % 2 == 0).then(|| format!("{v}"))).collect()).slice(3, 400), "plain");
+    check(strings((0..1000).map(|v| Some(format!("{v}"))).collect()), "template");
+    check(
+        strings((0..1000).map(|v| (v % 2 == 0).then(|| format!("{v}"))).collect()).slice(3, 400),
+        "template",
+    );
+    let letters = |v: u64| {
+        let noise = v.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (0..8).map(|at| char::from(b'a' + (noise >> (at * 8)) as u8 % 26)).collect::<String>()
+    };
+    check(strings((0..1000).map(|v| Some(letters(v))).collect()), "plain");
+    check(strings((0..1000).map(|v| (v % 2 == 0).then(|| letters(v))).collect()).slice(3, 400), "plain");
 }
 
 #[test]
@@ -440,6 +449,51 @@ fn large_columns_come_back() {
         let packing = block.column_meta("x").expect("a column").stored.packing;
         assert_eq!((packing.framed, packing.patches > 0), (name == "framed", name == "patched"), "{name}");
     }
+}
+
+#[test]
+fn every_preference_holds_every_value() {
+    use Preference::{Best, Dictionary, Packed, Plain, Text};
+    let mut seen = std::collections::BTreeSet::new();
+    let mut columns = large_columns();
+    let urls = (0..3_000).map(|row| (row % 5 > 0).then(|| format!("/api/v1/items/{row}?page={}", row % 9)));
+    columns.push(("urls", "template", strings(urls.collect())));
+    columns.push((
+        "extremes",
+        "packed",
+        ints((0..3_000).map(|row| Some(if row % 2 == 0 { i64::MIN } else { i64::MAX - row })).collect()),
+    ));
+    for (name, _, array) in &columns {
+        for preference in [Best, Plain, Packed, Dictionary, Text] {
+            let rows = batch(&[("x", Arc::clone(array))]);
+            let sealed = RowBlock::seal_with(ID, &[rows], preference).expect("rows to seal");
+            let block = RowBlock::open(aligned(sealed.image()), ID).expect("an image just written");
+            assert_eq!(&read(&block, "x"), array, "{name} {preference:?}");
+            block.verify().expect("a sound block");
+            let meta = block.column_meta("x").expect("a column");
+            let packing = meta.stored.packing;
+            seen.insert(format!("{:?}", meta.stored.encoding));
+            seen.insert(format!("framed {}", packing.framed));
+            seen.insert(format!("patched {}", packing.patches > 0));
+        }
+    }
+    let expect = [
+        "Decimal",
+        "Dictionary",
+        "FloatDictionary",
+        "Floats",
+        "Hex",
+        "IntDictionary",
+        "Lists",
+        "Packed",
+        "Template",
+        "Text",
+        "framed false",
+        "framed true",
+        "patched false",
+        "patched true",
+    ];
+    assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), expect);
 }
 
 #[test]

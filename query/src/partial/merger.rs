@@ -115,6 +115,30 @@ impl Merger {
         }
     }
 
+    /// Adds a body that came in pieces: no group is in two of them, so they are put behind one another without a look
+    /// at their keys.
+    ///
+    /// # Errors
+    /// As [`Merger::push`].
+    pub fn push_pieces(&mut self, mut pieces: Vec<Body>) -> Result<(), QueryError> {
+        let is_groups = |piece: &Body| matches!(piece, Body::Groups(_));
+        if let Kind::Groups(kind) = &self.kind
+            && pieces.len() > 1
+            && pieces.iter().all(is_groups)
+        {
+            for piece in &pieces {
+                if let Body::Groups(groups) = piece {
+                    check_groups(&kind.plan_keys, kind.empty.len(), groups)?;
+                }
+            }
+            if kind.plan_keys.is_empty() {
+                return Err(QueryError::Mismatch("one group in several pieces".to_owned()));
+            }
+            pieces = vec![Merger::join(pieces, self.memory_bytes_max)?];
+        }
+        pieces.into_iter().try_for_each(|piece| self.push(piece))
+    }
+
     /// Adds groups whose keys need not be distinct. Where nearly every row of a block is a group of its own, it is faster
     /// to let each row be one (its states updated with the row's number as its group) than to group the block first.
     ///

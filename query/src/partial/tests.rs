@@ -236,6 +236,44 @@ fn a_body_that_does_not_fit_is_refused_and_memory_is_limited() {
 }
 
 #[test]
+fn pieces_of_one_body_are_put_together_and_merged_with_others() {
+    let key = Key { expr: Expr::column("k"), data_type: DataType::Int64 };
+    let (plan, count) = count_plan(vec![key]);
+    let piece = |values: std::ops::Range<i64>| {
+        let mut states = States::new(&count, WeightKind::One).unwrap();
+        let keys: ArrayRef = Arc::new(Int64Array::from_iter_values(values));
+        states.resize(keys.len());
+        let input = Input { values: Values::None, validity: None, weights: Weights::One, times: &[] };
+        states.update(&(0..keys.len() as u32).collect::<Vec<_>>(), &input).unwrap();
+        Body::Groups(Groups { group_count: keys.len(), keys: vec![keys], states: vec![states] })
+    };
+    let counts = |merger: Merger| {
+        let Body::Groups(groups) = merger.finish().unwrap() else { panic!("groups") };
+        let counts = groups.states[0].finish(&Finish::Count, &DataType::Null).unwrap();
+        let keys = groups.keys[0].as_primitive::<Int64Type>().values().iter().copied();
+        keys.zip(counts.as_primitive::<Int64Type>().values().iter().copied()).collect::<BTreeMap<_, _>>()
+    };
+    let mut merger = Merger::new(&plan, u64::MAX).unwrap();
+    merger.push_pieces(vec![]).unwrap();
+    merger.push_pieces(vec![piece(0..3), piece(3..4), piece(4..4), piece(4..6)]).unwrap();
+    merger.push_pieces(vec![piece(5..6), piece(2..3)]).unwrap();
+    merger.push_pieces(vec![piece(9..10)]).unwrap();
+    let expect = [(0, 1), (1, 1), (2, 2), (3, 1), (4, 1), (5, 2), (9, 1)];
+    assert_eq!(counts(merger), BTreeMap::from(expect));
+
+    let mut merger = Merger::new(&plan, 10_000).unwrap();
+    let error = merger.push_pieces(vec![piece(0..1000), piece(1000..2000)]).unwrap_err();
+    assert_eq!(error, QueryError::Memory { groups: 2000, limit: 10_000 });
+    let wrong = Body::Groups(Groups { keys: vec![], states: vec![], group_count: 0 });
+    let error = merger.push_pieces(vec![piece(0..1), wrong]).unwrap_err();
+    assert!(matches!(error, QueryError::Mismatch(_)), "{error}");
+    let (plan, _) = count_plan(vec![]);
+    let alone = || Merger::new(&plan, u64::MAX).unwrap().finish().unwrap();
+    let error = Merger::new(&plan, u64::MAX).unwrap().push_pieces(vec![alone(), alone()]).unwrap_err();
+    assert_eq!(error, QueryError::Mismatch("one group in several pieces".to_owned()));
+}
+
+#[test]
 fn int_sums_are_exact_or_an_error() {
     let sum = Aggregate {
         function: AggregateFunction::Sum,

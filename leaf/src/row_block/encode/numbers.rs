@@ -7,9 +7,9 @@ use hashbrown::HashSet;
 
 use super::super::layout::{Encoding, ValueRange};
 use super::super::shape::DECIMAL_DIGITS_MAX;
-use super::{Parts, is_valid, validity_buffer};
+use super::{Parts, Preference, is_valid, validity_buffer};
 use crate::column::power_of_ten;
-use crate::packing::{Packing, pack};
+use crate::packing::Packing;
 
 /// Integers of at most this many steps from least to greatest are counted in a bitmap.
 const COUNT_BITS_MAX: u64 = 1 << 20;
@@ -19,7 +19,7 @@ const DICTIONARY_MAX: usize = 4_096;
 const DICTIONARY_MARGIN: usize = 6;
 
 /// Encodes integers of which at least one is valid.
-pub(super) fn ints(values: &[i64], validity: Option<&NullBuffer>) -> Parts {
+pub(super) fn ints(values: &[i64], validity: Option<&NullBuffer>, preference: Preference) -> Parts {
     let validity = validity.filter(|validity| validity.null_count() > 0);
     let packed = Packed::of(values, validity);
     let range = Some(ValueRange::Int(packed.base, packed.last));
@@ -36,14 +36,15 @@ pub(super) fn ints(values: &[i64], validity: Option<&NullBuffer>) -> Parts {
     let codes = packed.codes(values, validity);
     let (distinct, distinct_count) = packed.distinct(values, validity, &codes);
     let known = Parts { distinct_count, ..known };
-    let stored = packed.store(&codes, validity, Encoding::Packed);
+    let stored = packed.store(&codes, validity, Encoding::Packed, preference);
     let bytes = |parts: &Parts| parts.buffers.iter().map(Buffer::len).sum::<usize>();
     if let Some(mut distinct) = distinct {
         distinct.sort_unstable();
         let place = |value: i64| distinct.partition_point(|known| *known < value) as u64;
         let numbers = Buffer::from_vec(distinct.clone());
-        let parts = dictionary(Encoding::IntDictionary, values, validity, place, numbers, distinct.len());
-        if bytes(&parts) + bytes(&stored) / DICTIONARY_MARGIN < bytes(&stored) {
+        let codes = dictionary_codes(values, validity, place, distinct.len());
+        let parts = dictionary(Encoding::IntDictionary, &codes, numbers, distinct.len(), preference);
+        if takes_dictionary(bytes(&parts), bytes(&stored), preference) {
             return Parts { stored: parts.stored, buffers: parts.buffers, ..known };
         }
     }
@@ -57,19 +58,35 @@ fn valid_values<'a, T: Copy>(
     values.iter().enumerate().filter(move |(row, _)| is_valid(validity, *row)).map(|(_, value)| *value)
 }
 
+/// Whether a dictionary is taken in the place of what is stored otherwise.
+fn takes_dictionary(bytes: usize, other_bytes: usize, preference: Preference) -> bool {
+    match preference {
+        Preference::Best | Preference::Text => bytes + other_bytes / DICTIONARY_MARGIN < other_bytes,
+        Preference::Dictionary => true,
+        Preference::Plain | Preference::Packed => false,
+    }
+}
+
 /// Codes into a dictionary of numbers; NULL is the code just past it.
-fn dictionary<T: Copy>(
-    encoding: Encoding,
+fn dictionary_codes<T: Copy>(
     values: &[T],
     validity: Option<&NullBuffer>,
     place: impl Fn(T) -> u64,
+    count: usize,
+) -> Vec<u64> {
+    let code = |(row, value): (usize, &T)| if is_valid(validity, row) { place(*value) } else { count as u64 };
+    values.iter().enumerate().map(code).collect()
+}
+
+fn dictionary(
+    encoding: Encoding,
+    codes: &[u64],
     numbers: Buffer,
     count: usize,
+    preference: Preference,
 ) -> Parts {
-    let code = |(row, value): (usize, &T)| if is_valid(validity, row) { place(*value) } else { count as u64 };
-    let codes: Vec<u64> = values.iter().enumerate().map(code).collect();
     let mut parts = Parts::new(encoding);
-    let (packing, codes) = pack(&codes);
+    let (packing, codes) = preference.pack(codes);
     parts.stored.packing = packing;
     parts.stored.value_count = count as u64;
     parts.buffers = vec![codes, numbers];
@@ -155,9 +172,15 @@ impl Packed {
         (few, count)
     }
 
-    fn store(&self, codes: &[u64], validity: Option<&NullBuffer>, encoding: Encoding) -> Parts {
+    fn store(
+        &self,
+        codes: &[u64],
+        validity: Option<&NullBuffer>,
+        encoding: Encoding,
+        preference: Preference,
+    ) -> Parts {
         let mut parts = Parts::new(encoding);
-        let (packing, codes) = pack(codes);
+        let (packing, codes) = preference.pack(codes);
         parts.stored.base = self.base;
         parts.stored.gcd = self.gcd;
         parts.stored.packing = packing;
@@ -193,7 +216,7 @@ pub(super) fn estimate(hashes: impl Iterator<Item = u64>) -> u64 {
 }
 
 /// Encodes floats of which at least one is not NULL.
-pub(super) fn floats(array: &Float64Array) -> Parts {
+pub(super) fn floats(array: &Float64Array, preference: Preference) -> Parts {
     let valid = || array.iter().flatten();
     let validity = array.nulls().filter(|validity| validity.null_count() > 0);
     let (mut first, mut last) = (f64::INFINITY, f64::NEG_INFINITY);
@@ -224,7 +247,8 @@ pub(super) fn floats(array: &Float64Array) -> Parts {
         return parts;
     }
     let bytes = |parts: &Parts| parts.buffers.iter().map(Buffer::len).sum::<usize>();
-    let mut best = decimals(array).unwrap_or_else(|| {
+    let scaled = if preference == Preference::Plain { None } else { decimals(array, preference) };
+    let mut best = scaled.unwrap_or_else(|| {
         let buffers = vec![array.values().inner().clone(), validity_buffer(validity)];
         Parts { buffers, ..Parts::new(Encoding::Floats) }
     });
@@ -233,9 +257,9 @@ pub(super) fn floats(array: &Float64Array) -> Parts {
         distinct.sort_unstable_by(f64::total_cmp);
         let place = |value: f64| distinct.partition_point(|known| known.total_cmp(&value).is_lt()) as u64;
         let numbers = Buffer::from_vec(distinct.clone());
-        let parts =
-            dictionary(Encoding::FloatDictionary, array.values(), validity, place, numbers, distinct.len());
-        if bytes(&parts) + bytes(&best) / DICTIONARY_MARGIN < bytes(&best) {
+        let codes = dictionary_codes(array.values(), validity, place, distinct.len());
+        let parts = dictionary(Encoding::FloatDictionary, &codes, numbers, distinct.len(), preference);
+        if takes_dictionary(bytes(&parts), bytes(&best), preference) {
             best = parts;
         }
     }
@@ -243,7 +267,7 @@ pub(super) fn floats(array: &Float64Array) -> Parts {
 }
 
 /// Floats as integers over a power of ten, if every bit comes back and they take at most half the bytes.
-fn decimals(array: &Float64Array) -> Option<Parts> {
+fn decimals(array: &Float64Array, preference: Preference) -> Option<Parts> {
     let mut digits = 0;
     for value in array.iter().flatten() {
         while scaled(value, digits).is_none() {
@@ -259,7 +283,7 @@ fn decimals(array: &Float64Array) -> Option<Parts> {
     let ints = ints?;
     let packed = Packed::of(&ints, array.nulls());
     let codes = packed.codes(&ints, array.nulls());
-    let mut parts = packed.store(&codes, array.nulls(), Encoding::Decimal);
+    let mut parts = packed.store(&codes, array.nulls(), Encoding::Decimal, preference);
     parts.stored.parameter = digits;
     let Packing { bytes, .. } = parts.stored.packing;
     (bytes <= 4 || parts.buffers[0].len() * 2 <= array.len() * 8).then_some(parts)

@@ -9,9 +9,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::layout::{Encoding, PREFIX_BYTES, ValueRange};
 use super::numbers::estimate;
-use super::{Parts, validity_buffer};
+use super::{Parts, Preference, validity_buffer};
 use crate::packing::{pack, pack_bits};
-use crate::text::{self, BUFFERS_MAX, filter};
+use crate::text::{self, BUFFERS_MAX, TextParts, filter};
 
 /// Distinct strings in the order in which they were first seen, and which of them each string is.
 #[derive(Default)]
@@ -102,7 +102,7 @@ const SMALL_MAX: usize = 4_096;
 const SAMPLE: usize = 1_024;
 
 /// Encodes strings of which at least one is not NULL.
-pub(super) fn strings(array: &StringArray) -> Parts {
+pub(super) fn strings(array: &StringArray, preference: Preference) -> Parts {
     let value_count = array.len() - array.null_count();
     let (first, last) = ends(array);
     let known = Parts {
@@ -112,6 +112,9 @@ pub(super) fn strings(array: &StringArray) -> Parts {
     if first == last && array.null_count() == 0 {
         let text = Buffer::from(first.as_bytes());
         return Parts { buffers: vec![text], distinct_count: 1, ..known };
+    }
+    if let Some(parts) = preferred(array, preference) {
+        return Parts { range: known.range, ..parts };
     }
     // A dictionary of mostly distinct values saves little and costs a sort and a detour for every value read.
     let count_max = (value_count / 2).max(2);
@@ -131,14 +134,35 @@ pub(super) fn strings(array: &StringArray) -> Parts {
         if let Some(dictionary) = dictionary.or_else(|| Dictionary::of(array.iter(), count_max)) {
             return Parts { range: known.range, ..of_dictionary(&dictionary) };
         }
-        let distinct_count = estimate(array.iter().flatten().map(|value| xxh3_64(value.as_bytes())));
+        let distinct_count = estimate_distinct(array);
         return Parts { distinct_count, range: known.range, ..plain(array) };
     };
-    let distinct_count = dictionary.as_ref().map_or_else(
-        || estimate(array.iter().flatten().map(|value| xxh3_64(value.as_bytes()))),
-        |dictionary| dictionary.values.len() as u64,
-    );
-    let mut parts = Parts { distinct_count, range: known.range, ..Parts::new(Encoding::of_form(text.form)) };
+    let distinct_count = dictionary
+        .as_ref()
+        .map_or_else(|| estimate_distinct(array), |dictionary| dictionary.values.len() as u64);
+    Parts { range: known.range, ..of_text(text, array, distinct_count) }
+}
+
+fn estimate_distinct(array: &StringArray) -> u64 {
+    estimate(array.iter().flatten().map(|value| xxh3_64(value.as_bytes())))
+}
+
+/// What a preference other than the best makes of strings; `None` where it cannot, and for the best.
+fn preferred(array: &StringArray, preference: Preference) -> Option<Parts> {
+    match preference {
+        Preference::Best | Preference::Packed => None,
+        Preference::Plain => Some(Parts { distinct_count: estimate_distinct(array), ..plain(array) }),
+        Preference::Dictionary => Dictionary::of(array.iter(), usize::MAX).map(|all| of_dictionary(&all)),
+        Preference::Text => {
+            let text = text::hex::encode(array).or_else(|| text::template::encode(array))?;
+            Some(of_text(text, array, estimate_distinct(array)))
+        }
+    }
+}
+
+fn of_text(text: TextParts, array: &StringArray, distinct_count: u64) -> Parts {
+    let value_count = array.len() - array.null_count();
+    let mut parts = Parts { distinct_count, ..Parts::new(Encoding::of_form(text.form)) };
     parts.stored.base = text.parameter as i64;
     parts.buffers = text.buffers;
     parts.buffers.resize(BUFFERS_MAX, Buffer::default());

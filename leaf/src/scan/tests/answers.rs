@@ -9,6 +9,7 @@ use gannet_query::{
 };
 
 use super::fixture::*;
+use crate::row_block::Preference;
 
 /// The same rows in several arrangements must give what the reference gives.
 fn check(plan: &Plan) {
@@ -19,6 +20,12 @@ fn check(plan: &Plan) {
         [Encoding::Tight, Encoding::Tight, Encoding::Tight],
         [Encoding::Sealed, Encoding::Sealed, Encoding::Sealed],
         [Encoding::Tight, Encoding::Plain, Encoding::Sealed],
+        [
+            Encoding::Preferred(Preference::Packed),
+            Encoding::Preferred(Preference::Dictionary),
+            Encoding::Preferred(Preference::Text),
+        ],
+        [Encoding::Preferred(Preference::Plain), Encoding::Sealed, Encoding::Preferred(Preference::Packed)],
     ];
     for encodings in arrangements {
         let runs = parts.iter().zip(encodings).map(|(part, encoding)| run(part, encoding)).collect();
@@ -281,7 +288,12 @@ fn a_smaller_type_is_cast_up() {
                 assert_eq!(array.data_type(), &to.arrow(), "{known}");
             }
             let expect = reference(&cast_table, &plan);
-            for encoding in [Encoding::Plain, Encoding::Tight, Encoding::Sealed] {
+            for encoding in [
+                Encoding::Plain,
+                Encoding::Tight,
+                Encoding::Sealed,
+                Encoding::Preferred(Preference::Dictionary),
+            ] {
                 let runs = parts.iter().map(|part| run(part, encoding)).collect();
                 let found = answer(&scan_all(runs, &plan).unwrap(), &plan);
                 assert_eq!(found, expect, "{name} to {to:?} from {encoding:?}");

@@ -17,7 +17,7 @@ use gannet_query::{
 };
 
 use crate::column::{Codes, Column};
-use crate::row_block::RowBlock;
+use crate::row_block::{Preference, RowBlock};
 use crate::scan::compile::compile;
 use crate::scan::prepare::ColumnSpec;
 use crate::scan::readers::int_parts;
@@ -116,6 +116,8 @@ pub(super) enum Encoding {
     Tight,
     /// As a row block holds them.
     Sealed,
+    /// As a row block holds them when it prefers some encodings.
+    Preferred(Preference),
 }
 
 /// A run of rows in memory.
@@ -175,7 +177,8 @@ pub(super) fn run(table: &Table, encoding: Encoding) -> TestRun {
         let column = match encoding {
             Encoding::Plain => Column::Plain(array.clone()),
             Encoding::Tight => encode(array),
-            Encoding::Sealed => sealed(name, array, &table[0].2),
+            Encoding::Sealed => sealed(name, array, &table[0].2, Preference::Best),
+            Encoding::Preferred(preference) => sealed(name, array, &table[0].2, preference),
         };
         (name.clone(), *column_type, column)
     };
@@ -189,13 +192,13 @@ pub(super) fn run(table: &Table, encoding: Encoding) -> TestRun {
 }
 
 /// A column on its way through a row block's image.
-fn sealed(name: &str, array: &ArrayRef, time: &ArrayRef) -> Column {
+fn sealed(name: &str, array: &ArrayRef, time: &ArrayRef, preference: Preference) -> Column {
     let columns = [("time", time), (name, array)];
     let count = if name == "time" { 1 } else { 2 };
     let batch = RecordBatch::try_from_iter(
         columns.iter().take(count).map(|(name, array)| (*name, Arc::clone(array))),
     );
-    let block = RowBlock::seal(7, &[batch.unwrap()]).unwrap();
+    let block = RowBlock::seal_with(7, &[batch.unwrap()], preference).unwrap();
     RowBlock::open(block.image().clone(), 7).unwrap().column(name).unwrap().unwrap()
 }
 

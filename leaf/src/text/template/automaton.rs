@@ -24,14 +24,14 @@ pub(super) enum Automaton {
     },
     /// The state is a node of the tree.
     Tree {
-        nodes: Vec<Node>,
+        nodes: Vec<Place>,
         /// A value may go on behind its leaf.
         prefix: bool,
     },
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Node {
+pub(super) struct Place {
     children: Vec<(u8, u16)>,
     accepts: bool,
 }
@@ -139,11 +139,11 @@ impl Automaton {
     }
 }
 
-fn tree(values: &[String]) -> Option<Vec<Node>> {
+fn tree(values: &[String]) -> Option<Vec<Place>> {
     if values.iter().map(String::len).sum::<usize>() > PATTERN_BYTES_MAX {
         return None;
     }
-    let mut nodes = vec![Node::default()];
+    let mut nodes = vec![Place::default()];
     for value in values {
         let mut at = 0;
         for byte in value.bytes() {
@@ -151,7 +151,7 @@ fn tree(values: &[String]) -> Option<Vec<Node>> {
             at = usize::from(child.unwrap_or_else(|| {
                 let child = nodes.len() as u16;
                 nodes[at].children.push((byte, child));
-                nodes.push(Node::default());
+                nodes.push(Place::default());
                 child
             }));
         }
