@@ -29,8 +29,9 @@ use crate::table::Table;
 use crate::{Config, LeafError};
 
 /// Rows that wait to be sealed may take this many bytes; a large append that adds more seals its own.
-const SEALING_BYTES_MAX: u64 = 512 << 20;
-/// They may also take at most this part of a leaf's memory.
+const SEALING_BYTES_MAX: u64 = 256 << 20;
+/// They may also take at most this part of a leaf's memory, and of what their table may take: rows that are not sealed
+/// are several times as large, and the room they need for a while must not cost older rows.
 const SEALING_PART_OF_MEMORY: u64 = 8;
 /// Appends of fewer rows leave the sealing to others until twice as much waits.
 const LARGE_APPEND_ROWS: usize = 4096;
@@ -181,7 +182,8 @@ impl Leaf {
         let appended = held.append(&rows, self.config.columns_per_table_max, Instant::now())?;
         self.used_bytes.fetch_add(appended.bytes_added, Ordering::Relaxed);
         self.rows_ingested.fetch_add(rows.num_rows() as u64, Ordering::Relaxed);
-        let bytes_max = if rows.num_rows() < LARGE_APPEND_ROWS { 2 } else { 1 } * self.sealing_bytes_max();
+        let bytes_max =
+            if rows.num_rows() < LARGE_APPEND_ROWS { 2 } else { 1 } * self.sealing_bytes_max(table);
         for run in appended.to_seal {
             self.seal(&held, run, bytes_max);
         }
@@ -269,9 +271,13 @@ impl Leaf {
         bytes
     }
 
-    /// Bytes that may wait to be sealed.
-    fn sealing_bytes_max(&self) -> u64 {
-        SEALING_BYTES_MAX.min(self.config.memory_limit_bytes / SEALING_PART_OF_MEMORY)
+    /// Bytes that may wait to be sealed when rows of this table are added.
+    fn sealing_bytes_max(&self, table: &str) -> u64 {
+        let room = match self.config.table_bytes_max_of(table) {
+            0 => self.config.memory_limit_bytes,
+            bytes_max => bytes_max.min(self.config.memory_limit_bytes),
+        };
+        SEALING_BYTES_MAX.min(room / SEALING_PART_OF_MEMORY)
     }
 
     /// Seals a run in the background, or at once when more than `bytes_max` bytes wait: whoever brings more than the
@@ -363,7 +369,7 @@ impl Leaf {
         let tables: Vec<Arc<Table>> = self.tables.read().values().cloned().collect();
         for table in &tables {
             if let Some(run) = table.take_aged(self.config.seal_age_seconds, Instant::now()) {
-                self.seal(table, run, self.sealing_bytes_max());
+                self.seal(table, run, self.sealing_bytes_max(table.name()));
             }
             self.expire_by_retention(table);
         }

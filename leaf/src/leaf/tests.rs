@@ -37,17 +37,18 @@ fn what_waits_to_be_sealed_is_bounded_and_stays_visible() {
     let config = Config {
         data_dir: directory.path().to_owned(),
         // Two megabytes may wait: about two runs of these rows.
-        memory_limit_bytes: (2 << 20) * SEALING_PART_OF_MEMORY,
+        table_bytes_max: (2 << 20) * SEALING_PART_OF_MEMORY,
         ..Config::default()
     };
     let leaf = Leaf::start(config).unwrap();
+    assert_eq!(leaf.sealing_bytes_max("t"), 2 << 20);
     let run_bytes = rows_bytes(&rows(0..65_536)) as u64;
     let end = 600_000;
     for first in (0..end).step_by(10_000) {
         leaf.append("t", &[rows(first..first + 10_000)]).unwrap();
         // One writer seals at most one run beyond the limit by itself, and its rows are there at once.
         let waiting = leaf.sealing_bytes.load(Ordering::Relaxed);
-        assert!(waiting <= leaf.sealing_bytes_max() + 2 * run_bytes, "{waiting} bytes wait");
+        assert!(waiting <= leaf.sealing_bytes_max("t") + 2 * run_bytes, "{waiting} bytes wait");
         assert_eq!(leaf.holding("t", false).rows, (first + 10_000) as u64);
     }
     while leaf.sealing_bytes.load(Ordering::Relaxed) > 0 {
