@@ -83,7 +83,7 @@ impl Default for IngestLimits {
             endless_line_bytes_max: 256 << 20,
             nesting_max: 32,
             batch_rows_max: 65_536,
-            batch_bytes_max: 4 << 20,
+            batch_bytes_max: 8 << 20,
             rejections_kept_max: 100,
             arrow_message_bytes_max: 256 << 20,
             arrow_values_max: 1 << 24,

@@ -4,6 +4,9 @@
 //! Lock order: `tables` before a table's writer, never the other way; `appends` and `queries` are only ever held
 //! shared by requests and taken exclusively by the hand-over, appends first.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -25,8 +28,17 @@ use crate::scan::{Cancel, ScanError, ScanLimits, scan};
 use crate::table::Table;
 use crate::{Config, LeafError};
 
-/// Runs that wait to be sealed; an append that adds more seals its own.
-const SEALING_MAX: usize = 2;
+/// Rows that wait to be sealed may take this many bytes; a large append that adds more seals its own.
+const SEALING_BYTES_MAX: u64 = 256 << 20;
+/// They may also take at most this part of a leaf's memory, and of what their table may take: rows that are not sealed
+/// are several times as large, and the room they need for a while must not cost older rows.
+const SEALING_PART_OF_MEMORY: u64 = 8;
+/// Appends of fewer rows leave the sealing to others until twice as much waits.
+const LARGE_APPEND_ROWS: usize = 4096;
+/// Threads that seal: on a machine with more cores, this many keep up with what its network brings.
+const SEAL_THREADS_MAX: usize = 4;
+/// How far sealing steps back behind appends and queries, as `nice` counts.
+const SEAL_NICENESS: i32 = 10;
 /// Scans recurse as deep as expressions nest.
 const SCAN_STACK_BYTES: usize = 64 << 20;
 
@@ -59,7 +71,8 @@ pub struct Leaf {
     rows_ingested: AtomicU64,
     scan_pool: rayon::ThreadPool,
     seal_pool: rayon::ThreadPool,
-    sealing: AtomicI64,
+    /// Bytes of the runs that wait to be sealed or are being sealed.
+    sealing_bytes: AtomicU64,
 }
 
 /// Parts of a leaf that a start brings together, see [`crate::restart`].
@@ -75,18 +88,20 @@ pub(crate) struct Parts {
 
 impl Leaf {
     pub(crate) fn from_parts(config: Config, parts: Parts) -> Result<Leaf, LeafError> {
-        let pool = |threads: usize, name: &'static str| {
+        let pool = |threads: usize, name: &'static str, niceness: i32| {
             rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)
                 .stack_size(SCAN_STACK_BYTES)
                 .thread_name(move |index| format!("{name}-{index}"))
+                .start_handler(move |_| step_back(niceness))
                 .build()
                 .map_err(|error| LeafError::Internal(format!("start {name} threads: {error}")))
         };
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let used: u64 = parts.tables.values().map(|table| table.snapshot().bytes()).sum();
         let leaf = Leaf {
-            scan_pool: pool(config.scan_threads, "scan")?,
-            seal_pool: pool(1, "seal")?,
+            scan_pool: pool(config.scan_threads, "scan", 0)?,
+            seal_pool: pool(cores.min(SEAL_THREADS_MAX), "seal", SEAL_NICENESS)?,
             lifecycle: Lifecycle::default(),
             tables: RwLock::new(parts.tables),
             appends: RwLock::default(),
@@ -98,7 +113,7 @@ impl Leaf {
             used_bytes: AtomicI64::new(i64::try_from(used).unwrap_or(i64::MAX)),
             next_block_id: AtomicU64::new(parts.next_block_id),
             rows_ingested: AtomicU64::new(0),
-            sealing: AtomicI64::new(0),
+            sealing_bytes: AtomicU64::new(0),
             _lock: parts.lock,
             config,
         };
@@ -167,8 +182,10 @@ impl Leaf {
         let appended = held.append(&rows, self.config.columns_per_table_max, Instant::now())?;
         self.used_bytes.fetch_add(appended.bytes_added, Ordering::Relaxed);
         self.rows_ingested.fetch_add(rows.num_rows() as u64, Ordering::Relaxed);
+        let bytes_max =
+            if rows.num_rows() < LARGE_APPEND_ROWS { 2 } else { 1 } * self.sealing_bytes_max(table);
         for run in appended.to_seal {
-            self.seal(&held, run);
+            self.seal(&held, run, bytes_max);
         }
         Ok(self.holding(table, appended.schema_changed))
     }
@@ -254,15 +271,27 @@ impl Leaf {
         bytes
     }
 
-    /// Seals a run in the background, or at once when too many wait.
-    fn seal(self: &Arc<Self>, table: &Arc<Table>, run: Arc<OpenRows>) {
-        let waiting = self.sealing.fetch_add(1, Ordering::Relaxed);
+    /// Bytes that may wait to be sealed when rows of this table are added.
+    fn sealing_bytes_max(&self, table: &str) -> u64 {
+        let room = match self.config.table_bytes_max_of(table) {
+            0 => self.config.memory_limit_bytes,
+            bytes_max => bytes_max.min(self.config.memory_limit_bytes),
+        };
+        SEALING_BYTES_MAX.min(room / SEALING_PART_OF_MEMORY)
+    }
+
+    /// Seals a run in the background, or at once when more than `bytes_max` bytes wait: whoever brings more than the
+    /// background can seal does a part of it, and that slows the bringing.
+    fn seal(self: &Arc<Self>, table: &Arc<Table>, run: Arc<OpenRows>, bytes_max: u64) {
+        let bytes = run.bytes() as u64;
+        let waiting = self.sealing_bytes.fetch_add(bytes, Ordering::Relaxed);
         let (leaf, table) = (Arc::clone(self), Arc::clone(table));
         let work = move || {
             leaf.seal_now(&table, &run);
-            leaf.sealing.fetch_sub(1, Ordering::Relaxed);
+            drop(run);
+            leaf.sealing_bytes.fetch_sub(bytes, Ordering::Relaxed);
         };
-        if waiting >= SEALING_MAX as i64 { work() } else { self.seal_pool.spawn(work) }
+        if waiting > bytes_max { work() } else { self.seal_pool.spawn_fifo(work) }
     }
 
     pub(crate) fn seal_now(&self, table: &Table, run: &Arc<OpenRows>) {
@@ -340,7 +369,7 @@ impl Leaf {
         let tables: Vec<Arc<Table>> = self.tables.read().values().cloned().collect();
         for table in &tables {
             if let Some(run) = table.take_aged(self.config.seal_age_seconds, Instant::now()) {
-                self.seal(table, run);
+                self.seal(table, run, self.sealing_bytes_max(table.name()));
             }
             self.expire_by_retention(table);
         }
@@ -455,6 +484,15 @@ impl Leaf {
     /// What it says of itself in an acknowledgement.
     pub fn describe_table(&self, holding: TableHolding) -> Holdings {
         self.describe_with(vec![holding])
+    }
+}
+
+/// Lets other threads go before this one, as far as `niceness` says. A system that refuses changes nothing but that.
+fn step_back(niceness: i32) {
+    if niceness != 0
+        && let Err(error) = rustix::process::setpriority_process(None, niceness)
+    {
+        tracing::debug!(%error, niceness, "a thread keeps its priority");
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! They are an immutable list of immutable chunks. Adding rows makes a new list that shares the chunks it did not
 //! touch, so whoever holds a list sees the same rows for as long as it likes, without a lock. Small neighbours are
-//! merged as they come: a chunk is always larger than the one after it, so n rows that arrive one by one
-//! are in O(log n) chunks and cost O(n log n) copies.
+//! merged as they come: a small chunk is always larger than the one after it, so n rows that arrive one by one
+//! are in few chunks and are copied O(log n) times each. Chunks that are large already are never copied.
 //!
 //! Invariants: chunks have at least one row and are in order of arrival; each chunk keeps its own types, and every
 //! column of a chunk has exactly the Arrow type of its column type.
@@ -23,8 +23,10 @@ use crate::column::Column;
 pub use crate::row_block::ROWS_PER_BLOCK_MAX;
 use crate::row_block::{Gathered, RowsError, time_range, types_of};
 
-/// Chunks are merged as long as the result has at most this many bytes; text of one array must stay below 2 GiB.
-const MERGED_BYTES_MAX: usize = 256 << 20;
+/// Chunks are merged as long as the result has at most this many bytes: merging holds up other writers.
+const MERGED_BYTES_MAX: usize = 16 << 20;
+/// A chunk of this many rows stays as it is: scanning it costs no more than as a part of a larger one.
+const UNMERGED_ROWS_MIN: usize = 4096;
 
 /// Rows of at most this many bytes can always be sealed into one block, whatever they are. See
 /// [`OpenRows::take_full`].
@@ -91,7 +93,7 @@ impl OpenRows {
         while let Some(last) = kept.checked_sub(1).map(|last| &self.chunks[last]) {
             let fits = rows + last.rows() <= ROWS_PER_BLOCK_MAX
                 && bytes.saturating_add(last.bytes) <= MERGED_BYTES_MAX;
-            if last.rows() > rows || !fits {
+            if last.rows() > rows || last.rows() >= UNMERGED_ROWS_MIN || !fits {
                 break;
             }
             kept -= 1;

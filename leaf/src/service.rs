@@ -61,6 +61,9 @@ pub async fn serve(
     let maintenance = tokio::spawn(maintain(Arc::clone(&leaf)));
     let (close, closed) = tokio::sync::oneshot::channel::<()>();
     let server = tonic::transport::Server::builder()
+        .max_frame_size(gannet_proto::address::FRAME_BYTES)
+        .initial_stream_window_size(gannet_proto::address::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(gannet_proto::address::CONNECTION_WINDOW_BYTES)
         .add_service(
             QueryServer::new(door.clone())
                 .max_decoding_message_size(PLAN_BYTES_MAX)

@@ -258,6 +258,10 @@ impl Table {
     /// # Errors
     /// When the rows cannot be encoded; they then stay where they are, visible and unsealed.
     pub fn seal(&self, run: &Arc<OpenRows>, block_id: u64, preference: Preference) -> Result<i64, LeafError> {
+        let is_there = |state: &TableState| state.sealing.iter().any(|sealing| Arc::ptr_eq(sealing, run));
+        if !is_there(&self.state.load()) {
+            return Ok(0);
+        }
         let block = RowBlock::seal_with(block_id, &run.batches(), preference)
             .map_err(|error| LeafError::Internal(format!("seal rows of table {}: {error}", self.name)))?;
         let _writer = self.writer.lock();
@@ -277,7 +281,7 @@ impl Table {
 
     /// Drops the blocks for which `expired` is true. Returns rows and bytes dropped.
     pub fn expire(&self, expired: impl Fn(&HeldBlock) -> bool) -> (u64, u64) {
-        let _writer = self.writer.lock();
+        let writer = self.writer.lock();
         let before = self.state.load_full();
         let (mut rows, mut bytes) = (0, 0);
         let mut kept = Vec::with_capacity(before.blocks.len());
@@ -298,6 +302,8 @@ impl Table {
             state.refresh_schema();
             self.state.store(Arc::new(state));
         }
+        // Giving memory back takes a while; nobody should wait for it.
+        drop(writer);
         (rows, bytes)
     }
 

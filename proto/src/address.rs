@@ -25,9 +25,12 @@ use tonic::transport::{Channel, Endpoint};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection in use or idle is asked for a sign of life this often, and given up without one.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// Bytes in flight on a stream and on a connection: the pieces of an answer should not wait for window updates.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Bytes in flight on a stream: the pieces of an answer and the rows of a batch should not wait for window updates.
+pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// Bytes in flight on a connection.
+pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Bytes of one frame that a server of ours accepts: a row batch need not come in hundreds of them.
+pub const FRAME_BYTES: u32 = 1 << 20;
 /// A listener that cannot accept (for want of file descriptors, say) waits this long before it tries again.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// The longest path of a unix socket, with room for the name it is made under.

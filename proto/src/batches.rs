@@ -16,6 +16,7 @@ use arrow_ipc::reader::StreamDecoder;
 use arrow_ipc::writer::{DictionaryTracker, StreamWriter};
 use arrow_ipc::{MessageHeader, root_as_message, root_as_schema};
 use bytes::Bytes;
+use gannet_query::value::rows_bytes;
 
 use crate::ConvertError;
 
@@ -25,6 +26,9 @@ pub const BATCH_ROWS_MAX: i64 = 1 << 24;
 /// Record batches in one stream that is read.
 pub const BATCHES_MAX: usize = 65_536;
 
+/// Room for the schema and the end of a stream.
+const HEADER_BYTES: usize = 4096;
+
 /// Marks the beginning of each message of an IPC stream.
 const CONTINUATION: [u8; 4] = [0xff; 4];
 
@@ -33,8 +37,11 @@ const CONTINUATION: [u8; 4] = [0xff; 4];
 /// # Errors
 /// When the batches differ in schema, or Arrow cannot write one of their types.
 pub fn encode_batches(schema: &Schema, batches: &[RecordBatch]) -> Result<Bytes, ConvertError> {
+    // The buffers, what describes each of them, and room to begin each at its place.
+    let buffers = |batch: &RecordBatch| rows_bytes(batch) + 256 * (batch.num_columns() + 1);
+    let bytes: usize = batches.iter().map(buffers).sum();
     let write = || {
-        let mut writer = StreamWriter::try_new(Vec::new(), schema)?;
+        let mut writer = StreamWriter::try_new(Vec::with_capacity(bytes + HEADER_BYTES), schema)?;
         batches.iter().try_for_each(|batch| writer.write(batch))?;
         writer.into_inner()
     };

@@ -39,8 +39,8 @@ enum Role {
 struct Slot {
     /// As rows have it.
     name: Box<str>,
-    /// The name stands in JSON as it is, without escapes.
-    is_plain: bool,
+    /// The name as JSON has it, up to the closing quote; `None` for a name that JSON writes with escapes.
+    in_json: Option<NameInJson>,
     role: Role,
     column: Column,
     /// The slot that came after this one in the last row that had both.
@@ -63,11 +63,46 @@ enum Held {
     List(std::ops::Range<usize>),
 }
 
+/// A name with the quote that ends it. Most names fit into one word, and are compared as one.
+#[derive(Debug)]
+struct NameInJson {
+    text: Box<[u8]>,
+    /// The first bytes, and a mask of those that count.
+    start: u64,
+    mask: u64,
+}
+
+impl NameInJson {
+    fn of(name: &str) -> Option<NameInJson> {
+        if name.bytes().any(|byte| matches!(byte, 0..0x20 | b'"' | b'\\')) {
+            return None;
+        }
+        let text: Box<[u8]> = [name.as_bytes(), b"\""].concat().into();
+        let mut word = [0; 8];
+        let mut mask = [0; 8];
+        for (place, byte) in text.iter().take(8).enumerate() {
+            word[place] = *byte;
+            mask[place] = 0xFF;
+        }
+        Some(NameInJson { text, start: u64::from_le_bytes(word), mask: u64::from_le_bytes(mask) })
+    }
+
+    /// Whether the source begins with the name and its closing quote.
+    #[inline]
+    fn starts(&self, source: &[u8]) -> bool {
+        match source.first_chunk::<8>() {
+            Some(word) if u64::from_le_bytes(*word) & self.mask != self.start => false,
+            Some(_) if self.text.len() <= 8 => true,
+            _ => source.starts_with(&self.text),
+        }
+    }
+}
+
 /// A column that was found by the order of columns, see [`BatchBuilder::follow`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Followed {
     slot: usize,
-    /// Bytes of its name.
+    /// Bytes of its name and the closing quote.
     pub(super) name_bytes: usize,
 }
 
@@ -154,13 +189,13 @@ impl BatchBuilder {
             Some(last) => self.slots.get(last)?.next,
             None => 0,
         };
-        let slot = self.slots.get(place)?;
-        let name = slot.name.as_bytes();
-        if !slot.is_plain || source.get(name.len()) != Some(&b'"') || !source.starts_with(name) {
+        let name = self.slots.get(place)?.in_json.as_ref()?;
+        if !name.starts(source) {
             return None;
         }
+        let name_bytes = name.text.len();
         self.row.last_slot = Some(place);
-        Some(Followed { slot: place, name_bytes: name.len() })
+        Some(Followed { slot: place, name_bytes })
     }
 
     /// Gives the row the value of a column that was followed.
@@ -430,17 +465,9 @@ impl BatchBuilder {
             self.time_candidate = Some(name.to_owned());
         }
         let slot = self.slots.len();
-        let is_plain = !name.bytes().any(|byte| matches!(byte, 0..0x20 | b'"' | b'\\'));
+        let in_json = NameInJson::of(name);
         let column = Column::default();
-        self.slots.push(Slot {
-            name: name.into(),
-            is_plain,
-            role,
-            column,
-            next: slot + 1,
-            stamp: 0,
-            cell: 0,
-        });
+        self.slots.push(Slot { name: name.into(), in_json, role, column, next: slot + 1, stamp: 0, cell: 0 });
         self.index.insert(name.into(), slot);
         Ok(slot)
     }

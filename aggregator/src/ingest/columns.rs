@@ -67,6 +67,7 @@ impl Texts {
         self.ends.push(length(self.bytes.len()));
     }
 
+    #[inline]
     fn push(&mut self, text: &[u8]) {
         self.bytes.extend_from_slice(text);
         self.end();

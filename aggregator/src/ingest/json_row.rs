@@ -162,7 +162,7 @@ impl<'a> Reader<'a> {
             self.at = start;
             return Ok(false);
         };
-        self.at += column.name_bytes + 1;
+        self.at += column.name_bytes;
         self.blanks();
         self.expect(b':', "expected ':' after a name")?;
         self.blanks();
@@ -172,6 +172,10 @@ impl<'a> Reader<'a> {
                 Ok(false)
             }
             Some(b'"') => self.followed_text(column, rows).map(|()| true),
+            Some(b'-' | b'0'..=b'9') => {
+                let number = self.number()?;
+                rows.put_followed(column, number).map(|()| true)
+            }
             _ => {
                 let plain = self.plain()?;
                 rows.put_followed(column, plain.scalar()).map(|()| true)

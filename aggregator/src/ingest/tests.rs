@@ -196,6 +196,41 @@ fn json_values() {
 }
 
 #[test]
+fn the_order_of_columns_does_not_matter() {
+    // Rows like the one before, rows that leave columns out, swap them, say them twice, or bring escapes and prefixes
+    // of known names: each value ends in its own column.
+    let names = ["a", "ab", "seven_7", "eight_88", "a_name_of_many_bytes", "gänse", r#"q\"q"#, r"tab\t"];
+    let row = |order: &[usize]| {
+        let fields = order.iter().map(|index| format!("\"{}\" :{index}", names[*index]));
+        format!("{{{}}}\n", fields.collect::<Vec<_>>().join(","))
+    };
+    let all: Vec<usize> = (0..names.len()).collect();
+    let orders =
+        [&all[..], &all, &[7, 6, 5, 4, 3, 2, 1, 0], &all, &[1, 3, 5, 7], &[0, 2], &all, &[6, 6, 0], &all];
+    let body: String = orders.iter().map(|order| row(order)).collect();
+    let plain = |index: usize| names[index].replace(r#"\""#, "\"").replace(r"\t", "\t");
+    let expect: Vec<String> = orders
+        .iter()
+        .map(|order| {
+            let there = all.iter().filter(|index| order.contains(index));
+            there.map(|index| format!("{}={index}", plain(*index))).collect::<Vec<_>>().join(" ")
+        })
+        .collect();
+    let expect: Vec<&str> = expect.iter().map(String::as_str).collect();
+    check(NdJson, &body, &expect, &[]);
+    // What only looks like a known name is none, and a row that breaks off leaves nothing behind.
+    check(
+        NdJson,
+        "{\"a\":1,\"b\":\"x\"}\n{\"a\"\"b\":1}\n{\"a\":2,\"b\":\"y}\n{\"a\\u0062\":3}\n{\"a\":{\"b\":4}}\n{\"a\":[5]}\n",
+        &["a=[\"1\"] b=\"x\"", "ab=3", "a.b=4", "a=[\"5\"]"],
+        &[
+            "1: not JSON at byte 4: expected ':' after a name",
+            "2: not JSON at byte 14: it ends inside a text",
+        ],
+    );
+}
+
+#[test]
 fn bad_json_rejects_its_row() {
     let rows = ["a=1", "a=2"];
     for (bad, error) in [

@@ -27,11 +27,13 @@ pub(crate) mod post;
 mod source;
 
 /// A body is cut after the row that reaches this.
-const PIECE_BYTES: usize = 4 << 20;
+const PIECE_BYTES: usize = 8 << 20;
 /// Pieces that wait for being posted.
 const PIECES_WAITING: usize = 2;
-/// Pieces that are posted at once: the server reads one while the leaves take the other.
-const PIECES_POSTED: usize = 2;
+/// Pieces that are posted at once, at least: the server reads one while the leaves take the other.
+const PIECES_POSTED_MIN: usize = 2;
+/// Pieces that are posted at once, at most.
+const PIECES_POSTED_MAX: usize = 8;
 /// How long one request may take when nobody says.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 /// How long a server that says "come back" is asked again.
@@ -239,7 +241,13 @@ fn post_all<'a>(
             }
         }
     })
-    .buffered(PIECES_POSTED)
+    .buffered(pieces_posted())
+}
+
+/// A server on this machine decodes as many pieces at once as there are cores.
+fn pieces_posted() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    cores.clamp(PIECES_POSTED_MIN, PIECES_POSTED_MAX)
 }
 
 /// What became of the rows so far.

@@ -67,6 +67,20 @@ fn large_chunks_are_not_merged_beyond_a_block() {
 }
 
 #[test]
+fn chunks_that_are_large_are_not_copied() {
+    let mut open = OpenRows::default();
+    for part in 0..8 {
+        open = open.append(batch(part * 5_000..(part + 1) * 5_000, &[])).expect("rows");
+        // Small ones after it are merged among themselves.
+        open = open.append(batch(0..1, &[])).expect("a row");
+        open = open.append(batch(0..1, &[])).expect("a row");
+    }
+    let sizes: Vec<usize> = open.chunks().iter().map(|chunk| chunk.rows()).collect();
+    assert_eq!(sizes, [&[5_000][..], &[5_002; 7], &[2]].concat());
+    check_whole(&open);
+}
+
+#[test]
 fn merged_chunks_take_the_least_type() {
     let open = OpenRows::default();
     let open = open.append(batch(0..1, &[("a", Arc::new(BooleanArray::from(vec![true])))])).expect("a bool");
