@@ -13,6 +13,7 @@
 pub mod cast;
 pub mod column;
 pub mod config;
+pub mod disk;
 pub mod error;
 pub mod leaf;
 pub mod lifecycle;

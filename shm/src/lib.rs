@@ -44,7 +44,7 @@ pub use catalogue::{Edition, PAYLOAD_BYTES_MAX, publish, take};
 pub use error::{HeaderError, Refusal, ShmError};
 pub use header::{Expected, HEADER_BYTES, HEADER_VERSION, Header, VALID_MARK};
 pub use lock::DirectoryLock;
-pub use map::{Mapping, Region};
+pub use map::{Mapping, Region, map_file};
 pub use name::{Instance, SegmentName, Segments};
 pub use pages::Pages;
 pub use segment::{SegmentWriter, available_bytes, unlink};

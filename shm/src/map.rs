@@ -17,6 +17,8 @@
 //!    released, which no region covers and none ever will.
 
 use std::fmt;
+use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -228,6 +230,31 @@ impl fmt::Debug for Claim {
             .field("expired", &self.expired)
             .finish()
     }
+}
+
+/// All bytes of a file that has `bytes` of them, mapped read-only and not read yet.
+///
+/// The file must be one that is written once and then only ever removed, by a process that has locked its directory:
+/// that is what makes reading it sound.
+///
+/// # Errors
+/// When the file has another length or cannot be mapped.
+pub fn map_file(file: &File, bytes: u64) -> io::Result<Bytes> {
+    let found = file.metadata()?.len();
+    if found != bytes {
+        return Err(io::Error::other(format!("the file has {found} bytes, not {bytes}")));
+    }
+    if bytes == 0 {
+        return Ok(Bytes::new());
+    }
+    // SAFETY: the map is read-only and private to this process. Nobody changes the file while it is mapped: it lies in
+    // a directory of mode 0700 that one process of our user has locked, and that process writes a file of this kind
+    // before it has its name and only removes it afterwards, which leaves mapped pages as they are. Other processes of
+    // the same user leave it alone, as the crate's head says.
+    let map = unsafe { MmapOptions::new().map(file)? };
+    // People's data does not belong into core dumps. A kernel that cannot do this is no reason to stop.
+    let _ = map.advise(Advice::DontDump);
+    Ok(Bytes::from_owner(map))
 }
 
 /// A claim as the owner of [`Bytes`].
