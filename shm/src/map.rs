@@ -1,13 +1,16 @@
-//! Segments as memory, read-only: the one home of mmap.
+//! Segments and files as memory, read-only: the one home of `unsafe`.
 //!
 //! A [`Mapping`] hands out [`Region`]s, each the only one over its range. A region hands out [`Bytes`] without
 //! copying, from which callers make their own views. A region that was told to expire gives its memory back
 //! to the system when the last of these is gone.
 //!
 //! There is no way to look at a whole mapping at once: a reference to bytes exists only inside a region that
-//! keeps them as they are.
+//! keeps them as they are. A region lies only where the segment has memory, because reading where it has none
+//! would take some, and a full `/dev/shm` would end the process.
 //!
-//! Why reading is sound, in four steps:
+//! A file is mapped whole by [`map_file`], as bytes without regions; its own comments say what it rests on.
+//!
+//! Why reading a segment is sound, in four steps:
 //! 1. The map is made once, lives as long as its `Mapping`, and every region holds the mapping alive.
 //! 2. No other process is in: the segment belongs to our user with mode 0600, and other processes of the
 //!    same user leave it alone (the crate's head says so).
@@ -21,7 +24,6 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -31,24 +33,28 @@ use rustix::io::Errno;
 
 use crate::claims::{Claims, Conflict, whole_pages};
 use crate::error::ShmError;
+use crate::holes;
 use crate::name::SegmentName;
+use crate::region::{Region, RegionEnd};
 use crate::segment::{self, Identity};
 
 /// A segment mapped read-only, and locked for as long as it or one of its regions lives.
-pub struct Mapping {
+pub(crate) struct Mapping {
     name: SegmentName,
     /// The map, as a pointer: a reference to all of it would cover memory that is being given back.
     memory: MmapRaw,
     /// Holds the lock, and punches the holes.
     file: OwnedFd,
     identity: Identity,
+    /// No hole was there when the segment was opened. Those that come later are not claimed.
+    whole: bool,
     claims: Mutex<Claims>,
 }
 
 impl Mapping {
     /// Maps the segment `name`, which must be ours alone, in use by nobody, and of exactly `expected_bytes`.
     /// Takes as long for a large segment as for a small one.
-    pub fn open(name: &SegmentName, expected_bytes: u64) -> Result<Arc<Mapping>, ShmError> {
+    pub(crate) fn open(name: &SegmentName, expected_bytes: u64) -> Result<Arc<Mapping>, ShmError> {
         let opened = segment::open_exclusive(name)?;
         let size = match usize::try_from(opened.size_bytes) {
             Ok(size) if size > 0 && opened.size_bytes == expected_bytes => size,
@@ -68,27 +74,31 @@ impl Mapping {
             .map_err(|source| ShmError::system("map segment", name, source))?;
         // People's data does not belong into core dumps. A kernel that cannot do this is no reason to stop.
         let _ = memory.advise(Advice::DontDump);
+        let whole = holes::is_whole(&opened.file, opened.size_bytes)
+            .map_err(|errno| ShmError::system("read state of segment", name, errno))?;
         Ok(Arc::new(Mapping {
             name: name.clone(),
             memory,
             file: opened.file,
             identity: opened.identity,
+            whole,
             claims: Mutex::default(),
         }))
     }
 
     /// The name of the segment.
-    pub fn name(&self) -> &SegmentName {
+    pub(crate) fn name(&self) -> &SegmentName {
         &self.name
     }
 
     /// The size of the segment, which is never zero.
-    pub fn size_bytes(&self) -> usize {
+    pub(crate) fn size_bytes(&self) -> usize {
         self.memory.len()
     }
 
     /// How much memory the segment takes now; less than its size after regions expired.
-    pub fn resident_bytes(&self) -> Result<u64, ShmError> {
+    #[cfg(test)]
+    pub(crate) fn resident_bytes(&self) -> Result<u64, ShmError> {
         let stat = rustix::fs::fstat(&self.file)
             .map_err(|errno| ShmError::system("read state of segment", &self.name, errno))?;
         // The unit of st_blocks is always 512 bytes.
@@ -96,24 +106,43 @@ impl Mapping {
     }
 
     /// The one region over `range`, as long as it or its bytes live. A range that is empty, outside the
-    /// segment, overlaps a region in use or was given back is an error.
-    pub fn region(self: &Arc<Self>, range: Range<usize>) -> Result<Region, ShmError> {
+    /// segment, overlaps a region in use, was given back or never written is an error.
+    pub(crate) fn region(self: &Arc<Self>, range: Range<usize>) -> Result<Region, ShmError> {
         let (name, start, end) = (|| self.name.clone(), range.start as u64, range.end as u64);
         if range.start >= range.end || range.end > self.size_bytes() {
             return Err(ShmError::OutOfBounds { name: name(), start, end, size: self.size_bytes() as u64 });
         }
-        match self.claims().claim(&range) {
-            Ok(()) => {}
+        // Memory that is there now stays until somebody claims it and releases it, which the claim would see.
+        let memory = self.check_memory(start..end);
+        let claimed = match memory {
+            Ok(()) => self.claims().claim(&range),
+            Err(_) => self.claims().check(&range),
+        };
+        match claimed {
+            Ok(()) => memory?,
             Err(Conflict::InUse) => return Err(ShmError::Claimed { name: name(), start, end }),
             Err(Conflict::Released) => return Err(ShmError::Released { name: name(), start, end }),
         }
-        let claim = Claim { mapping: Arc::clone(self), range, expired: AtomicBool::new(false) };
-        Ok(Region { claim: Arc::new(claim) })
+        let (at, mapping) = (range.start, Arc::clone(self));
+        let claim = Claim { mapping: Arc::clone(self), range };
+        Ok(Region::new(mapping, at, claim, Claim::end))
+    }
+
+    fn check_memory(&self, range: Range<u64>) -> Result<(), ShmError> {
+        if self.whole {
+            return Ok(());
+        }
+        let name = || self.name.clone();
+        match holes::first_hole(&self.file, &range) {
+            Ok(None) => Ok(()),
+            Ok(Some(hole)) => Err(ShmError::Hole { name: name(), start: range.start, end: range.end, hole }),
+            Err(errno) => Err(ShmError::system("look for holes in segment", &self.name, errno)),
+        }
     }
 
     /// From now on the name of the segment goes when no region is in use and every region there was has
     /// expired. Before the first region it stays.
-    pub fn unlink_when_empty(&self) {
+    pub(crate) fn unlink_when_empty(&self) {
         if self.claims().unlink_when_empty() {
             self.unlink();
         }
@@ -132,7 +161,7 @@ impl Mapping {
         if !pages.is_empty() {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             let (start, bytes) = (pages.start as u64, pages.len() as u64);
-            // Other errors than a signal cost memory, not truth, and `resident_bytes` shows them.
+            // Other errors than a signal cost memory until the whole segment goes, and never truth.
             while rustix::fs::fallocate(&self.file, flags, start, bytes) == Err(Errno::INTR) {}
         }
         if should_unlink {
@@ -155,47 +184,19 @@ impl fmt::Debug for Mapping {
     }
 }
 
-/// A range of a mapping that is in use. Clones are the same region.
-#[derive(Clone, Debug)]
-pub struct Region {
-    claim: Arc<Claim>,
-}
-
-impl Region {
-    /// The bytes of the region.
-    pub fn as_slice(&self) -> &[u8] {
-        self.claim.as_ref().as_ref()
-    }
-
-    /// The bytes of the region, without copying. They keep the region in use, and so do their clones, slices
-    /// and whatever is made of them.
-    pub fn bytes(&self) -> Bytes {
-        Bytes::from_owner(Claimed(Arc::clone(&self.claim)))
-    }
-
-    /// Where the region lies in its segment.
-    pub fn range(&self) -> Range<usize> {
-        self.claim.range.clone()
-    }
-
-    /// The segment it lies in.
-    pub fn mapping(&self) -> &Arc<Mapping> {
-        &self.claim.mapping
-    }
-
-    /// Gives the memory of the region back to the system once nobody reads it any more: when the last of
-    /// its clones and bytes is dropped. Only whole pages go back before the segment itself does, so whoever
-    /// wants all of it back starts regions on pages. There is no way to take this back.
-    pub fn expire(&self) {
-        self.claim.expired.store(true, Ordering::Release);
-    }
-}
-
-/// The use of a range; it ends when this is dropped.
+/// The use of a range; it ends with [`Claim::end`], which takes it. One that is dropped otherwise keeps its range in use.
 struct Claim {
     mapping: Arc<Mapping>,
     range: Range<usize>,
-    expired: AtomicBool,
+}
+
+impl Claim {
+    fn end(self, end: RegionEnd) {
+        match end {
+            RegionEnd::Expired => self.mapping.release(&self.range),
+            RegionEnd::Kept => self.mapping.claims().keep(&self.range),
+        }
+    }
 }
 
 impl AsRef<[u8]> for Claim {
@@ -205,65 +206,45 @@ impl AsRef<[u8]> for Claim {
         // the map, so `start` and the range's length stay within one live mapping, which is at most
         // isize::MAX bytes and cannot be null. Alignment: u8 has none. Initialised: pages of a shared mapping
         // always have contents. Lifetime: the slice borrows `self`, which holds the mapping alive. Nobody
-        // writes: the four steps in the head of this module; our range is marked as in use until `self` drops,
-        // so no hole is punched in it.
+        // writes: the four steps in the head of this module; our range is marked as in use until `end` takes `self`,
+        // which it cannot while the slice borrows it, so no hole is punched in it.
         unsafe { std::slice::from_raw_parts(start, self.range.len()) }
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        // `drop` has the only access there is: no region and no bytes of this claim are left.
-        if *self.expired.get_mut() {
-            self.mapping.release(&self.range);
-        } else {
-            self.mapping.claims().keep(&self.range);
-        }
-    }
-}
-
-impl fmt::Debug for Claim {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Claim")
-            .field("name", &self.mapping.name)
-            .field("range", &self.range)
-            .field("expired", &self.expired)
-            .finish()
     }
 }
 
 /// All bytes of a file that has `bytes` of them, mapped read-only and not read yet.
 ///
-/// The file must be one that is written once and then only ever removed, by a process that has locked its directory:
-/// that is what makes reading it sound.
+/// What the caller promises, for nothing here can see it: the file is never written or cut again, by anybody. It may be
+/// renamed and removed. A file that is written under another name first, in a directory of mode 0700 whose
+/// [`DirectoryLock`](crate::DirectoryLock) the caller holds, is one.
+///
+/// What nobody can promise: a disk that cannot read a page of the file when it is first looked at, or again after the
+/// system dropped it, ends the process with a signal.
 ///
 /// # Errors
-/// When the file has another length or cannot be mapped.
+/// When it is no regular file, has another length or cannot be mapped.
 pub fn map_file(file: &File, bytes: u64) -> io::Result<Bytes> {
-    let found = file.metadata()?.len();
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("only a regular file can be mapped"));
+    }
+    let found = metadata.len();
     if found != bytes {
         return Err(io::Error::other(format!("the file has {found} bytes, not {bytes}")));
     }
     if bytes == 0 {
         return Ok(Bytes::new());
     }
-    // SAFETY: the map is read-only and private to this process. Nobody changes the file while it is mapped: it lies in
-    // a directory of mode 0700 that one process of our user has locked, and that process writes a file of this kind
-    // before it has its name and only removes it afterwards, which leaves mapped pages as they are. Other processes of
-    // the same user leave it alone, as the crate's head says.
-    let map = unsafe { MmapOptions::new().map(file)? };
+    let len = usize::try_from(bytes).map_err(io::Error::other)?;
+    // SAFETY: bounds: the file had `len` bytes a moment ago, and stays as it is by the promise above. Nobody writes: the
+    // map is read-only, and its pages are those of the file, which nobody changes by the same promise; a name that is
+    // given away or removed leaves them in place. Our own code keeps it, because blocks are written under another name
+    // and never after they got theirs; other processes cannot reach into a directory of mode 0700, and those of
+    // our user leave it alone, as the crate's head says.
+    let map = unsafe { MmapOptions::new().len(len).map(file)? };
     // People's data does not belong into core dumps. A kernel that cannot do this is no reason to stop.
     let _ = map.advise(Advice::DontDump);
     Ok(Bytes::from_owner(map))
-}
-
-/// A claim as the owner of [`Bytes`].
-struct Claimed(Arc<Claim>);
-
-impl AsRef<[u8]> for Claimed {
-    fn as_ref(&self) -> &[u8] {
-        self.0.as_ref().as_ref()
-    }
 }
 
 #[cfg(test)]
