@@ -250,7 +250,12 @@ impl Ingest for Door {
         };
         let (accepted, holdings) = blocking(append).await.map_err(status)?;
         let durability = DURABILITY.to_owned();
-        Ok(Response::new(wire::AppendReply { accepted, durability, holdings: Some((&holdings).into()) }))
+        Ok(Response::new(wire::AppendReply {
+            accepted,
+            durability,
+            holdings: Some((&holdings).into()),
+            duplicate: 0,
+        }))
     }
 }
 
