@@ -49,11 +49,12 @@ async fn the_restart_bench_measures_every_path() {
         assert_eq!(run["start"]["source"], "shared memory", "{run}");
         let stop = &run["stop"];
         assert!(number(&stop["seconds"]) > 0.0 && number(&stop["samples_per_second"]) >= 10.0, "{stop}");
-        assert!(number(&stop["memory_peak_bytes"]) >= number(&run["load"]["bytes"]), "{stop}");
+        assert!(number(&stop["memory_peak_bytes"]) > number(&stop["moved_bytes"]), "{stop}");
         assert!(!stop["memory"].as_array().unwrap().is_empty(), "{stop}");
     }
     let moved = |run: &Json| number(&run["stop"]["moved_bytes"]);
-    assert!(moved(clean) >= number(&clean["load"]["bytes"]) / 2.0, "{clean}");
+    // Open rows take more than sealed ones, and there are few of these.
+    assert!(moved(clean) > 4e6, "{clean}");
     assert!(moved(again) < moved(clean) / 4.0, "{again}");
     assert!(number(&clean["stop"]["share_of_copy"]) > 0.0);
     assert!(std::fs::read_to_string(&plot).unwrap().ends_with("</svg>\n"));

@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use super::copy::SHARED_MEMORY;
 
-/// Between two samples; twice as often as has to be.
-const EVERY: Duration = Duration::from_millis(10);
+/// Between two samples.
+const EVERY: Duration = Duration::from_millis(5);
 
 /// What was taken at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]

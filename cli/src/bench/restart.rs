@@ -297,7 +297,7 @@ impl Bench {
         let shm_before = memory::segment_bytes(&prefix);
         let mut connection = leaf.connection()?;
         // Connected before the clock runs.
-        connection.describe().await.map_err(Failure::failed)?;
+        let before = connection.describe().await.map_err(Failure::failed)?;
         let log_before = leaf.log_bytes();
         let asked = Instant::now();
         leaf.signal(Signal::TERM)?;
@@ -309,12 +309,14 @@ impl Bench {
             }
             looks
         };
-        let ((ended, seconds), looks) =
+        let ((ended, seconds), mut looks) =
             tokio::join!(async { (leaf.stopped().await, asked.elapsed().as_secs_f64()) }, looking);
         let samples = sampler.finish();
         ended?;
         let moved_bytes = memory::segment_bytes(&prefix).saturating_sub(shm_before);
         let at = asked.duration_since(begun).as_secs_f64();
+        // What it says of its start is not of its stop.
+        looks.iter_mut().for_each(|(_, said)| said.phases.retain(|phase| !before.phases.contains(phase)));
         let moved = Moved { bytes: moved_bytes, seconds: leaf.handed_over(log_before) };
         Ok(stop_of(seconds, &looks, moved, (at, &samples)))
     }
