@@ -403,6 +403,85 @@ fn unpack_as<T: Narrow>(packing: &Packing, buffer: &Buffer, count: usize) -> Vec
     out
 }
 
+/// Unpacks the codes of some of `count` rows, which ascend. As [`unpack`], without touching what lies between.
+pub fn unpack_at(packing: &Packing, buffer: &Buffer, count: usize, rows: &[u32]) -> Codes {
+    let fits = buffer.len() == packing.stored_bytes(count);
+    if packing.is_view() || !fits || rows.iter().any(|row| *row as usize >= count) {
+        let codes = unpack(packing, buffer, count);
+        let rows: Vec<u32> = rows.iter().copied().filter(|row| (*row as usize) < count).collect();
+        return codes.pick(&rows);
+    }
+    match packing.bytes {
+        1 => Codes::U8(unpack_some::<u8>(packing, buffer, count, rows).into()),
+        2 => Codes::U16(unpack_some::<u16>(packing, buffer, count, rows).into()),
+        4 => Codes::U32(unpack_some::<u32>(packing, buffer, count, rows).into()),
+        _ => Codes::U64(unpack_some::<u64>(packing, buffer, count, rows).into()),
+    }
+}
+
+fn unpack_some<T: Narrow>(packing: &Packing, buffer: &Buffer, count: usize, rows: &[u32]) -> Vec<T> {
+    let mut out: Vec<T> = Vec::with_capacity(rows.len());
+    macro_rules! widen {
+        ($type:ty) => {{
+            let codes: ScalarBuffer<$type> = ScalarBuffer::new(buffer.clone(), 0, count);
+            out.extend(rows.iter().map(|row| T::narrow(u64::from(codes[*row as usize]))));
+        }};
+    }
+    macro_rules! unpack_singles {
+        ($type:ty, $type_bits:literal, $width:literal) => {{
+            const WORDS: usize = VECTOR * $width / $type_bits;
+            let words = count.div_ceil(VECTOR) * WORDS;
+            let packed: ScalarBuffer<$type> = ScalarBuffer::new(buffer.clone(), 0, words);
+            let (vectors, _) = packed.as_chunks::<WORDS>();
+            out.extend(rows.iter().map(|row| {
+                let row = *row as usize;
+                let code = <$type as BitPacking>::unpack_single::<$width, WORDS>(
+                    &vectors[row / VECTOR],
+                    row % VECTOR,
+                );
+                T::narrow(u64::from(code))
+            }));
+        }};
+    }
+    match packing.bits {
+        8 => widen!(u8),
+        16 => widen!(u16),
+        32 => widen!(u32),
+        64 => widen!(u64),
+        bits => by_width!(bits, unpack_singles),
+    }
+    out.resize(rows.len(), T::default());
+    let at = packing.packed_bytes(count);
+    let patches = packing.patches as usize;
+    let patch_codes = at + packing.frame_bytes(count);
+    let patch_rows = patch_codes + patches * 8;
+    let (codes, _) = buffer[patch_codes..patch_rows].as_chunks::<8>();
+    let (mut patched, _) = buffer[patch_rows..].as_chunks::<2>();
+    let row_of = |patch: &[u8; 2]| u32::from(u16::from_le_bytes(*patch));
+    for (place, row) in out.iter_mut().zip(rows) {
+        // Both ascend. Doubling the distance finds the next one soon, whether it is near or far.
+        let mut far = 1;
+        while far < patched.len() && row_of(&patched[far]) < *row {
+            far *= 2;
+        }
+        let near = &patched[..patched.len().min(far + 1)];
+        patched = &patched[near.partition_point(|patch| row_of(patch) < *row)..];
+        if let Some(patch) = patched.first()
+            && row_of(patch) == *row
+        {
+            let code = &codes[codes.len() - patched.len()];
+            *place = T::narrow(u64::from_le_bytes(*code));
+        }
+    }
+    if packing.framed {
+        let (bases, _) = buffer[at..patch_codes].as_chunks::<8>();
+        for (code, row) in out.iter_mut().zip(rows) {
+            *code = code.plus(u64::from_le_bytes(bases[*row as usize / VECTOR]));
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -416,6 +495,13 @@ mod tests {
             let found: Vec<u64> = (0..unpacked.len()).map(|row| unpacked.get(row)).collect();
             assert_eq!(found, codes, "{packing:?}");
             assert_eq!(unpacked.width(), usize::from(packing.bytes));
+            for step in [1, 3, 700] {
+                let rows: Vec<u32> = (0..codes.len() as u32).skip(step / 2).step_by(step).collect();
+                let some = unpack_at(&packing, &buffer, codes.len(), &rows);
+                let found: Vec<u64> = (0..some.len()).map(|place| some.get(place)).collect();
+                let expect: Vec<u64> = rows.iter().map(|row| codes[*row as usize]).collect();
+                assert_eq!((found, some.width()), (expect, unpacked.width()), "{packing:?} every {step}");
+            }
         }
         assert!(pack(codes).1.len() <= bytes_max, "{:?}", pack(codes).0);
     }

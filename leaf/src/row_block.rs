@@ -239,6 +239,24 @@ impl RowBlock {
         Ok(Some(column))
     }
 
+    /// The rows of a column at some ascending positions. Few of them are found without reading the others.
+    ///
+    /// # Errors
+    /// As [`RowBlock::column`].
+    pub fn column_at(&self, name: &str, rows: &[u32]) -> Result<Option<Column>, BlockError> {
+        let Some(index) = self.index_of(name) else { return Ok(None) };
+        let (meta, touched) = (&self.columns[index], &self.touched[index]);
+        let is_known = touched.verified.load(Ordering::Acquire) && touched.column.get().is_none();
+        // Finding one row takes as long as unpacking this many.
+        if is_known && rows.len() < self.rows() / 16 {
+            let some = decode::decode_at(&self.image, meta, self.rows(), touched.values.get(), rows);
+            if let Some(column) = some.map_err(|what| self.refuse(meta, what))? {
+                return Ok(Some(column));
+            }
+        }
+        Ok(self.column(name)?.map(|column| column.pick(rows)))
+    }
+
     /// False when a string column certainly has no row with this value: judged by its range and its filter, without
     /// touching the column.
     pub fn may_hold_text(&self, name: &str, value: &str) -> bool {

@@ -31,6 +31,10 @@ impl RowRun for HeldBlock {
         HeldBlock::column(self, name).map_err(|error| RunError(error.to_string()))
     }
 
+    fn column_at(&self, name: &str, rows: &[u32]) -> Result<Option<Column>, RunError> {
+        self.block.column_at(name, rows).map_err(|error| RunError(error.to_string()))
+    }
+
     fn column_type(&self, name: &str) -> Option<TypeSet> {
         self.block.column_meta(name).map(|column| column.types)
     }

@@ -6,8 +6,10 @@
 //! The buffers are zero-copy views of the block's image, whoever owns its bytes.
 
 mod decode;
+mod pick;
 
 pub use decode::{power_of_ten, unpack, unpack_at};
+pub use pick::pick_validity;
 
 use std::sync::Arc;
 

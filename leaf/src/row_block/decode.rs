@@ -15,8 +15,8 @@ use gannet_query::ColumnType;
 
 use super::layout::{ColumnMeta, Encoding};
 use super::shape::list_lengths;
-use crate::column::{Codes, Column};
-use crate::packing::unpack;
+use crate::column::{Codes, Column, pick_validity};
+use crate::packing::{unpack, unpack_at};
 pub(super) use crate::text::TEXT_BYTES_MAX;
 use crate::text::{BUFFERS_MAX, StoredText, TextParts, Verified};
 
@@ -49,6 +49,54 @@ pub(super) fn decode(
         Encoding::FloatDictionary => reader.float_dictionary(),
         Encoding::Hex | Encoding::Template => reader.stored_text(),
     }
+}
+
+/// As [`decode`], of a column that was read before: the rows at some ascending positions, where they are found without
+/// reading the others.
+pub(super) fn decode_at(
+    image: &Buffer,
+    meta: &ColumnMeta,
+    row_count: usize,
+    values: Option<&ArrayRef>,
+    rows: &[u32],
+) -> Result<Option<Column>, String> {
+    let reader = Reader { image, meta, row_count, verified: Verified::Before, values };
+    let stored = &meta.stored;
+    let codes = || unpack_at(&stored.packing, &reader.buffer(0), row_count, rows);
+    let has_nulls = meta.null_count > 0;
+    let validity =
+        || -> Result<Option<NullBuffer>, String> { Ok(pick_validity(reader.validity(1)?.as_ref(), rows)) };
+    Ok(Some(match stored.encoding {
+        Encoding::Packed => {
+            Column::Packed { base: stored.base, gcd: stored.gcd, codes: codes(), validity: validity()? }
+        }
+        Encoding::Decimal => Column::Decimal {
+            base: stored.base,
+            gcd: stored.gcd,
+            digits: stored.parameter,
+            codes: codes(),
+            validity: validity()?,
+        },
+        Encoding::Dictionary => {
+            Column::Dictionary { values: reader.dictionary_values(1, 2)?, codes: codes(), has_nulls }
+        }
+        Encoding::IntDictionary => {
+            let values = ScalarBuffer::new(reader.buffer(1), 0, stored.value_count as usize);
+            Column::IntDictionary { values, codes: codes(), has_nulls }
+        }
+        Encoding::FloatDictionary => {
+            let values = ScalarBuffer::new(reader.buffer(1), 0, stored.value_count as usize);
+            Column::FloatDictionary { values, codes: codes(), has_nulls }
+        }
+        Encoding::Null
+        | Encoding::Constant
+        | Encoding::Text
+        | Encoding::Bits
+        | Encoding::Floats
+        | Encoding::Lists
+        | Encoding::Hex
+        | Encoding::Template => return Ok(None),
+    }))
 }
 
 /// Whether a column is a view of the image, so that keeping it costs nothing.

@@ -1,5 +1,6 @@
 //! The columns of one run as one scan sees them: loaded once, in the plan's types, with the encoding still visible.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::sync::Arc;
 
@@ -205,13 +206,23 @@ pub(super) fn repeat(value: &ArrayRef, count: usize) -> Result<ArrayRef, ScanErr
     Ok(take(value, &UInt32Array::new(vec![0; count].into(), None), None)?)
 }
 
-/// One run in one scan.
+/// One run in one scan, or some of its rows.
 pub(super) struct Run<'a> {
     run: &'a dyn RowRun,
     pub(super) row_count: usize,
     pub(super) cancel: &'a Cancel,
     specs: &'a [ColumnSpec],
     slots: Vec<OnceCell<Slot>>,
+    picked: Option<Picked<'a>>,
+}
+
+/// Which rows of another run a run is.
+struct Picked<'a> {
+    of: &'a Run<'a>,
+    /// Their positions in it, ascending.
+    rows: Vec<u32>,
+    /// Their positions among all rows, where those are others.
+    absolute: Option<Vec<u32>>,
 }
 
 impl<'a> Run<'a> {
@@ -234,7 +245,24 @@ impl<'a> Run<'a> {
             }
         }
         let slots = specs.iter().map(|_| OnceCell::new()).collect();
-        Ok(Run { run, row_count, cancel, specs, slots })
+        Ok(Run { run, row_count, cancel, specs, slots, picked: None })
+    }
+
+    /// Some of its rows, by ascending position, as a run of their own. Whatever is then read is read of them alone.
+    pub(super) fn pick(&self, rows: Vec<u32>) -> Run<'_> {
+        let absolute = self.picked.as_ref().map(|picked| {
+            let before = picked.absolute.as_deref().unwrap_or(&picked.rows);
+            rows.iter().map(|row| before[*row as usize]).collect()
+        });
+        let slots = self.specs.iter().map(|_| OnceCell::new()).collect();
+        Run {
+            run: self.run,
+            row_count: rows.len(),
+            cancel: self.cancel,
+            specs: self.specs,
+            slots,
+            picked: Some(Picked { of: self, rows, absolute }),
+        }
     }
 
     pub(super) fn time_range(&self) -> (i64, i64) {
@@ -248,6 +276,9 @@ impl<'a> Run<'a> {
 
     /// The range of a column's values, when the run holds it in the plan's type and knows.
     pub(super) fn int_range(&self, column: usize) -> Option<(i64, i64)> {
+        if self.picked.is_some() {
+            return None;
+        }
         let spec = &self.specs[column];
         let held = self.run.column_type(&spec.name)?.resolve()?;
         if held == spec.column_type { self.run.int_range(&spec.name) } else { None }
@@ -262,6 +293,9 @@ impl<'a> Run<'a> {
 
     /// The sum of a column's values and its rows without value, when the run holds it as ints and knows.
     pub(super) fn int_sum(&self, column: usize) -> Option<(i128, u64)> {
+        if self.picked.is_some() {
+            return None;
+        }
         let spec = &self.specs[column];
         let held = self.run.column_type(&spec.name)?.resolve()?;
         let is_int = held == ColumnType::Int && spec.column_type == ColumnType::Int;
@@ -278,14 +312,37 @@ impl<'a> Run<'a> {
         if let Some(slot) = cell.get() {
             return Ok(slot);
         }
-        let slot = self.load(&self.specs[column])?;
+        let slot = match self.loaded(column) {
+            Some((slot, rows)) => {
+                Slot { column: slot.column.pick(&rows), held: slot.held, cast_to: slot.cast_to }
+            }
+            None => self.load(&self.specs[column])?,
+        };
         Ok(cell.get_or_init(|| slot))
+    }
+
+    /// A column of a run that this one is a part of, if it was loaded there, and this run's rows in it.
+    fn loaded(&self, column: usize) -> Option<(&Slot, Cow<'_, [u32]>)> {
+        let picked = self.picked.as_ref()?;
+        match picked.of.slots[column].get() {
+            Some(slot) => Some((slot, Cow::Borrowed(&picked.rows))),
+            None => {
+                let (slot, rows) = picked.of.loaded(column)?;
+                Some((slot, picked.rows.iter().map(|row| rows[*row as usize]).collect()))
+            }
+        }
     }
 
     fn load(&self, spec: &ColumnSpec) -> Result<Slot, Stop> {
         let unreadable = |error: String| Stop::Unreadable(format!("column `{}`: {error}", spec.name));
         let held = self.run.column_type(&spec.name).and_then(TypeSet::resolve);
-        let column = self.run.column(&spec.name).map_err(|error| unreadable(error.to_string()))?;
+        let column = match &self.picked {
+            None => self.run.column(&spec.name),
+            Some(picked) => {
+                self.run.column_at(&spec.name, picked.absolute.as_deref().unwrap_or(&picked.rows))
+            }
+        };
+        let column = column.map_err(|error| unreadable(error.to_string()))?;
         let (Some(held), Some(column)) = (held, column) else {
             return Ok(Slot::missing(spec.column_type));
         };

@@ -18,13 +18,27 @@ use super::selection::{Rows, Selection};
 use super::text_tests::ColumnTest;
 use super::{ScanError, Stop, text_tests};
 
+/// Rows are looked at on their own when fewer than one in this many is left.
+const FEW: usize = 16;
+
 /// The rows of a selection for which every conjunct is true.
 pub(super) fn narrow(run: &Run<'_>, conjuncts: &[Conjunct], selection: Selection) -> Result<Selection, Stop> {
     let mut selection = selection;
     let mut late: Vec<&Conjunct> = Vec::new();
-    for conjunct in conjuncts {
+    for (index, conjunct) in conjuncts.iter().enumerate() {
         if selection.is_empty() {
             return Ok(selection);
+        }
+        if let Selection::Rows(rows) = &selection
+            && late.is_empty()
+            && rows.len() * FEW < run.row_count
+        {
+            // The columns of the other conjuncts are read for these rows alone.
+            let left = narrow(&run.pick(rows.clone()), &conjuncts[index..], Selection::All(rows.len()))?;
+            return Ok(match left {
+                Selection::All(_) => selection,
+                left => Selection::Rows(left.positions().iter().map(|row| rows[*row as usize]).collect()),
+            });
         }
         match apply(run, conjunct, selection.clone()) {
             Ok(left) => selection = left,

@@ -58,6 +58,13 @@ pub trait RowRun: Send + Sync {
     /// # Errors
     /// When the column's bytes cannot be trusted or read.
     fn column(&self, name: &str) -> Result<Option<Column>, RunError>;
+    /// The rows of a column at some ascending positions.
+    ///
+    /// # Errors
+    /// As [`RowRun::column`].
+    fn column_at(&self, name: &str, rows: &[u32]) -> Result<Option<Column>, RunError> {
+        Ok(self.column(name)?.map(|column| column.pick(rows)))
+    }
     /// The types of a column's values in this run; `None` when the run lacks it.
     fn column_type(&self, name: &str) -> Option<TypeSet>;
     /// The smallest and largest value of an int or time column, when they are known.

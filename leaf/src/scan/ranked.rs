@@ -112,10 +112,13 @@ fn first(
     limit: usize,
     selection: Selection,
 ) -> Result<RecordBatch, Stop> {
-    let selection = match selection {
-        selection if selection.len() <= limit => selection,
-        Selection::All(_) => Selection::Rows((0..limit as u32).collect()),
-        other => Selection::Rows(other.positions()[..limit].to_vec()),
+    let cut;
+    let (run, selection) = match selection {
+        selection if selection.len() <= limit => (run, selection),
+        other => {
+            cut = run.pick(other.positions()[..limit].to_vec());
+            (&cut, Selection::All(limit))
+        }
     };
     let mut arrays = Vec::with_capacity(plan.columns.len());
     let mut bytes = 0;
@@ -153,7 +156,8 @@ fn sorted(
     ascending.sort_unstable();
     let place = |row: &u32| ascending.partition_point(|other| other < row) as u32;
     let places: UInt32Array = rows.iter().map(place).collect::<Vec<u32>>().into();
-    let survivors = Selection::Rows(ascending);
+    let survivors = Selection::All(ascending.len());
+    let run = &run.pick(ascending);
     let mut arrays = Vec::with_capacity(plan.columns.len());
     let mut bytes = 0;
     for (column, known) in plan.columns.iter().zip(&known) {

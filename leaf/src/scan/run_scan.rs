@@ -199,8 +199,17 @@ impl Scan<'_> {
         }
         let selection = filter::narrow(&run, &prepared.conjuncts, selection)?.settle();
         let row_count = selection.len() as u64;
+        let picked;
+        let (run, selection) = match selection {
+            Selection::Rows(rows) if !rows.is_empty() => {
+                let selection = Selection::All(rows.len());
+                picked = run.pick(rows);
+                (&picked, selection)
+            }
+            selection => (&run, selection),
+        };
         let events = match &prepared.output {
-            OutputPlan::Groups(plan) => match groups::aggregate(&run, prepared, plan, &selection, scratch)? {
+            OutputPlan::Groups(plan) => match groups::aggregate(run, prepared, plan, &selection, scratch)? {
                 Some(groups) => {
                     let events = groups.events;
                     gathered.gathering.push_run(groups)?;
@@ -210,8 +219,8 @@ impl Scan<'_> {
             },
             OutputPlan::Rows(plan) => match &self.shared {
                 Some(shared) if !selection.is_empty() => {
-                    let events = RowWeights::of(&run, prepared)?.events(&selection, scratch);
-                    if let Some(batch) = ranked::rows(&run, plan, self.limits, shared, selection)? {
+                    let events = RowWeights::of(run, prepared)?.events(&selection, scratch);
+                    if let Some(batch) = ranked::rows(run, plan, self.limits, shared, selection)? {
                         gathered.gathering.push(Body::Rows(RowSet { batches: vec![batch] }))?;
                     }
                     events

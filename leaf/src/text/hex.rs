@@ -129,6 +129,17 @@ impl Hex {
         Ok(Hex { style, bytes: bytes.clone() })
     }
 
+    /// The ids of the rows at some positions.
+    pub(super) fn pick(&self, positions: &[u32]) -> Hex {
+        let width = self.style.width;
+        let mut bytes = Vec::with_capacity(positions.len() * width);
+        for row in positions {
+            let start = *row as usize * width;
+            bytes.extend_from_slice(&self.bytes[start..start + width]);
+        }
+        Hex { style: self.style, bytes: Buffer::from_vec(bytes) }
+    }
+
     pub(super) fn append(&self, row: usize, out: &mut Vec<u8>) {
         const LOWER: &[u8; 16] = b"0123456789abcdef";
         const UPPER: &[u8; 16] = b"0123456789ABCDEF";

@@ -14,9 +14,12 @@ pub mod hex;
 pub mod template;
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use arrow::array::{Array, StringArray};
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer};
+
+use crate::column::pick_validity;
 
 /// The most bytes of text that one column of a run may decode to: what one array can hold.
 pub const TEXT_BYTES_MAX: u64 = i32::MAX as u64;
@@ -110,7 +113,14 @@ pub struct StoredText {
 #[derive(Debug, Clone)]
 enum Kind {
     Hex(hex::Hex),
-    Template(template::Template),
+    /// With the rows of the template that these are, unless they are all of them.
+    Template(Arc<template::Template>, Option<Vec<u32>>),
+}
+
+/// The row of a template.
+#[inline]
+fn stored_row(rows: &Option<Vec<u32>>, row: usize) -> usize {
+    rows.as_ref().map_or(row, |rows| rows[row] as usize)
 }
 
 impl StoredText {
@@ -130,7 +140,9 @@ impl StoredText {
         }
         let kind = match parts.form {
             Form::Hex => Kind::Hex(hex::Hex::open(&parts, row_count)?),
-            Form::Template => Kind::Template(template::Template::open(&parts, row_count, verified)?),
+            Form::Template => {
+                Kind::Template(Arc::new(template::Template::open(&parts, row_count, verified)?), None)
+            }
         };
         Ok(StoredText { kind, row_count, validity })
     }
@@ -154,7 +166,7 @@ impl StoredText {
     pub fn form(&self) -> Form {
         match &self.kind {
             Kind::Hex(_) => Form::Hex,
-            Kind::Template(_) => Form::Template,
+            Kind::Template(..) => Form::Template,
         }
     }
 
@@ -171,6 +183,22 @@ impl StoredText {
     /// The values of `count` rows from `start`.
     pub fn slice(&self, start: usize, count: usize) -> StringArray {
         self.decode(count, |place| start + place)
+    }
+
+    /// The text of the rows at some positions, which nothing is decoded for.
+    ///
+    /// # Panics
+    /// When a position is not below [`StoredText::len`].
+    pub fn pick(&self, positions: &[u32]) -> StoredText {
+        let kind = match &self.kind {
+            Kind::Hex(hex) => Kind::Hex(hex.pick(positions)),
+            Kind::Template(template, rows) => {
+                let rows = positions.iter().map(|row| stored_row(rows, *row as usize) as u32).collect();
+                Kind::Template(Arc::clone(template), Some(rows))
+            }
+        };
+        let validity = pick_validity(self.validity.as_ref(), positions);
+        StoredText { kind, row_count: positions.len(), validity }
     }
 
     fn decode(&self, count: usize, row_at: impl Fn(usize) -> usize) -> StringArray {
@@ -190,10 +218,10 @@ impl StoredText {
         };
         match &self.kind {
             Kind::Hex(hex) => each(&|row, out| hex.append(row, out)),
-            Kind::Template(template) => {
+            Kind::Template(template, rows) => {
                 // Rows mostly ascend, and a reader finds the next one at once.
                 let reader = RefCell::new(template.reader());
-                each(&|row, out| reader.borrow_mut().append(row, out));
+                each(&|row, out| reader.borrow_mut().append(stored_row(rows, row), out));
             }
         }
         let nulls = self.validity.as_ref().map(|validity| {
@@ -208,7 +236,15 @@ impl StoredText {
     pub fn matches(&self, test: &TextTest, positions: Option<&[u32]>) -> Option<BooleanBuffer> {
         let bits = match &self.kind {
             Kind::Hex(hex) => hex.matches(test, positions),
-            Kind::Template(template) => template.matches(test, positions),
+            Kind::Template(template, None) => template.matches(test, positions),
+            Kind::Template(template, rows @ Some(all)) => match positions {
+                None => template.matches(test, Some(all)),
+                Some(positions) => {
+                    let rows: Vec<u32> =
+                        positions.iter().map(|row| stored_row(rows, *row as usize) as u32).collect();
+                    template.matches(test, Some(&rows))
+                }
+            },
         }?;
         Some(match (&self.validity, positions) {
             (None, _) => bits,
