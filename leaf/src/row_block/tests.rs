@@ -75,6 +75,14 @@ fn check(array: ArrayRef, encoding: &str) -> RowBlock {
     for block in [&sealed, &opened] {
         assert_eq!(&read(block, "x"), &array);
         assert_eq!(&read(block, "time"), &times(array.len()));
+        for step in [1, 7, 100] {
+            let rows: Vec<u32> = (0..array.len() as u32).skip(step / 2).step_by(step).collect();
+            let column_type = block.column_meta("x").expect("a column").column_type;
+            let column = block.column_at("x", &rows).expect("a sound column").expect("a column");
+            let some =
+                arrow::compute::take(&array, &UInt32Array::from(rows.clone()), None).expect("in range");
+            assert_eq!(&column.to_typed_array(column_type, rows.len()), &some, "every {step}");
+        }
         block.verify().expect("a sound block");
     }
     let meta = opened.column_meta("x").expect("a column");

@@ -94,13 +94,15 @@ impl<'a> Argument<'a> {
                 (Shape::Decimal { base, gcd, digits, codes, validity }, DataType::Float64) if adds => {
                     return Ok(Argument::Scaled(Ints::Packed { base, gcd, codes, validity }, digits));
                 }
-                (Shape::Decimal { .. } | Shape::Other, DataType::Float64) => {
+                (Shape::Decimal { .. } | Shape::Floats | Shape::Other, DataType::Float64) => {
                     return Ok(Argument::Floats(slot.floats(run.row_count)?));
                 }
                 (
                     Shape::Decimal { .. }
                     | Shape::Text(_)
                     | Shape::Lists(_)
+                    | Shape::Bits { .. }
+                    | Shape::Floats
                     | Shape::Other
                     | Shape::Constant(_),
                     _,

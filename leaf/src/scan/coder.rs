@@ -4,10 +4,11 @@
 //! column where it has some (dictionaries, narrow integers), from the steps of time, or are handed out in the order
 //! in which values appear.
 
-use arrow::buffer::NullBuffer;
+use arrow::buffer::{BooleanBuffer, NullBuffer};
 use hashbrown::HashTable;
 
-use super::readers::Ints;
+use super::cuts::float_key;
+use super::readers::{Floats, Ints};
 use super::selection::Rows;
 use crate::column::Codes;
 
@@ -28,6 +29,16 @@ pub(super) enum Coder<'a> {
     Numbered { ints: Ints<'a>, numbers: Numbers },
     /// One for each row of the run.
     Listed(Vec<u32>),
+    /// How many thresholds the code of the column reaches; rows without value have the code `null`.
+    Reached { codes: &'a Codes, thresholds: Vec<u64>, validity: Option<&'a NullBuffer>, null: u32 },
+    /// How many cuts an integer reaches.
+    CutInts { ints: Ints<'a>, cuts: Vec<i64>, null: u32 },
+    /// How many cuts the key of a float reaches.
+    CutFloats { floats: Floats<'a>, cuts: Vec<i64>, null: u32, values: Vec<f64> },
+    /// 0 for false, 1 for true, 2 for NULL.
+    Bits { bits: &'a BooleanBuffer, validity: Option<&'a NullBuffer> },
+    /// The codes of several coders as one number; each comes with the number of its codes.
+    Mixed { parts: Vec<(Coder<'a>, u32)>, codes: Vec<u32> },
     /// Codes of another coder, each replaced by the one at its place.
     Mapped(Box<Coder<'a>>, Vec<u32>),
 }
@@ -72,10 +83,76 @@ impl Coder<'_> {
                 numbers.read(reader.read(rows, ints), nulls.as_ref(), out);
             }
             Coder::Listed(codes) => rows.read(codes, out, |code| code),
+            Coder::Reached { codes, thresholds, validity, null } => {
+                // Thresholds are codes of the column, so they fit.
+                match codes {
+                    Codes::U8(codes) => reached(rows, codes, &narrow(thresholds, |code| code as u8), out),
+                    Codes::U16(codes) => reached(rows, codes, &narrow(thresholds, |code| code as u16), out),
+                    Codes::U32(codes) => reached(rows, codes, &narrow(thresholds, |code| code as u32), out),
+                    Codes::U64(codes) => reached(rows, codes, thresholds, out),
+                }
+                mark(*validity, rows, *null, out);
+            }
+            Coder::CutInts { ints: reader, cuts, null } => {
+                let values = reader.read(rows, ints);
+                reached(Rows::all(values.len()), values, cuts, out);
+                if let Some(nulls) = reader.nulls(rows) {
+                    mark_all(&nulls, *null, out);
+                }
+            }
+            Coder::CutFloats { floats, cuts, null, values } => {
+                let read = floats.read(rows, ints, values);
+                let keys: Vec<i64> = read.iter().map(|value| float_key(*value)).collect();
+                reached(Rows::all(keys.len()), &keys, cuts, out);
+                if let Some(nulls) = floats.nulls(rows) {
+                    mark_all(&nulls, *null, out);
+                }
+            }
+            Coder::Bits { bits, validity } => {
+                out.clear();
+                match rows {
+                    Rows::Range { start, count } => {
+                        out.extend(bits.slice(start, count).iter().map(u32::from));
+                    }
+                    Rows::At(rows) => out.extend(rows.iter().map(|row| u32::from(bits.value(*row as usize)))),
+                }
+                mark(*validity, rows, 2, out);
+            }
+            Coder::Mixed { parts, codes } => {
+                let Some(((first, _), rest)) = parts.split_first_mut() else { return };
+                first.read(rows, ints, out);
+                for (coder, count) in rest {
+                    coder.read(rows, ints, codes);
+                    out.iter_mut().zip(&*codes).for_each(|(all, code)| *all = *all * *count + code);
+                }
+            }
             Coder::Mapped(coder, to) => {
                 coder.read(rows, ints, out);
                 out.iter_mut().for_each(|code| *code = to[*code as usize]);
             }
+        }
+    }
+}
+
+fn narrow<T>(codes: &[u64], to: impl Fn(u64) -> T) -> Vec<T> {
+    codes.iter().map(|code| to(*code)).collect()
+}
+
+/// How many of the thresholds, which ascend, each value reaches.
+fn reached<T: Copy + PartialOrd>(rows: Rows<'_>, values: &[T], thresholds: &[T], out: &mut Vec<u32>) {
+    // For so many, comparing with all of them is as fast as looking for the place.
+    const FEW: usize = 12;
+    match *thresholds {
+        [] => rows.read(values, out, |_| 0),
+        [a] => rows.read(values, out, |value| u32::from(value >= a)),
+        [a, b] => rows.read(values, out, |value| u32::from(value >= a) + u32::from(value >= b)),
+        [a, b, c] => rows
+            .read(values, out, |value| u32::from(value >= a) + u32::from(value >= b) + u32::from(value >= c)),
+        _ if thresholds.len() <= FEW => rows.read(values, out, |value| {
+            thresholds.iter().map(|threshold| u32::from(value >= *threshold)).sum()
+        }),
+        _ => {
+            rows.read(values, out, |value| thresholds.partition_point(|threshold| value >= *threshold) as u32)
         }
     }
 }

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, UInt32Array, new_null_array};
-use arrow::buffer::NullBuffer;
+use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampNanosecondType};
 use gannet_query::{ColumnType, TypeSet};
@@ -49,6 +49,10 @@ pub(super) enum Shape<'a> {
     Lists(ListCodes<'a>),
     /// Ints or times as they are.
     Ints { values: &'a [i64], validity: Option<&'a NullBuffer> },
+    /// Bools as they are.
+    Bits { bits: &'a BooleanBuffer, validity: Option<&'a NullBuffer> },
+    /// Floats as they are.
+    Floats,
     /// Only arrays will do.
     Other,
 }
@@ -94,9 +98,11 @@ impl Slot {
             Column::Lists { offsets, values, codes, validity, .. } => {
                 Shape::Lists(ListCodes { offsets, values, codes, validity: validity.as_ref() })
             }
-            Column::Plain(array) => match int_values(array) {
-                Some(values) => Shape::Ints { values, validity: array.nulls() },
-                None => Shape::Other,
+            Column::Plain(array) => match (int_values(array), array.as_boolean_opt()) {
+                (Some(values), _) => Shape::Ints { values, validity: array.nulls() },
+                (None, Some(bools)) => Shape::Bits { bits: bools.values(), validity: bools.nulls() },
+                (None, None) if array.data_type() == &DataType::Float64 => Shape::Floats,
+                (None, None) => Shape::Other,
             },
         }
     }
@@ -146,6 +152,8 @@ impl Slot {
             | Shape::Decimal { .. }
             | Shape::Text(_)
             | Shape::Lists(_)
+            | Shape::Bits { .. }
+            | Shape::Floats
             | Shape::Other => {
                 let array = self.array(Rows::all(row_count), row_count)?;
                 let (values, nulls) = int_parts(&array).ok_or_else(|| no_numbers(array.data_type()))?;

@@ -49,6 +49,8 @@ pub(super) struct Compiled {
     schema: SchemaRef,
     /// The columns it reads, as indices into the scan's columns; their arrays are given in this order.
     pub(super) columns: Vec<usize>,
+    /// For each of them the first keys of the intervals that the expression is constant on, where it asks for no more.
+    pub(super) cuts: Vec<Option<Vec<i64>>>,
     /// What it evaluates to.
     pub(super) data_type: DataType,
     /// It may give another value each time it is evaluated, so it is evaluated for every row.
@@ -105,11 +107,13 @@ pub(super) fn compile(
     let failed = |error: DataFusionError| ScanError::Compile(format!("{text}: {}", reason(&error)));
     let mut columns = Vec::new();
     let mut fields = Vec::new();
+    let mut cuts = Vec::new();
     for name in expr.columns() {
         let index = specs.iter().position(|spec| spec.name == name).ok_or_else(|| {
             ScanError::Compile(format!("{text}: column `{name}` is not among the plan's columns"))
         })?;
         columns.push(index);
+        cuts.push(super::cuts::cuts(expr, name, specs[index].column_type));
         fields.push(Field::new(name, specs[index].column_type.arrow(), true));
     }
     let schema = Arc::new(Schema::new(fields));
@@ -121,7 +125,7 @@ pub(super) fn compile(
     if found != data_type && !can_cast_types(&found, &data_type) {
         return Err(ScanError::Compile(format!("{text}: its type is {found}, not {data_type}")));
     }
-    Ok(Compiled { physical, schema, columns, data_type, volatile, text })
+    Ok(Compiled { physical, schema, columns, cuts, data_type, volatile, text })
 }
 
 /// A long text cut to what an error can carry.

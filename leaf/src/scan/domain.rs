@@ -1,19 +1,23 @@
 //! Evaluating an expression once per distinct value instead of once per row.
 //!
-//! That is possible when at most one of the expression's columns varies in the run and that column has few values
-//! with a code each: a dictionary, or integers packed into bytes. A code that no selected row has may stand for a
-//! value on which the expression fails; whoever evaluates a domain falls back to the selected rows then.
+//! That is possible when the columns that vary have few values with a code each (dictionaries, integers packed into
+//! bytes, bools), or make a difference by the interval their value is in (see [`super::cuts`]), and there are few
+//! combinations of those. A code that no selected row has may stand for a value on which the expression fails; whoever
+//! evaluates a domain falls back to the selected rows then.
 
-use arrow::array::{Array, ArrayRef, new_null_array};
-use arrow::buffer::NullBuffer;
-use arrow::compute::concat;
+use std::sync::Arc;
 
-use super::Stop;
+use arrow::array::{Array, ArrayRef, BooleanArray, BooleanBufferBuilder, UInt32Array, new_null_array};
+use arrow::buffer::{BooleanBuffer, NullBuffer};
+use arrow::compute::{concat, take};
+
 use super::coder::Coder;
 use super::columns::{Run, Shape, int_array, repeat};
 use super::compile::Compiled;
+use super::cuts::{self, Scale};
 use super::ints::{self, CodeTest};
-use super::selection::{Rows, Selection, pack_bits};
+use super::selection::{ROWS_PER_STRETCH, Rows, Selection, pack_bits};
+use super::{ScanError, Stop};
 use crate::column::Codes;
 
 /// The distinct values that an expression meets in a run.
@@ -33,7 +37,23 @@ pub(super) enum Domain<'a> {
         validity: Option<&'a NullBuffer>,
         distinct: usize,
     },
+    /// Every combination of what several columns have.
+    Product(Vec<Part<'a>>),
 }
+
+/// What one column brings to a product.
+#[derive(Debug)]
+pub(super) struct Part<'a> {
+    column: usize,
+    coder: Coder<'a>,
+    /// The value at each code; NULL at the code behind the last one.
+    values: ArrayRef,
+    /// How many codes.
+    count: usize,
+}
+
+/// So many combinations are evaluated at most.
+const COMBINATIONS_MAX: usize = 1 << 14;
 
 /// The domain of an expression in a run, when it has one that is no larger than the number of selected rows.
 pub(super) fn domain<'a>(
@@ -60,15 +80,95 @@ pub(super) fn domain<'a>(
             | Shape::Decimal { .. }
             | Shape::Text(_)
             | Shape::Lists(_)
-            | Shape::Other => return Ok(None),
+            | Shape::Bits { .. }
+            | Shape::Floats
+            | Shape::Other => return product(run, compiled, selection),
         };
         if !matches!(found, Domain::One) {
-            return Ok(None);
+            return product(run, compiled, selection);
         }
         found = next;
     }
     let worthwhile = matches!(found, Domain::One) || found.len() <= selection.len();
     Ok(worthwhile.then_some(found))
+}
+
+/// The combinations of several columns, where each of them has few codes.
+fn product<'a>(
+    run: &'a Run<'_>,
+    compiled: &Compiled,
+    selection: &Selection,
+) -> Result<Option<Domain<'a>>, Stop> {
+    let most = selection.len().min(COMBINATIONS_MAX);
+    let (mut parts, mut combinations) = (Vec::new(), 1_usize);
+    for (column, cuts) in compiled.columns.iter().zip(&compiled.cuts) {
+        if matches!(run.slot(*column)?.shape(), Shape::Constant(_)) {
+            continue;
+        }
+        let Some(part) = part(run, *column, cuts.as_deref())? else { return Ok(None) };
+        combinations = combinations.saturating_mul(part.count);
+        if combinations > most {
+            return Ok(None);
+        }
+        parts.push(part);
+    }
+    Ok(Some(Domain::Product(parts)))
+}
+
+fn part<'a>(run: &'a Run<'_>, column: usize, cuts: Option<&[i64]>) -> Result<Option<Part<'a>>, Stop> {
+    let slot = run.slot(column)?;
+    let column_type = run.spec(column).column_type;
+    let interval = |cuts: &[i64], coder: Coder<'a>, has_nulls: bool| {
+        let values = cuts::values(cuts, column_type);
+        Some(Part { column, coder, count: values.len() + usize::from(has_nulls), values })
+    };
+    Ok(match (slot.shape(), cuts) {
+        (Shape::Dictionary { values, codes, has_nulls }, _) => {
+            let count = values.len() + usize::from(has_nulls);
+            Some(Part { column, coder: Coder::Codes(codes), values, count })
+        }
+        (Shape::Bits { bits, validity }, _) => {
+            let values: ArrayRef = Arc::new(BooleanArray::from(vec![false, true]));
+            let count = 2 + usize::from(validity.is_some());
+            Some(Part { column, coder: Coder::Bits { bits, validity }, values, count })
+        }
+        (Shape::Packed { base, gcd, codes, validity }, Some(cuts)) => {
+            let (thresholds, null) = (cuts::thresholds(cuts, base, gcd, Scale::Int, codes), null(cuts));
+            interval(cuts, Coder::Reached { codes, thresholds, validity, null }, validity.is_some())
+        }
+        (Shape::Decimal { base, gcd, digits, codes, validity }, Some(cuts)) => {
+            let thresholds = cuts::thresholds(cuts, base, gcd, Scale::Decimal(digits), codes);
+            let coder = Coder::Reached { codes, thresholds, validity, null: null(cuts) };
+            interval(cuts, coder, validity.is_some())
+        }
+        (Shape::Packed { base, gcd, codes: all @ Codes::U8(codes), validity }, None) => {
+            let distinct = codes.iter().max().map_or(0, |max| usize::from(*max) + 1);
+            let values = (0..distinct as i64).map(|code| base.wrapping_add(gcd.wrapping_mul(code))).collect();
+            let coder = Coder::Offsets { codes: all, low: 0, validity, null: distinct as u32 };
+            let count = distinct + usize::from(validity.is_some());
+            Some(Part { column, coder, values: int_array(values, None, column_type), count })
+        }
+        (Shape::Ints { .. }, Some(cuts)) => {
+            let ints = slot.ints(run.row_count)?;
+            let has_nulls = ints.has_nulls();
+            interval(cuts, Coder::CutInts { ints, cuts: cuts.to_vec(), null: null(cuts) }, has_nulls)
+        }
+        (Shape::Floats, Some(cuts)) => {
+            let floats = slot.floats(run.row_count)?;
+            let (has_nulls, values) = (floats.has_nulls(), Vec::new());
+            interval(
+                cuts,
+                Coder::CutFloats { floats, cuts: cuts.to_vec(), null: null(cuts), values },
+                has_nulls,
+            )
+        }
+        _ => None,
+    })
+}
+
+/// The code of NULL behind those of the intervals.
+fn null(cuts: &[i64]) -> u32 {
+    cuts.len() as u32 + 1
 }
 
 impl<'a> Domain<'a> {
@@ -78,6 +178,7 @@ impl<'a> Domain<'a> {
             Domain::One => 1,
             Domain::Dictionary { values, has_nulls, .. } => values.len() + usize::from(*has_nulls),
             Domain::Bytes { validity, distinct, .. } => distinct + usize::from(validity.is_some()),
+            Domain::Product(parts) => parts.iter().map(|part| part.count).product(),
         }
     }
 
@@ -117,23 +218,35 @@ impl<'a> Domain<'a> {
                 let values = int_array(values, nulls, run.spec(*column).column_type);
                 over(Some((*column, &values)), values.len())
             }
+            Domain::Product(parts) => combined(run, compiled, parts, self.len()),
         }
     }
 
     /// The code of each row.
-    pub(super) fn coder(&self) -> Coder<'a> {
+    pub(super) fn coder(self) -> Coder<'a> {
         match self {
             Domain::One => Coder::One,
             Domain::Dictionary { codes, .. } => Coder::Codes(codes),
             Domain::Bytes { all, validity: None, .. } => Coder::Codes(all),
             Domain::Bytes { all, validity: Some(validity), distinct, .. } => {
-                Coder::Offsets { codes: all, low: 0, validity: Some(validity), null: *distinct as u32 }
+                Coder::Offsets { codes: all, low: 0, validity: Some(validity), null: distinct as u32 }
+            }
+            Domain::Product(parts) => {
+                let mut parts: Vec<_> =
+                    parts.into_iter().map(|part| (part.coder, part.count as u32)).collect();
+                match (parts.pop(), parts.is_empty()) {
+                    (Some((only, _)), true) => only,
+                    (last, _) => {
+                        parts.extend(last);
+                        Coder::Mixed { parts, codes: Vec::new() }
+                    }
+                }
             }
         }
     }
 
     /// Keeps the rows whose code is set in the table.
-    pub(super) fn narrow(&self, selection: Selection, table: &[bool]) -> Selection {
+    pub(super) fn narrow(self, selection: Selection, table: &[bool]) -> Selection {
         if table.iter().all(|keep| *keep) {
             return selection;
         }
@@ -144,10 +257,11 @@ impl<'a> Domain<'a> {
             // One value keeps all or none.
             Domain::One => selection,
             Domain::Dictionary { codes, .. } => narrow_codes(codes, selection, table),
+            Domain::Product(parts) => narrow_product(parts, selection, table),
             Domain::Bytes { codes, validity: None, .. } => by_table(selection, codes, table, usize::from),
             Domain::Bytes { codes, validity: Some(validity), distinct, .. } => {
                 let keep = |row: usize| {
-                    let code = if validity.is_valid(row) { usize::from(codes[row]) } else { *distinct };
+                    let code = if validity.is_valid(row) { usize::from(codes[row]) } else { distinct };
                     table.get(code).copied().unwrap_or(false)
                 };
                 let all = || arrow::buffer::BooleanBuffer::collect_bool(codes.len(), keep);
@@ -155,6 +269,97 @@ impl<'a> Domain<'a> {
             }
         }
     }
+}
+
+/// The expression's value for each combination.
+fn combined(run: &Run<'_>, compiled: &Compiled, parts: &[Part<'_>], count: usize) -> Result<ArrayRef, Stop> {
+    let mut arrays = Vec::with_capacity(compiled.columns.len());
+    for column in &compiled.columns {
+        let mut stride = count;
+        let found = parts.iter().find(|part| {
+            stride /= part.count.max(1);
+            part.column == *column
+        });
+        arrays.push(match (found, run.slot(*column)?.shape()) {
+            (Some(part), _) => {
+                let code = |at: usize| (at / stride % part.count) as u32;
+                let there = |code: u32| ((code as usize) < part.values.len()).then_some(code);
+                take(&part.values, &(0..count).map(|at| there(code(at))).collect::<UInt32Array>(), None)?
+            }
+            (None, Shape::Constant(value)) => repeat(value, count)?,
+            // Only constants are no part.
+            (None, _) => return Err(Stop::Failed(ScanError::Evaluate("a column of no domain".to_owned()))),
+        });
+    }
+    Ok(compiled.evaluate(arrays, count)?)
+}
+
+fn narrow_product(mut parts: Vec<Part<'_>>, selection: Selection, table: &[bool]) -> Selection {
+    let is_bits = |part: &Part<'_>| matches!(part.coder, Coder::Bits { .. });
+    if parts.len() == 1
+        && parts.iter().all(is_bits)
+        && let Some(Part { coder: Coder::Bits { bits, validity }, .. }) = parts.pop()
+    {
+        return narrow_bits(bits, validity, selection, table);
+    }
+    let mut coder = Domain::Product(parts).coder();
+    let (mut ints, mut codes) = (Vec::new(), Vec::new());
+    let test = |code: u32| table.get(code as usize).copied().unwrap_or(false);
+    match selection {
+        Selection::Rows(mut rows) => {
+            coder.read(Rows::At(&rows), &mut ints, &mut codes);
+            let mut codes = codes.iter();
+            rows.retain(|_| codes.next().is_some_and(|code| test(*code)));
+            Selection::Rows(rows)
+        }
+        Selection::All(count) => {
+            let all = bits_of(&mut coder, count, test);
+            Selection::All(count).narrow(|| all, |_| false)
+        }
+        Selection::Bits { bits, count } => {
+            let all = bits_of(&mut coder, bits.len(), test);
+            Selection::Bits { bits, count }.narrow(|| all, |_| false)
+        }
+    }
+}
+
+/// One bit a row.
+fn bits_of(coder: &mut Coder<'_>, row_count: usize, test: impl Fn(u32) -> bool) -> BooleanBuffer {
+    let (mut ints, mut codes) = (Vec::new(), Vec::new());
+    let mut all = BooleanBufferBuilder::new(row_count);
+    for rows in Rows::all(row_count).stretches(ROWS_PER_STRETCH) {
+        coder.read(rows, &mut ints, &mut codes);
+        all.append_buffer(&pack_bits(&codes, &test));
+    }
+    all.finish()
+}
+
+/// Keeps the rows whose bool is set in a table of false, true and NULL.
+fn narrow_bits(
+    bits: &BooleanBuffer,
+    validity: Option<&NullBuffer>,
+    selection: Selection,
+    table: &[bool],
+) -> Selection {
+    let at = |code: usize| table.get(code).copied().unwrap_or(false);
+    let (keep_false, keep_true, keep_null) = (at(0), at(1), at(2));
+    let all = || {
+        let values = match (keep_false, keep_true) {
+            (false, false) => BooleanBuffer::new_unset(bits.len()),
+            (false, true) => bits.clone(),
+            (true, false) => !bits,
+            (true, true) => BooleanBuffer::new_set(bits.len()),
+        };
+        match (validity, keep_null) {
+            (None, _) => values,
+            (Some(validity), false) => &values & validity.inner(),
+            (Some(validity), true) => &values | &!validity.inner(),
+        }
+    };
+    selection.narrow(all, |row| match validity.is_none_or(|validity| validity.is_valid(row)) {
+        true => at(usize::from(bits.value(row))),
+        false => keep_null,
+    })
 }
 
 /// Keeps the rows whose code is set in the table.

@@ -189,6 +189,11 @@ fn narrow_ints(
             }
             None => Err(selection),
         },
-        Shape::Decimal { .. } | Shape::Text(_) | Shape::Lists(_) | Shape::Other => Err(selection),
+        Shape::Decimal { .. }
+        | Shape::Text(_)
+        | Shape::Lists(_)
+        | Shape::Bits { .. }
+        | Shape::Floats
+        | Shape::Other => Err(selection),
     })
 }

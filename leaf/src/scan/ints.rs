@@ -81,7 +81,7 @@ pub(super) fn int_test(expr: &Expr, specs: &[ColumnSpec]) -> Option<(usize, IntT
 }
 
 /// The literals of an array whose type is the column's, zone aside.
-fn ints(array: &ArrayRef, column_type: ColumnType) -> Option<Vec<Option<i64>>> {
+pub(super) fn ints(array: &ArrayRef, column_type: ColumnType) -> Option<Vec<Option<i64>>> {
     match (column_type, array.data_type()) {
         (ColumnType::Int, DataType::Int64) => Some(array.as_primitive::<Int64Type>().iter().collect()),
         (ColumnType::Time, DataType::Timestamp(TimeUnit::Nanosecond, _)) => {

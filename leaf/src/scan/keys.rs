@@ -1,5 +1,7 @@
 //! Group keys of one run: codes for its rows, and the value that each code stands for.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, UInt32Array};
 use arrow::buffer::NullBuffer;
 use arrow::compute::take;
@@ -18,6 +20,7 @@ use super::selection::{Rows, Selection};
 use super::steps::Step;
 use super::{ScanError, Stop};
 use crate::column::Codes;
+use crate::text::StoredText;
 
 /// One key of a run: distinct codes stand for distinct values.
 #[derive(Debug)]
@@ -27,18 +30,20 @@ pub(super) struct Key<'a> {
     pub(super) bound: u64,
     /// Codes are handed out in the order in which the selected rows have them, without a gap.
     pub(super) is_numbered: bool,
-    values: KeyValues,
+    values: KeyValues<'a>,
 }
 
 /// What codes stand for.
 #[derive(Debug)]
-enum KeyValues {
+enum KeyValues<'a> {
     /// The value at the code; NULL for codes beyond.
     Listed(ArrayRef),
     /// base + step × code; NULL for the code `null`.
     Spaced { base: i64, step: i64, null: u32, column_type: ColumnType },
     /// The integers that the coder numbered.
     Numbered(ColumnType),
+    /// The text of the row at the code.
+    Stored(&'a StoredText, Vec<u32>),
 }
 
 /// The key's codes for the selected rows of a run.
@@ -112,7 +117,22 @@ fn column_key<'a>(run: &'a Run<'_>, column: usize, selection: &Selection) -> Res
                 None => Some(numbered(ints, column_type)),
             }
         }
-        Shape::Constant(_) | Shape::Decimal { .. } | Shape::Text(_) | Shape::Lists(_) | Shape::Other => None,
+        // Ids are told apart as they are stored; only one of each is decoded.
+        Shape::Text(text) if matches!(selection, Selection::All(_)) => {
+            text.number().map(|(codes, firsts)| Key {
+                coder: Coder::Listed(codes),
+                bound: firsts.len() as u64,
+                is_numbered: true,
+                values: KeyValues::Stored(text, firsts),
+            })
+        }
+        Shape::Constant(_)
+        | Shape::Decimal { .. }
+        | Shape::Text(_)
+        | Shape::Lists(_)
+        | Shape::Bits { .. }
+        | Shape::Floats
+        | Shape::Other => None,
     })
 }
 
@@ -218,6 +238,10 @@ impl Key<'_> {
             }
             (KeyValues::Numbered(column_type), Coder::Numbered { numbers, .. }) => {
                 ints(numbers.null, *column_type, &|code| numbers.values[code as usize] as i64)
+            }
+            (KeyValues::Stored(text, rows), _) => {
+                let rows: Vec<u32> = codes.iter().map(|code| rows[*code as usize]).collect();
+                Arc::new(text.take(&rows))
             }
             (KeyValues::Numbered(_), _) => {
                 return Err(ScanError::Evaluate("a key whose coder has no numbers".to_owned()));

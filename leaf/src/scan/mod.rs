@@ -28,6 +28,7 @@ mod arguments;
 mod coder;
 mod columns;
 mod compile;
+mod cuts;
 mod domain;
 mod filter;
 mod floats;

@@ -177,6 +177,7 @@ pub(super) fn narrow(
             Shape::Packed { validity, .. }
             | Shape::Decimal { validity, .. }
             | Shape::Ints { validity, .. }
+            | Shape::Bits { validity, .. }
             | Shape::Lists(ListCodes { validity, .. }),
             ColumnTest::IsNull | ColumnTest::IsNotNull,
         ) => Ok(by_validity(validity, test, selection)),

@@ -9,7 +9,9 @@
 //! ```
 
 use arrow::array::{Array, StringArray};
-use arrow::buffer::{BooleanBuffer, Buffer};
+use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
+use hashbrown::HashTable;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Form, TextParts, TextTest};
 
@@ -21,6 +23,70 @@ const DASHES: u64 = 1 << 17;
 const DASHED: [usize; 4] = [8, 12, 16, 20];
 const UUID_BYTES: usize = 16;
 const UUID_LEN: usize = 36;
+
+/// The digits of each byte.
+const fn pairs(digits: &[u8; 16]) -> [[u8; 2]; 256] {
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    pairs
+}
+static LOWER_PAIRS: [[u8; 2]; 256] = pairs(b"0123456789abcdef");
+static UPPER_PAIRS: [[u8; 2]; 256] = pairs(b"0123456789ABCDEF");
+
+/// Spreads what may be no random number over all bits.
+#[inline]
+fn spread(value: u64) -> u64 {
+    let product = u128::from(value ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93_u128;
+    (product as u64) ^ ((product >> 64) as u64)
+}
+
+/// Numbers values in order of first appearance.
+fn number<T: PartialEq>(
+    values: &[T],
+    validity: Option<&NullBuffer>,
+    digest: impl Fn(&T) -> u64,
+) -> (Vec<u32>, Vec<u32>) {
+    // Entries are numbers; the values themselves are where they first appeared.
+    let mut table: HashTable<u32> = HashTable::new();
+    let mut firsts: Vec<u32> = Vec::new();
+    let mut codes: Vec<u32> = Vec::with_capacity(values.len());
+    let mut null = None;
+    for (row, value) in values.iter().enumerate() {
+        let next = firsts.len() as u32;
+        if validity.is_some_and(|validity| validity.is_null(row)) {
+            let code = *null.get_or_insert(next);
+            if code == next {
+                firsts.push(row as u32);
+            }
+            codes.push(code);
+            continue;
+        }
+        // The rows of a trace often follow one another.
+        if let Some(last) = codes.last().filter(|last| Some(**last) != null)
+            && values[firsts[*last as usize] as usize] == *value
+        {
+            codes.push(*last);
+            continue;
+        }
+        let at = |code: &u32| &values[firsts[*code as usize] as usize];
+        let hash = spread(digest(value));
+        let entry = table.entry(
+            hash,
+            |code| at(code) == value && Some(*code) != null,
+            |code| spread(digest(at(code))),
+        );
+        let code = *entry.or_insert(next).get();
+        if code == next {
+            firsts.push(row as u32);
+        }
+        codes.push(code);
+    }
+    (codes, firsts)
+}
 
 /// How values are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,17 +206,49 @@ impl Hex {
         Hex { style: self.style, bytes: Buffer::from_vec(bytes) }
     }
 
+    /// Bytes of each value when it is decoded.
+    pub(super) fn text_bytes(&self) -> usize {
+        self.style.width * 2 + if self.style.dashes { DASHED.len() } else { 0 }
+    }
+
+    #[inline]
     pub(super) fn append(&self, row: usize, out: &mut Vec<u8>) {
-        const LOWER: &[u8; 16] = b"0123456789abcdef";
-        const UPPER: &[u8; 16] = b"0123456789ABCDEF";
         let Style { width, upper, dashes } = self.style;
-        let digits = if upper { UPPER } else { LOWER };
-        for (index, byte) in self.bytes[row * width..(row + 1) * width].iter().enumerate() {
-            if dashes && DASHED.contains(&(index * 2)) {
-                out.push(b'-');
+        let pairs = if upper { &UPPER_PAIRS } else { &LOWER_PAIRS };
+        let bytes = &self.bytes[row * width..(row + 1) * width];
+        // Ids of sixteen bytes are the most common, and for a known length the loop is unrolled.
+        if let Ok(bytes) = <&[u8; UUID_BYTES]>::try_from(bytes) {
+            let mut digits = [[0; 2]; UUID_BYTES];
+            digits.iter_mut().zip(bytes).for_each(|(pair, byte)| *pair = pairs[usize::from(*byte)]);
+            let digits = digits.as_flattened();
+            if !dashes {
+                return out.extend_from_slice(digits);
             }
-            out.push(digits[usize::from(byte >> 4)]);
-            out.push(digits[usize::from(byte & 15)]);
+            let mut text = [b'-'; UUID_LEN];
+            text[..8].copy_from_slice(&digits[..8]);
+            text[9..13].copy_from_slice(&digits[8..12]);
+            text[14..18].copy_from_slice(&digits[12..16]);
+            text[19..23].copy_from_slice(&digits[16..20]);
+            text[24..].copy_from_slice(&digits[20..]);
+            return out.extend_from_slice(&text);
+        }
+        // Only values of sixteen bytes have dashes.
+        bytes.iter().for_each(|byte| out.extend_from_slice(&pairs[usize::from(*byte)]));
+    }
+
+    /// A number for the value of every row, in order of first appearance, and the row of each first appearance. Rows
+    /// without value share a number.
+    pub(super) fn number(&self, validity: Option<&NullBuffer>) -> (Vec<u32>, Vec<u32>) {
+        match self.style.width {
+            8 => number(self.bytes.as_slice().as_chunks::<8>().0, validity, |id| u64::from_le_bytes(*id)),
+            16 => number(self.bytes.as_slice().as_chunks::<16>().0, validity, |id| {
+                let id = u128::from_le_bytes(*id);
+                id as u64 ^ (id >> 64) as u64
+            }),
+            width => {
+                let values: Vec<&[u8]> = self.bytes.chunks_exact(width).collect();
+                number(&values, validity, |id| xxh3_64(id))
+            }
         }
     }
 
@@ -213,6 +311,12 @@ mod tests {
             let some = text.matches(&test, Some(&ends)).expect("compares bytes");
             assert_eq!(some.value(0), values[ends[0] as usize] == Some(value));
         }
+        let twice: Vec<u32> = (0..array.len() as u32).flat_map(|row| [row, row]).collect();
+        let (codes, firsts) = text.pick(&twice).number().expect("ids are numbered");
+        let rows: Vec<u32> = codes.iter().map(|code| twice[firsts[*code as usize] as usize]).collect();
+        assert_eq!(text.take(&rows), text.take(&twice));
+        let distinct: std::collections::BTreeSet<Option<&str>> = values.iter().copied().collect();
+        assert_eq!(firsts.len(), distinct.len(), "{values:?}");
         let none = text.matches(&TextTest::Among(vec!["zz".into()]), None).expect("compares bytes");
         assert_eq!(none.count_set_bits(), 0);
     }

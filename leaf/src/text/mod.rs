@@ -13,7 +13,6 @@ pub mod filter;
 pub mod hex;
 pub mod template;
 
-use std::cell::RefCell;
 use std::sync::Arc;
 
 use arrow::array::{Array, StringArray};
@@ -201,27 +200,41 @@ impl StoredText {
         StoredText { kind, row_count: positions.len(), validity }
     }
 
+    /// A number for the value of every row, in order of first appearance, and the row of each first appearance, where
+    /// that takes no decoding. NULL is a value here.
+    pub fn number(&self) -> Option<(Vec<u32>, Vec<u32>)> {
+        match &self.kind {
+            Kind::Hex(hex) => Some(hex.number(self.validity.as_ref())),
+            Kind::Template(..) => None,
+        }
+    }
+
     fn decode(&self, count: usize, row_at: impl Fn(usize) -> usize) -> StringArray {
         let mut bytes = Vec::new();
         let mut offsets = Vec::with_capacity(count + 1);
         offsets.push(0_i32);
-        let rows = (0..count).map(&row_at);
         let valid = |row: usize| self.validity.as_ref().is_none_or(|validity| validity.is_valid(row));
-        let mut each = |append: &dyn Fn(usize, &mut Vec<u8>)| {
-            for row in rows.clone() {
-                if valid(row) {
-                    append(row, &mut bytes);
-                }
-                // Opening a form checks that all its rows together fit; the same rows again may not.
-                offsets.push(i32::try_from(bytes.len()).expect("distinct rows decode to at most 2 GiB"));
-            }
-        };
+        // Opening a form checks that all its rows together fit; the same rows again may not.
+        let end = |bytes: usize| i32::try_from(bytes).expect("distinct rows decode to at most 2 GiB");
         match &self.kind {
-            Kind::Hex(hex) => each(&|row, out| hex.append(row, out)),
-            Kind::Template(template, rows) => {
+            Kind::Hex(hex) => {
+                bytes.reserve(count * hex.text_bytes());
+                for row in (0..count).map(&row_at) {
+                    if valid(row) {
+                        hex.append(row, &mut bytes);
+                    }
+                    offsets.push(end(bytes.len()));
+                }
+            }
+            Kind::Template(template, all) => {
                 // Rows mostly ascend, and a reader finds the next one at once.
-                let reader = RefCell::new(template.reader());
-                each(&|row, out| reader.borrow_mut().append(stored_row(rows, row), out));
+                let mut reader = template.reader();
+                for row in (0..count).map(&row_at) {
+                    if valid(row) {
+                        reader.append(stored_row(all, row), &mut bytes);
+                    }
+                    offsets.push(end(bytes.len()));
+                }
             }
         }
         let nulls = self.validity.as_ref().map(|validity| {

@@ -149,6 +149,47 @@ fn filters_over_texts_and_others() {
 }
 
 #[test]
+fn expressions_that_only_compare_numbers() {
+    let less = |name: &str, value: Expr| binary(BinaryOp::Lt, column(name), value);
+    let speed = |name: &str, values: [Expr; 3]| Expr::Case {
+        operand: None,
+        branches: values.map(|value| (less(name, value.clone()), value)).to_vec(),
+        otherwise: None,
+    };
+    for name in ["small", "status", "bytes", "wide"] {
+        check_key(speed(name, [-5, 404, 500_000_000_000].map(Expr::int)), DataType::Int64);
+        check_key(Expr::IsNull(Box::new(less(name, Expr::int(0)))), DataType::Boolean);
+    }
+    check_key(speed("latency", [0.0, 1.25, 7.0].map(float)), DataType::Float64);
+    check_key(speed("time", [20, 300, 900].map(|at| time(START + at * SECOND))), ColumnType::Time.arrow());
+    let by_value = Expr::Case {
+        operand: Some(Box::new(column("status"))),
+        branches: vec![(Expr::int(404), Expr::text("lost")), (Expr::int(1500), Expr::text("odd"))],
+        otherwise: Some(Box::new(Expr::text("other"))),
+    };
+    check_key(by_value, DataType::Utf8);
+    // Several columns at once.
+    let slow = || binary(BinaryOp::GtEq, column("latency"), float(5.0));
+    let large = || binary(BinaryOp::Gt, column("bytes"), Expr::int(400_000_000_000));
+    check_filter(Expr::Or(vec![slow(), large(), column("ok")]));
+    check_filter(Expr::Or(vec![
+        binary(BinaryOp::Eq, column("service"), Expr::text("db")),
+        Expr::And(vec![large(), less("small", Expr::int(3))]),
+    ]));
+    check_filter(Expr::Not(Box::new(Expr::And(vec![column("ok"), slow()]))));
+    let many: ArrayRef = Arc::new((-15..15).map(|value| Some(value * 3)).collect::<Int64Array>());
+    let among = Expr::InList { operand: Box::new(column("small")), list: many, negated: false };
+    check_filter(Expr::Or(vec![among, large()]));
+    let one_or_none = |when: Expr| Expr::Case {
+        operand: None,
+        branches: vec![(when, Expr::int(1))],
+        otherwise: Some(Box::new(Expr::int(0))),
+    };
+    check_aggregate(AggregateFunction::Sum, one_or_none(large()), DataType::Int64);
+    check_aggregate(AggregateFunction::Sum, one_or_none(Expr::And(vec![slow(), large()])), DataType::Int64);
+}
+
+#[test]
 fn keys_of_every_type() {
     for (name, column_type, _) in table(0, 1) {
         check_key(column(&name), column_type.arrow());
