@@ -94,7 +94,7 @@ pub(super) fn column_test(expr: &Expr, specs: &[ColumnSpec]) -> Option<(usize, C
     }
 }
 
-/// The test of a pattern whose only wildcards are `%` at its ends.
+/// The test of a pattern whose only wildcards are `%`.
 fn like(pattern: &str) -> Option<TextTest> {
     if pattern.contains(['_', '\\']) {
         return None;
@@ -102,7 +102,8 @@ fn like(pattern: &str) -> Option<TextTest> {
     let (begins_open, ends_open) = (pattern.starts_with('%'), pattern.ends_with('%'));
     let part = pattern.trim_matches('%');
     if part.contains('%') {
-        return None;
+        let parts = part.split('%').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+        return Some(TextTest::Parts { parts, begins: !begins_open, ends: !ends_open });
     }
     let part = part.to_owned();
     Some(match (begins_open, ends_open) {
@@ -257,7 +258,12 @@ mod tests {
         check("%", Some(TextTest::Contains(String::new())));
         check("%%", Some(TextTest::Contains(String::new())));
         check("", Some(TextTest::Among(vec![String::new()])));
-        check("a%b", None);
+        let parts = |parts: [&str; 2], begins, ends| {
+            Some(TextTest::Parts { parts: parts.map(str::to_owned).to_vec(), begins, ends })
+        };
+        check("a%b", parts(["a", "b"], true, true));
+        check("%a%%bc%", parts(["a", "bc"], false, false));
+        check("a%b_", None);
         check("a_", None);
         check("a\\%", None);
     }

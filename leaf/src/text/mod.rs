@@ -68,6 +68,16 @@ pub enum TextTest {
     StartsWith(String),
     /// The value ends with this.
     EndsWith(String),
+    /// The value has these parts one after the other, with anything between them. There are at least two, none of them
+    /// empty.
+    Parts {
+        /// The parts.
+        parts: Vec<String>,
+        /// Nothing is before the first.
+        begins: bool,
+        /// Nothing is behind the last.
+        ends: bool,
+    },
 }
 
 impl TextTest {
@@ -80,8 +90,33 @@ impl TextTest {
             TextTest::Contains(part) => memchr::memmem::find(value.as_bytes(), part.as_bytes()).is_some(),
             TextTest::StartsWith(part) => value.starts_with(part.as_str()),
             TextTest::EndsWith(part) => value.ends_with(part.as_str()),
+            TextTest::Parts { parts, begins, ends } => has_parts(value.as_bytes(), parts, *begins, *ends),
         }
     }
+}
+
+/// Whether text has parts in this order. The first place of each part leaves the most room for the next.
+fn has_parts(text: &[u8], parts: &[String], begins: bool, ends: bool) -> bool {
+    let (mut rest, mut parts) = (text, parts);
+    if let (true, [first, others @ ..]) = (begins, parts) {
+        match rest.strip_prefix(first.as_bytes()) {
+            Some(behind) => (rest, parts) = (behind, others),
+            None => return false,
+        }
+    }
+    if let (true, [others @ .., last]) = (ends, parts) {
+        match rest.strip_suffix(last.as_bytes()) {
+            Some(before) => (rest, parts) = (before, others),
+            None => return false,
+        }
+    }
+    parts.iter().all(|part| match memchr::memmem::find(rest, part.as_bytes()) {
+        Some(at) => {
+            rest = &rest[at + part.len()..];
+            true
+        }
+        None => false,
+    })
 }
 
 /// A form's smallest way to store text, if it takes at most three quarters of what the plain text takes with four bytes

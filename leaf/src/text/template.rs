@@ -39,9 +39,12 @@ mod search;
 #[cfg(test)]
 mod tests;
 
+use std::sync::OnceLock;
+
 use arrow::buffer::{BooleanBuffer, Buffer};
 
 use super::{TEXT_BYTES_MAX, TextParts, TextTest, Verified};
+use automaton::ByteSet;
 use bits::{Ends, Sub, bits_for};
 pub use encode::encode;
 
@@ -82,6 +85,17 @@ struct Shape {
 struct Field {
     kind: Kind,
     codes: Sub,
+    /// What its text has in common, found out when somebody asks.
+    facts: OnceLock<Facts>,
+}
+
+/// What all pieces of a field's text have in common.
+#[derive(Debug, Clone, Copy)]
+struct Facts {
+    /// No other byte is in them.
+    bytes: ByteSet,
+    /// Whether one is empty.
+    has_empty: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -322,7 +336,7 @@ impl Field {
             0
         };
         let codes = Sub::open(Some(bits).filter(|bits| *bits <= bits_max)?, row_count, at, codes)?;
-        Some(Field { kind, codes })
+        Some(Field { kind, codes, facts: OnceLock::new() })
     }
 
     /// At most how many bytes all rows decode to.
@@ -351,6 +365,16 @@ impl Field {
             total += ends.get(codes, text, code).len() as u64;
         }
         Ok(total)
+    }
+
+    fn facts(&self, codes: &[u8], text: &[u8]) -> Facts {
+        *self.facts.get_or_init(|| match &self.kind {
+            Kind::Number { .. } => Facts { bytes: ByteSet::DIGITS, has_empty: false },
+            Kind::Words { ends, bytes, .. } | Kind::Plain { ends, bytes } => {
+                let (all, has_empty) = ends.all(codes, text, *bytes);
+                Facts { bytes: ByteSet::of(all), has_empty }
+            }
+        })
     }
 
     #[inline]

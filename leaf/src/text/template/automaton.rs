@@ -1,8 +1,8 @@
 //! Tests of text as automata that read a value piece by piece.
 //!
 //! Whatever was read so far is one small number, the state, so the effect of a piece of text is a map of states: it is
-//! worked out once for each word, and then looked up for each row. `Contains` and `EndsWith` are the automaton of Knuth,
-//! Morris and Pratt, the others a tree of the values.
+//! worked out once for each word, and then looked up for each row. `Contains`, `EndsWith` and `Parts` are the automaton of
+//! Knuth, Morris and Pratt, one behind the other for parts; the others are a tree of the values.
 
 use super::super::TextTest;
 
@@ -14,20 +14,59 @@ const DEAD: u16 = u16::MAX;
 /// A test as an automaton.
 #[derive(Debug)]
 pub(super) enum Automaton {
-    /// The state says how many bytes of the needle were just read.
+    /// The state says how many bytes of all parts were found: whole ones, and then those just read of the next.
     Find {
+        /// All parts.
         needle: Vec<u8>,
-        /// For each number of bytes just read, how many bytes of the needle's start end them too.
+        /// For each state, the one with fewer bytes of the same part just read.
         fallback: Vec<u16>,
+        /// For each state, the one where its part begins.
+        part: Vec<u16>,
+        /// Bytes that a value must begin with.
+        begins: usize,
         /// Once found, the rest does not matter.
         anywhere: bool,
+        alphabet: ByteSet,
     },
     /// The state is a node of the tree.
     Tree {
         nodes: Vec<Place>,
         /// A value may go on behind its leaf.
         prefix: bool,
+        alphabet: ByteSet,
     },
+}
+
+/// Some bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct ByteSet([u64; 4]);
+
+impl ByteSet {
+    /// The digits.
+    pub(super) const DIGITS: ByteSet = ByteSet([0x3ff << b'0', 0, 0, 0]);
+
+    /// Those of a text.
+    pub(super) fn of(text: &[u8]) -> ByteSet {
+        let mut seen = [false; 256];
+        text.iter().for_each(|byte| seen[usize::from(*byte)] = true);
+        let mut set = ByteSet::default();
+        for (byte, _) in seen.iter().enumerate().filter(|(_, seen)| **seen) {
+            set.0[byte / 64] |= 1 << (byte % 64);
+        }
+        set
+    }
+
+    fn has(&self, byte: u8) -> bool {
+        self.0[usize::from(byte / 64)] >> (byte % 64) & 1 != 0
+    }
+
+    fn iter(self) -> impl Iterator<Item = u8> {
+        (0..=u8::MAX).filter(move |byte| self.has(*byte))
+    }
+
+    fn minus(self, other: ByteSet) -> ByteSet {
+        ByteSet(std::array::from_fn(|at| self.0[at] & !other.0[at]))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -40,37 +79,52 @@ impl Automaton {
     /// The automaton of a test, unless it would be large.
     pub(super) fn new(test: &TextTest) -> Option<Automaton> {
         Some(match test {
-            TextTest::Contains(needle) => Automaton::find(needle, true)?,
-            TextTest::EndsWith(needle) => Automaton::find(needle, false)?,
-            TextTest::StartsWith(start) => {
-                Automaton::Tree { nodes: tree(std::slice::from_ref(start))?, prefix: true }
-            }
-            TextTest::Among(values) => Automaton::Tree { nodes: tree(values)?, prefix: false },
+            TextTest::Contains(needle) => Automaton::find(std::slice::from_ref(needle), false, true)?,
+            TextTest::EndsWith(needle) => Automaton::find(std::slice::from_ref(needle), false, false)?,
+            TextTest::Parts { parts, begins, ends } => Automaton::find(parts, *begins, !ends)?,
+            TextTest::StartsWith(start) => Automaton::tree(std::slice::from_ref(start), true)?,
+            TextTest::Among(values) => Automaton::tree(values, false)?,
         })
     }
 
-    fn find(needle: &str, anywhere: bool) -> Option<Automaton> {
-        let needle = needle.as_bytes().to_vec();
+    fn tree(values: &[String], prefix: bool) -> Option<Automaton> {
+        let alphabet = ByteSet::of(values.concat().as_bytes());
+        Some(Automaton::Tree { nodes: tree(values)?, prefix, alphabet })
+    }
+
+    fn find(parts: &[String], begins: bool, anywhere: bool) -> Option<Automaton> {
+        let needle = parts.concat().into_bytes();
         if needle.len() > PATTERN_BYTES_MAX {
             return None;
         }
-        let mut fallback = vec![0_u16; needle.len() + 1];
-        let mut length = 0_usize;
-        for index in 1..needle.len() {
-            while length > 0 && needle[length] != needle[index] {
-                length = usize::from(fallback[length]);
+        let (mut fallback, mut part) = (vec![0_u16], vec![0_u16]);
+        for text in parts {
+            let first = part.len() - 1;
+            part[first] = first as u16;
+            fallback[first] = first as u16;
+            let (text, mut length) = (text.as_bytes(), 0_usize);
+            for index in 0..text.len() {
+                if index > 0 {
+                    while length > 0 && text[length] != text[index] {
+                        length = usize::from(fallback[first + length]) - first;
+                    }
+                    length += usize::from(text[length] == text[index]);
+                }
+                fallback.push((first + length) as u16);
+                part.push(first as u16);
             }
-            length += usize::from(needle[length] == needle[index]);
-            fallback[index + 1] = length as u16;
         }
-        Some(Automaton::Find { needle, fallback, anywhere })
+        let alphabet = ByteSet::of(&needle);
+        let begins = if begins { parts.first().map_or(0, String::len) } else { 0 };
+        Some(Automaton::Find { needle, fallback, part, begins, anywhere, alphabet })
     }
 
     #[inline]
     fn step(&self, state: u16, byte: u8) -> u16 {
         match self {
-            Automaton::Find { needle, fallback, anywhere } => {
+            Automaton::Find { needle, fallback, part, begins, anywhere, .. } => {
                 let mut length = usize::from(state);
+                let Some(first) = part.get(length) else { return DEAD };
                 if length == needle.len() {
                     if *anywhere {
                         return state;
@@ -81,13 +135,16 @@ impl Automaton {
                     if needle.get(length) == Some(&byte) {
                         return length as u16 + 1;
                     }
-                    if length == 0 {
-                        return 0;
+                    if length < *begins {
+                        return DEAD;
+                    }
+                    if length == usize::from(*first) {
+                        return *first;
                     }
                     length = usize::from(fallback[length]);
                 }
             }
-            Automaton::Tree { nodes, prefix } => {
+            Automaton::Tree { nodes, prefix, .. } => {
                 let Some(node) = nodes.get(usize::from(state)) else { return DEAD };
                 if *prefix && node.accepts {
                     return state;
@@ -101,8 +158,10 @@ impl Automaton {
     /// Whether no text changes this state.
     pub(super) fn is_final(&self, state: u16) -> bool {
         match self {
-            Automaton::Find { needle, anywhere, .. } => *anywhere && usize::from(state) == needle.len(),
-            Automaton::Tree { nodes, prefix } => {
+            Automaton::Find { needle, anywhere, .. } => {
+                state == DEAD || (*anywhere && usize::from(state) == needle.len())
+            }
+            Automaton::Tree { nodes, prefix, .. } => {
                 nodes.get(usize::from(state)).is_none_or(|node| *prefix && node.accepts)
             }
         }
@@ -123,11 +182,17 @@ impl Automaton {
         state
     }
 
-    /// The state after any number at all, if all lead to the same.
-    pub(super) fn read_any_number(&self, state: u16) -> Option<u16> {
-        let after = self.step(state, b'0');
-        let same = |from| (b'0'..=b'9').all(|digit| self.step(from, digit) == after);
-        (same(state) && same(after)).then_some(after)
+    /// The state after any text of these bytes, if all lead to the same.
+    pub(super) fn read_any(&self, state: u16, bytes: ByteSet, may_be_empty: bool) -> Option<u16> {
+        let (Automaton::Find { alphabet, .. } | Automaton::Tree { alphabet, .. }) = self;
+        let others = bytes.minus(*alphabet);
+        // All bytes that the test does not have are the same to it.
+        let mut known = others.iter().take(1).chain(bytes.minus(others).iter());
+        let Some(first) = known.next() else { return Some(state) };
+        let after = self.step(state, first);
+        let stays = !may_be_empty || after == state;
+        let same = |byte| self.step(state, byte) == after && self.step(after, byte) == after;
+        (stays && self.step(after, first) == after && known.all(same)).then_some(after)
     }
 
     /// Whether a value that ends in this state passes.

@@ -57,6 +57,20 @@ impl Sub {
         let bits = usize::from(self.bits);
         let bytes = bytes.get(self.at..).unwrap_or(&[]);
         let mut bit = first * bits;
+        let mut out = out;
+        if bits < 8 && first.is_multiple_of(8) {
+            // Eight numbers begin at a byte and lie in one load.
+            let (eights, rest) = out.as_chunks_mut::<8>();
+            for eight in eights {
+                let word = bytes.get(bit / 8..).and_then(|bytes| bytes.first_chunk::<8>());
+                let word = word.map_or(0, |word| u64::from_le_bytes(*word));
+                for (place, number) in eight.iter_mut().enumerate() {
+                    *number = (word >> (place * bits) & self.mask) as u32;
+                }
+                bit += 8 * bits;
+            }
+            out = rest;
+        }
         for number in out {
             let word = bytes.get(bit / 8..).and_then(|bytes| bytes.first_chunk::<8>());
             *number = word.map_or(0, |word| (u64::from_le_bytes(*word) >> (bit % 8) & self.mask) as u32);
@@ -128,6 +142,16 @@ impl Ends {
         let base = self.starts.get(bytes, index / GROUP) as usize;
         let start = if index.is_multiple_of(GROUP) { 0 } else { self.ends.get(bytes, index - 1) as usize };
         (base.saturating_add(start), base.saturating_add(self.ends.get(bytes, index) as usize))
+    }
+
+    /// The text of all pieces, which have so many bytes together, and whether one of them is empty.
+    pub(super) fn all<'a>(&self, bytes: &[u8], text: &'a [u8], total: usize) -> (&'a [u8], bool) {
+        let all = text.get(self.text_at..self.text_at.saturating_add(total)).unwrap_or(&[]);
+        let is_empty = |index| {
+            let (start, end) = self.range(bytes, index);
+            end <= start
+        };
+        (all, (0..self.count).any(is_empty))
     }
 
     /// Whether the pieces follow one another without gaps and have so many bytes together.

@@ -35,44 +35,82 @@ pub(super) fn matches(template: &Template, test: &TextTest, positions: Option<&[
     let Some(automaton) = automaton else {
         return by_decoding(template, test, positions, count);
     };
-    let shape_count = template.shapes.len();
-    let mut shapes: Vec<u8> = Vec::new();
-    let mut ranks: Vec<Vec<u32>> = Vec::new();
-    if shape_count > 1 || positions.is_some() {
-        ranks.resize(shape_count, Vec::new());
-        let mut reader = template.reader();
-        for place in 0..count {
-            let (shape, rank) = reader.locate(positions.map_or(place, |positions| positions[place] as usize));
-            let Some(ranks) = ranks.get_mut(shape) else {
-                return by_decoding(template, test, positions, count);
-            };
-            ranks.push(rank as u32);
-            shapes.push(shape as u8);
-        }
-    }
-    let mut outcomes = Vec::with_capacity(shape_count);
+    let located = match positions {
+        None => None,
+        Some(positions) => match locate(template, positions) {
+            None => return by_decoding(template, test, Some(positions), count),
+            located => located,
+        },
+    };
+    let mut outcomes = Vec::with_capacity(template.shapes.len());
     for (index, shape) in template.shapes.iter().enumerate() {
-        let (ranks, count) = match ranks.get(index) {
-            Some(ranks) => (positions.is_some().then_some(&ranks[..]), ranks.len()),
-            None => (None, count),
+        let (ranks, count) = match &located {
+            Some((_, ranks)) => (Some(&ranks[index][..]), ranks[index].len()),
+            None => (None, shape.row_count),
         };
         let Some(outcome) = Run::new(template, &automaton, ranks, count).over(shape) else {
             return by_decoding(template, test, positions, count);
         };
         outcomes.push(outcome);
     }
-    if let ([outcome], true) = (&outcomes[..], shapes.is_empty()) {
-        return outcome.bits(count);
-    }
-    let mut next = vec![0; shape_count];
-    BooleanBuffer::collect_bool(count, |place| {
-        let shape = usize::from(shapes[place]);
-        next[shape] += 1;
-        match &outcomes[shape] {
-            Outcome::All(passes) => *passes,
-            Outcome::Each(rows) => rows[next[shape] - 1] != 0,
+    let mut bits = Bits { outcomes: &outcomes, next: vec![0; outcomes.len()], words: Vec::new() };
+    match (located, template.which) {
+        (Some((shapes, _)), _) => bits.add(&shapes),
+        (None, None) => return outcomes[0].bits(count),
+        (None, Some(which)) => {
+            let mut shapes = [0_u32; VECTOR];
+            for first in (0..count).step_by(VECTOR) {
+                let shapes = &mut shapes[..VECTOR.min(count - first)];
+                which.shapes.unpack(&template.codes, first, shapes);
+                bits.add(shapes);
+            }
         }
-    })
+    }
+    BooleanBuffer::new(bits.words.into(), 0, count)
+}
+
+/// The shape of each row, and of each shape which of its rows they are; `None` when there is no such shape.
+fn locate(template: &Template, positions: &[u32]) -> Option<(Vec<u32>, Vec<Vec<u32>>)> {
+    let mut shapes = Vec::with_capacity(positions.len());
+    let mut ranks: Vec<Vec<u32>> = vec![Vec::new(); template.shapes.len()];
+    let mut reader = template.reader();
+    for position in positions {
+        let (shape, rank) = reader.locate(*position as usize);
+        ranks.get_mut(shape)?.push(rank as u32);
+        shapes.push(shape as u32);
+    }
+    Some((shapes, ranks))
+}
+
+/// One bit a row, from what became of each shape.
+struct Bits<'a> {
+    outcomes: &'a [Outcome],
+    /// How many rows of each shape there were.
+    next: Vec<usize>,
+    words: Vec<u64>,
+}
+
+impl Bits<'_> {
+    /// Adds rows of these shapes. All calls but the last add a multiple of 64.
+    fn add(&mut self, shapes: &[u32]) {
+        let (outcomes, next) = (self.outcomes, &mut self.next);
+        for shapes in shapes.chunks(64) {
+            let mut word = 0;
+            for (place, shape) in shapes.iter().enumerate() {
+                let passes = match outcomes.get(*shape as usize) {
+                    Some(Outcome::All(passes)) => *passes,
+                    Some(Outcome::Each(rows)) => {
+                        let next = &mut next[*shape as usize];
+                        *next += 1;
+                        rows.get(*next - 1).is_some_and(|row| *row != 0)
+                    }
+                    None => false,
+                };
+                word |= u64::from(passes) << place;
+            }
+            self.words.push(word.to_le());
+        }
+    }
 }
 
 fn by_decoding(
@@ -191,10 +229,8 @@ impl<'a> Run<'a> {
         if self.automaton.is_final(state) {
             return Some(state);
         }
-        match field.kind {
-            Kind::Number { .. } => self.automaton.read_any_number(state),
-            _ => None,
-        }
+        let facts = field.facts(&self.template.codes, &self.template.text);
+        self.automaton.read_any(state, facts.bytes, facts.has_empty)
     }
 
     fn table(&mut self, field: &Field, code_count: usize, fixed: &[Option<u16>]) -> Option<()> {

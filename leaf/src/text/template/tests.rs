@@ -19,6 +19,17 @@ fn tests(needle: &str) -> [TextTest; 4] {
     ]
 }
 
+/// The needle in parts, with everything open or closed at its ends.
+fn parted(needle: &str) -> Vec<TextTest> {
+    let parts: Vec<String> =
+        needle.split([' ', '=', '2']).filter(|part| !part.is_empty()).map(str::to_owned).collect();
+    if parts.len() < 2 {
+        return Vec::new();
+    }
+    let ends = [(false, false), (true, false), (false, true), (true, true)];
+    ends.map(|(begins, ends)| TextTest::Parts { parts: parts.clone(), begins, ends }).to_vec()
+}
+
 fn plain(array: &StringArray, test: &TextTest) -> Vec<bool> {
     array.iter().map(|value| value.is_some_and(|value| test.passes(value))).collect()
 }
@@ -280,6 +291,7 @@ proptest! {
                 let Some(line) = &lines[row % lines.len()] else { continue };
                 let part: String = line.chars().skip(*from).take(*length).collect();
                 tests(&part).iter().for_each(|test| check_search(&text, &array, test));
+                parted(&part).iter().chain(&parted(line)).for_each(|test| check_search(&text, &array, test));
             }
         }
     }
