@@ -25,7 +25,8 @@ pub(super) fn float_key(value: f64) -> i64 {
     bits ^ (((bits >> 63) as u64) >> 1) as i64
 }
 
-fn float_of_key(key: i64) -> f64 {
+/// The float of a key.
+pub(super) fn float_of_key(key: i64) -> f64 {
     // The same steps lead back.
     f64::from_bits((key ^ (((key >> 63) as u64) >> 1) as i64) as u64)
 }

@@ -165,7 +165,7 @@ pub(super) fn truth(values: &ArrayRef) -> Result<BooleanBuffer, ScanError> {
 }
 
 /// Runs an int test without decoding; gives the selection back when the column's shape does not allow it.
-fn narrow_ints(
+pub(super) fn narrow_ints(
     run: &Run<'_>,
     column: usize,
     test: &IntTest,

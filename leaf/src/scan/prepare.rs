@@ -89,6 +89,16 @@ pub(super) struct RowsPlan<'p> {
     pub(super) limit: Option<u64>,
     /// The order's first term is `time` itself; true when the latest come first.
     pub(super) by_time: Option<bool>,
+    /// The order's first term is another column of numbers.
+    pub(super) by_value: Option<ByValue>,
+}
+
+/// An order that begins with a column of ints, floats or times.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ByValue {
+    pub(super) column: usize,
+    pub(super) descending: bool,
+    pub(super) nulls_first: bool,
 }
 
 /// A plan, ready to be scanned.
@@ -236,10 +246,17 @@ fn rows<'p>(
         .iter()
         .map(|column| arrow::datatypes::Field::new(&column.name, column.data_type.clone(), true))
         .collect();
-    let columns =
+    let columns: Vec<KeyPlan> =
         columns.iter().map(|column| key(&column.expr, &column.data_type, specs)).collect::<Result<_, _>>()?;
+    let by_value = order_by.first().filter(|_| by_time.is_none()).and_then(|term| {
+        let column = columns[term.column].column?;
+        let is_number =
+            matches!(specs[column].column_type, ColumnType::Int | ColumnType::Float | ColumnType::Time);
+        let by = ByValue { column, descending: term.descending, nulls_first: term.nulls_first };
+        is_number.then_some(by)
+    });
     let schema = std::sync::Arc::new(arrow::datatypes::Schema::new(fields));
-    Ok(RowsPlan { columns, schema, order_by, limit, by_time })
+    Ok(RowsPlan { columns, schema, order_by, limit, by_time, by_value })
 }
 
 /// True when two expressions are written alike, literal by literal.

@@ -1,30 +1,40 @@
 //! Rows instead of groups: the first ones of an order, or as many as there may be.
 //!
 //! The columns of the order are evaluated first and the run's rows are cut to the limit; the other columns are decoded
-//! for the survivors alone. What all threads know of the best rows so far prunes whole runs: under an order by time
-//! a bound on the time that a row must reach, without an order the number of rows that are already there.
+//! for the survivors alone. What all threads know of the best rows so far prunes rows and whole runs: under an order by
+//! time, or by another number, a bound that a row must reach; without an order the number of rows that are already there.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{SortColumn, SortOptions, lexsort_to_indices, take};
-use arrow::datatypes::TimestampNanosecondType;
+use arrow::datatypes::{Float64Type, TimestampNanosecondType};
+use gannet_query::{BinaryOp, ColumnType};
 
-use super::columns::Run;
+use super::columns::{Run, Shape};
+use super::cuts::{float_key, float_of_key};
+use super::floats::over_decimals;
+use super::ints::{self, IntTest};
 use super::keys::per_value;
-use super::prepare::{KeyPlan, RowsPlan};
+use super::prepare::{ByValue, KeyPlan, RowsPlan};
+use super::readers::int_parts;
 use super::selection::Selection;
-use super::{ScanError, ScanLimits, Stop};
+use super::{ScanError, ScanLimits, Stop, filter};
 
+/// So many keys of best rows are kept at most.
+const BEST_MAX: usize = 10_000;
 /// Buffers may be this much larger than what an array shows of them.
 const VIEW_SLACK_BYTES: usize = 4_096;
 
 /// What the threads of one scan know of each other's rows.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// No row older than this (younger, where the oldest come first) can be among the first.
+    /// No row older than this (younger, where the oldest come first) can be among the first; where the order begins
+    /// with another number than time, the same of its key.
     bound: AtomicI64,
+    /// The keys of the best rows so far, best first, under an order by another number than time.
+    best: Mutex<Vec<i64>>,
     /// Rows found, for plans with a limit and no order.
     found: AtomicU64,
     /// Bytes of rows, for plans that keep all they find.
@@ -33,8 +43,64 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(plan: &RowsPlan<'_>) -> Shared {
-        let bound = AtomicI64::new(if plan.by_time == Some(false) { i64::MAX } else { i64::MIN });
-        Shared { bound, found: AtomicU64::new(0), bytes: AtomicU64::new(0) }
+        let descending = plan.by_time.or(plan.by_value.map(|by| by.descending)).unwrap_or(true);
+        let bound = AtomicI64::new(if descending { i64::MIN } else { i64::MAX });
+        Shared { bound, best: Mutex::default(), found: AtomicU64::new(0), bytes: AtomicU64::new(0) }
+    }
+
+    /// Which keys of the order's first column can still be among the first; `None` when all can.
+    fn open_keys(&self, by: ByValue) -> Option<IntTest> {
+        match (self.bound.load(Ordering::Relaxed), by.descending) {
+            (i64::MIN, true) | (i64::MAX, false) => None,
+            (bound, true) => Some(IntTest::Within(bound, i64::MAX)),
+            (bound, false) => Some(IntTest::Within(i64::MIN, bound)),
+        }
+    }
+
+    /// True when no row of a run can be among the first, judged by the range of a column.
+    pub(super) fn excludes(&self, run: &Run<'_>, plan: &RowsPlan<'_>) -> bool {
+        let Some(by) = plan.by_value else { return false };
+        let (Some(test), Some((min, max))) = (self.open_keys(by), run.int_range(by.column)) else {
+            return false;
+        };
+        let may_have_nulls = run.int_sum(by.column).is_none_or(|(_, nulls)| nulls > 0);
+        !(by.nulls_first && may_have_nulls) && test.excludes(min, max)
+    }
+
+    /// The rows that can still be among the first, where the codes of the order's first column tell.
+    pub(super) fn narrow(
+        &self,
+        run: &Run<'_>,
+        plan: &RowsPlan<'_>,
+        selection: Selection,
+    ) -> Result<Selection, Stop> {
+        let Some((by, test)) = plan.by_value.and_then(|by| Some((by, self.open_keys(by)?))) else {
+            return Ok(selection);
+        };
+        let shape = run.slot(by.column)?.shape();
+        let has_nulls = match &shape {
+            Shape::Packed { validity, .. }
+            | Shape::Decimal { validity, .. }
+            | Shape::Ints { validity, .. } => validity.is_some(),
+            Shape::Dictionary { has_nulls, .. } => *has_nulls,
+            _ => return Ok(selection),
+        };
+        // Without nulls first, enough rows with a value are known to come before those without.
+        if by.nulls_first && has_nulls {
+            return Ok(selection);
+        }
+        if run.spec(by.column).column_type != ColumnType::Float {
+            return Ok(filter::narrow_ints(run, by.column, &test, selection)?.unwrap_or_else(|back| back));
+        }
+        let bound = float_of_key(self.bound.load(Ordering::Relaxed));
+        let op = if by.descending { BinaryOp::GtEq } else { BinaryOp::LtEq };
+        Ok(match shape {
+            Shape::Decimal { base, gcd, digits, codes, validity } => match over_decimals(op, bound, digits) {
+                Some(test) => ints::narrow(selection, codes, &test.over_codes(base, gcd), validity),
+                None => selection,
+            },
+            _ => selection,
+        })
     }
 
     /// The part of a time range whose rows can still be among the first; `None` when there is none.
@@ -66,6 +132,9 @@ impl Shared {
             }
             return Ok(());
         }
+        if let (Some(by), Some(limit)) = (plan.by_value, plan.limit) {
+            self.report_values(by, limit, batch.column(plan.order_by[0].column));
+        }
         let (Some(latest_first), Some(limit)) = (plan.by_time, plan.limit) else { return Ok(()) };
         let Some(times) = batch.column(plan.order_by[0].column).as_primitive_opt::<TimestampNanosecondType>()
         else {
@@ -82,6 +151,36 @@ impl Shared {
         };
         Ok(())
     }
+
+    /// Adds the values of rows that were found to the best. Rows without value only make the bound weaker than it
+    /// could be.
+    fn report_values(&self, by: ByValue, limit: u64, values: &ArrayRef) {
+        let Some(limit) = usize::try_from(limit).ok().filter(|limit| (1..=BEST_MAX).contains(limit)) else {
+            return;
+        };
+        let new = keys(values);
+        // Keys are only ever added, so what a thread left when it panicked is as good.
+        let mut best = self.best.lock().unwrap_or_else(PoisonError::into_inner);
+        best.extend(new);
+        match by.descending {
+            true => best.sort_unstable_by(|a, b| b.cmp(a)),
+            false => best.sort_unstable(),
+        }
+        best.truncate(limit);
+        if let Some(worst) = best.get(limit - 1) {
+            self.bound.store(*worst, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The keys of an array of numbers, without NULLs.
+fn keys(values: &ArrayRef) -> Vec<i64> {
+    if let Some(floats) = values.as_primitive_opt::<Float64Type>() {
+        return floats.iter().flatten().map(float_key).collect();
+    }
+    let Some((ints, nulls)) = int_parts(values) else { return Vec::new() };
+    let valid = |place: usize| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(place));
+    ints.iter().enumerate().filter(|(place, _)| valid(*place)).map(|(_, value)| *value).collect()
 }
 
 /// The rows of a run that the answer may need, in the plan's order; `None` when there is none.

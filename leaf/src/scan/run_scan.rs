@@ -66,6 +66,16 @@ pub(super) fn scan(
                 Some(false) => order.sort_by_key(|index| runs[*index].time_range().0),
                 None => {}
             }
+            if let Some(by) = rows.by_value {
+                // What is likely to be among the first comes first; what is not known could be anything.
+                let name = &prepared.specs[by.column].name;
+                let end = |index: &usize| match (runs[*index].int_range(name), by.descending) {
+                    (None, _) => i128::MIN,
+                    (Some((_, max)), true) => -i128::from(max),
+                    (Some((min, _)), false) => i128::from(min),
+                };
+                order.sort_by_key(end);
+            }
             Some(Shared::new(rows))
         }
     };
@@ -196,6 +206,12 @@ impl Scan<'_> {
         let mut selection = Selection::All(run.row_count);
         if range.0 > first || range.1 < last {
             selection = filter::narrow_time(&run, prepared.time, range, selection)?;
+        }
+        if let (Some(shared), OutputPlan::Rows(plan)) = (&self.shared, &prepared.output) {
+            if shared.excludes(&run, plan) {
+                return Ok(None);
+            }
+            selection = shared.narrow(&run, plan, selection)?;
         }
         let selection = filter::narrow(&run, &prepared.conjuncts, selection)?.settle();
         let row_count = selection.len() as u64;
