@@ -330,10 +330,15 @@ pub fn unpack(packing: &Packing, buffer: &Buffer, count: usize) -> Codes {
 }
 
 /// A code in an array of its width.
-trait Narrow: ArrowNativeType {
+trait Narrow: ArrowNativeType + Into<u64> {
     fn narrow(code: u64) -> Self;
     fn plus(self, base: u64) -> Self;
+    /// Unpacks codes of `width` bits, fewer than these have.
+    fn unpack_vector(packed: &[Self], width: usize, out: &mut [Self; VECTOR]);
 }
+
+/// The order of rows of sixteen codes in a vector, which is that of the layout.
+const ORDER: [usize; 8] = [0, 4, 2, 6, 1, 5, 3, 7];
 
 macro_rules! narrow_impl {
     ($($type:ty),*) => {$(
@@ -345,6 +350,29 @@ macro_rules! narrow_impl {
             #[inline(always)]
             fn plus(self, base: u64) -> $type {
                 self.wrapping_add(base as $type)
+            }
+            // Row by row, because the lanes of a row lie next to each other in both forms: each loop over lanes is a few
+            // vector instructions, whatever the width.
+            fn unpack_vector(packed: &[$type], width: usize, out: &mut [$type; VECTOR]) {
+                const BITS: usize = <$type>::BITS as usize;
+                const LANES: usize = VECTOR / BITS;
+                let mask = <$type>::MAX >> (BITS - width);
+                let (words, _) = packed.as_chunks::<LANES>();
+                for row in 0..BITS {
+                    let (word, shift) = (row * width / BITS, row * width % BITS);
+                    let first = ORDER[row / 8] * 16 + row % 8 * 128;
+                    let out = &mut out[first..first + LANES];
+                    let low = &words[word];
+                    if shift + width <= BITS {
+                        for (code, low) in out.iter_mut().zip(low) {
+                            *code = low >> shift & mask;
+                        }
+                    } else {
+                        for ((code, low), high) in out.iter_mut().zip(low).zip(&words[word + 1]) {
+                            *code = (low >> shift | high << (BITS - shift)) & mask;
+                        }
+                    }
+                }
             }
         }
     )*};
@@ -362,14 +390,14 @@ fn unpack_as<T: Narrow>(packing: &Packing, buffer: &Buffer, count: usize) -> Vec
         }};
     }
     macro_rules! unpack_vectors {
-        ($type:ty, $type_bits:literal, $width:literal) => {{
-            const WORDS: usize = VECTOR * $width / $type_bits;
-            let words = count.div_ceil(VECTOR) * WORDS;
-            let packed: ScalarBuffer<$type> = ScalarBuffer::new(buffer.clone(), 0, words);
-            let (vectors, _) = packed.as_chunks::<WORDS>();
+        ($type:ty) => {{
+            let width = usize::from(packing.bits);
+            let words = VECTOR * width / <$type>::BITS as usize;
+            let packed: ScalarBuffer<$type> =
+                ScalarBuffer::new(buffer.clone(), 0, count.div_ceil(VECTOR) * words);
             let mut unpacked = [0 as $type; VECTOR];
-            for vector in vectors {
-                <$type as BitPacking>::unpack::<$width, WORDS>(vector, &mut unpacked);
+            for vector in packed.chunks_exact(words) {
+                <$type>::unpack_vector(vector, width, &mut unpacked);
                 out.extend(unpacked.iter().map(|code| T::narrow(u64::from(*code))));
             }
         }};
@@ -379,7 +407,11 @@ fn unpack_as<T: Narrow>(packing: &Packing, buffer: &Buffer, count: usize) -> Vec
         16 => widen!(u16),
         32 => widen!(u32),
         64 => widen!(u64),
-        bits => by_width!(bits, unpack_vectors),
+        0 => {}
+        1..8 => unpack_vectors!(u8),
+        9..16 => unpack_vectors!(u16),
+        17..32 => unpack_vectors!(u32),
+        _ => unpack_vectors!(u64),
     }
     out.resize(count, T::default());
     let mut at = packing.packed_bytes(count);

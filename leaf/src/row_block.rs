@@ -248,7 +248,7 @@ impl RowBlock {
         let (meta, touched) = (&self.columns[index], &self.touched[index]);
         let is_known = touched.verified.load(Ordering::Acquire) && touched.column.get().is_none();
         // Finding one row takes as long as unpacking this many.
-        if is_known && rows.len() < self.rows() / 16 {
+        if is_known && rows.len() < self.rows() / 64 {
             let some = decode::decode_at(&self.image, meta, self.rows(), touched.values.get(), rows);
             if let Some(column) = some.map_err(|what| self.refuse(meta, what))? {
                 return Ok(Some(column));

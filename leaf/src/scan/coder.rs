@@ -84,18 +84,26 @@ impl Coder<'_> {
             }
             Coder::Listed(codes) => rows.read(codes, out, |code| code),
             Coder::Reached { codes, thresholds, validity, null } => {
+                let always = thresholds.iter().take_while(|threshold| **threshold == 0).count();
+                let (thresholds, always) = (&thresholds[always..], always as u32);
                 // Thresholds are codes of the column, so they fit.
                 match codes {
-                    Codes::U8(codes) => reached(rows, codes, &narrow(thresholds, |code| code as u8), out),
-                    Codes::U16(codes) => reached(rows, codes, &narrow(thresholds, |code| code as u16), out),
-                    Codes::U32(codes) => reached(rows, codes, &narrow(thresholds, |code| code as u32), out),
-                    Codes::U64(codes) => reached(rows, codes, thresholds, out),
+                    Codes::U8(codes) => {
+                        reached(rows, codes, &narrow(thresholds, |code| code as u8), always, out)
+                    }
+                    Codes::U16(codes) => {
+                        reached(rows, codes, &narrow(thresholds, |code| code as u16), always, out)
+                    }
+                    Codes::U32(codes) => {
+                        reached(rows, codes, &narrow(thresholds, |code| code as u32), always, out)
+                    }
+                    Codes::U64(codes) => reached(rows, codes, thresholds, always, out),
                 }
                 mark(*validity, rows, *null, out);
             }
             Coder::CutInts { ints: reader, cuts, null } => {
                 let values = reader.read(rows, ints);
-                reached(Rows::all(values.len()), values, cuts, out);
+                reached(Rows::all(values.len()), values, cuts, 0, out);
                 if let Some(nulls) = reader.nulls(rows) {
                     mark_all(&nulls, *null, out);
                 }
@@ -103,7 +111,7 @@ impl Coder<'_> {
             Coder::CutFloats { floats, cuts, null, values } => {
                 let read = floats.read(rows, ints, values);
                 let keys: Vec<i64> = read.iter().map(|value| float_key(*value)).collect();
-                reached(Rows::all(keys.len()), &keys, cuts, out);
+                reached(Rows::all(keys.len()), &keys, cuts, 0, out);
                 if let Some(nulls) = floats.nulls(rows) {
                     mark_all(&nulls, *null, out);
                 }
@@ -138,8 +146,14 @@ fn narrow<T>(codes: &[u64], to: impl Fn(u64) -> T) -> Vec<T> {
     codes.iter().map(|code| to(*code)).collect()
 }
 
-/// How many of the thresholds, which ascend, each value reaches.
-fn reached<T: Copy + PartialOrd>(rows: Rows<'_>, values: &[T], thresholds: &[T], out: &mut Vec<u32>) {
+/// How many of the thresholds, which ascend, each value reaches, beside those that all reach.
+fn reached<T: Copy + PartialOrd>(
+    rows: Rows<'_>,
+    values: &[T],
+    thresholds: &[T],
+    always: u32,
+    out: &mut Vec<u32>,
+) {
     // For so many, comparing with all of them is as fast as looking for the place.
     const FEW: usize = 12;
     match *thresholds {
@@ -149,7 +163,7 @@ fn reached<T: Copy + PartialOrd>(rows: Rows<'_>, values: &[T], thresholds: &[T],
         [a, b, c] => rows
             .read(values, out, |value| u32::from(value >= a) + u32::from(value >= b) + u32::from(value >= c)),
         _ if thresholds.len() <= FEW => rows.read(values, out, |value| {
-            thresholds.iter().map(|threshold| u32::from(value >= *threshold)).sum()
+            always + thresholds.iter().map(|threshold| u32::from(value >= *threshold)).sum::<u32>()
         }),
         _ => {
             rows.read(values, out, |value| thresholds.partition_point(|threshold| value >= *threshold) as u32)

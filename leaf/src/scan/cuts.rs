@@ -3,8 +3,9 @@
 //! Between two literals such an expression does not change, so it is evaluated once per interval instead of once per
 //! value, however many values there are: `CASE WHEN latency < 1000 THEN …` has as many values as branches.
 //!
-//! Numbers are known by keys whose order is theirs: ints and times by themselves, floats by their bits in the total
-//! order that columns are compared in. A cut is the first key of an interval.
+//! Numbers are known by keys whose order is theirs: ints and times by themselves, floats by their bits in their total
+//! order. Whether -0.0 is 0.0, and what NaN is less than, is left to whoever evaluates: both zeros and all that is no
+//! number have intervals of their own. A cut is the first key of an interval.
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array};
 use arrow::datatypes::{DataType, Float64Type};
@@ -39,6 +40,9 @@ pub(super) fn cuts(expr: &Expr, name: &str, column_type: ColumnType) -> Option<V
     }
     let mut cuts = Cuts { name, column_type, found: Vec::new() };
     cuts.visit(expr)?;
+    if column_type == ColumnType::Float && !cuts.found.is_empty() {
+        cuts.found.extend([float_key(f64::NEG_INFINITY), float_key(f64::INFINITY) + 1]);
+    }
     cuts.found.sort_unstable();
     cuts.found.dedup();
     (cuts.found.len() <= CUTS_MAX).then_some(cuts.found)
@@ -59,7 +63,9 @@ impl Cuts<'_> {
     fn keys(&self, literals: &ArrayRef) -> Option<Vec<i64>> {
         match (self.column_type, literals.data_type()) {
             (ColumnType::Float, DataType::Float64) => {
-                Some(literals.as_primitive::<Float64Type>().iter().flatten().map(float_key).collect())
+                let values = literals.as_primitive::<Float64Type>().iter().flatten();
+                let both = |value: f64| if value == 0.0 { vec![-0.0, 0.0] } else { vec![value] };
+                Some(values.flat_map(both).map(float_key).collect())
             }
             (ColumnType::Float, _) => None,
             (other, _) => Some(ints(literals, other)?.into_iter().flatten().collect()),
@@ -94,6 +100,7 @@ impl Cuts<'_> {
                 let Expr::Literal(value) = &**value else { return None };
                 let keys = self.keys(value)?;
                 match op {
+                    _ if self.column_type == ColumnType::Float && op.swapped().is_some() => self.around(keys),
                     BinaryOp::Lt | BinaryOp::GtEq => self.found.extend(keys),
                     BinaryOp::LtEq | BinaryOp::Gt => self.after(keys),
                     BinaryOp::Eq

@@ -19,7 +19,7 @@ use super::text_tests::ColumnTest;
 use super::{ScanError, Stop, text_tests};
 
 /// Rows are looked at on their own when fewer than one in this many is left.
-const FEW: usize = 16;
+const FEW: usize = 32;
 
 /// The rows of a selection for which every conjunct is true.
 pub(super) fn narrow(run: &Run<'_>, conjuncts: &[Conjunct], selection: Selection) -> Result<Selection, Stop> {
