@@ -14,7 +14,7 @@ use super::numbering::{Numbering, Scratch};
 use super::prepare::{GroupsPlan, Prepared};
 use super::readers::Ints;
 use super::selection::{ROWS_PER_STRETCH, Rows, Selection};
-use super::{ScanError, Stop};
+use super::{ScanError, Stop, whole};
 
 /// Aggregates that see the same rows, by the argument they share.
 struct Sharing {
@@ -57,6 +57,8 @@ struct Work<'a> {
     states: Vec<States>,
     /// Whether each aggregate is weighted.
     weighted: Vec<bool>,
+    /// Whether each aggregate has all its rows already.
+    settled: Vec<bool>,
     /// Counts that need not be made, because a sum over the same rows makes them: the aggregates of both.
     counted: Vec<(usize, usize)>,
 }
@@ -92,6 +94,11 @@ pub(super) fn aggregate<'a>(
     for aggregate in &plan.aggregates {
         states.push(States::new(aggregate.aggregate, weight)?);
     }
+    let is_whole = matches!(selection, Selection::All(count) if *count == run.row_count);
+    let settled = match plan.keys.is_empty() && is_whole {
+        true => whole::settle(run, prepared, plan, &mut states)?,
+        false => vec![false; states.len()],
+    };
     let weighted =
         plan.aggregates.iter().map(|of| of.aggregate.weight_kind(weight) != WeightKind::One).collect();
     let mut work = Work {
@@ -104,6 +111,7 @@ pub(super) fn aggregate<'a>(
         numbering: Numbering::new(keys, scratch),
         states,
         weighted,
+        settled,
         counted: Vec::new(),
     };
     // The rows of every group are numbered, whatever the filters of the aggregates leave of them.
@@ -210,6 +218,9 @@ impl<'a> Work<'a> {
             None => self.known_events(selection),
             Some(_) => Some(0.0),
         };
+        if let (Some(events), true, true) = (known_events, sharing.is_empty(), plan.keys.is_empty()) {
+            return Ok(events);
+        }
         let is_weighted = |shared: &Sharing| shared.aggregates.iter().any(|index| self.weighted[*index]);
         self.reads_weights = known_events.is_none() || sharing.iter().any(is_weighted);
         let weight_max = self.weights.bound();
@@ -268,7 +279,7 @@ impl<'a> Work<'a> {
     fn sharing(&self, filter: Option<usize>) -> Vec<Sharing> {
         let mut sharing: Vec<Sharing> = Vec::new();
         for (index, aggregate) in self.plan.aggregates.iter().enumerate() {
-            if aggregate.filter != filter {
+            if aggregate.filter != filter || self.settled[index] {
                 continue;
             }
             match sharing.iter_mut().find(|shared| shared.argument == aggregate.argument) {

@@ -47,6 +47,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 mod text_tests;
+mod whole;
 
 /// A run of rows that can be scanned: a row block or a chunk of open rows. It does not change while it is scanned.
 pub trait RowRun: Send + Sync {

@@ -194,6 +194,18 @@ impl Sums {
         }
     }
 
+    /// Adds an exact sum of ints with so many digits to a group; false when these are sums of something else.
+    pub(crate) fn add(&mut self, group: usize, sum: i128, digits: Option<u8>) -> bool {
+        let sums = match (self, digits) {
+            (Sums::Ints(sums), None) => sums,
+            (Sums::Floats(sums), digits) => sums.scaled(digits.unwrap_or(0)),
+            _ => return false,
+        };
+        let ours = &mut sums.wide()[group];
+        *ours = ours.saturating_add(sum);
+        true
+    }
+
     /// Adds the sums of some groups of another: its group `groups.start + i` is our group `to[i]`.
     pub(crate) fn merge(&mut self, other: &Sums, groups: Range<usize>, to: &[u32]) -> Result<(), QueryError> {
         match (self, other) {
