@@ -351,8 +351,8 @@ macro_rules! narrow_impl {
             fn plus(self, base: u64) -> $type {
                 self.wrapping_add(base as $type)
             }
-            // Row by row, because the lanes of a row lie next to each other in both forms: each loop over lanes is a few
-            // vector instructions, whatever the width.
+            // Row by row, because the lanes of a row lie next to each other in both forms: each loop over lanes is a
+            // few vector instructions, whatever the width.
             fn unpack_vector(packed: &[$type], width: usize, out: &mut [$type; VECTOR]) {
                 const BITS: usize = <$type>::BITS as usize;
                 const LANES: usize = VECTOR / BITS;

@@ -83,6 +83,37 @@ impl Coder<'_> {
                 numbers.read(reader.read(rows, ints), nulls.as_ref(), out);
             }
             Coder::Listed(codes) => rows.read(codes, out, |code| code),
+            Coder::Reached { .. } | Coder::CutInts { .. } | Coder::CutFloats { .. } => {
+                self.read_cuts(rows, ints, out);
+            }
+            Coder::Bits { bits, validity } => {
+                out.clear();
+                match rows {
+                    Rows::Range { start, count } => {
+                        out.extend(bits.slice(start, count).iter().map(u32::from));
+                    }
+                    Rows::At(rows) => out.extend(rows.iter().map(|row| u32::from(bits.value(*row as usize)))),
+                }
+                mark(*validity, rows, 2, out);
+            }
+            Coder::Mixed { parts, codes } => {
+                let Some(((first, _), rest)) = parts.split_first_mut() else { return };
+                first.read(rows, ints, out);
+                for (coder, count) in rest {
+                    coder.read(rows, ints, codes);
+                    out.iter_mut().zip(&*codes).for_each(|(all, code)| *all = *all * *count + code);
+                }
+            }
+            Coder::Mapped(coder, to) => {
+                coder.read(rows, ints, out);
+                out.iter_mut().for_each(|code| *code = to[*code as usize]);
+            }
+        }
+    }
+
+    /// The codes of those that say how many cuts a value reaches.
+    fn read_cuts(&mut self, rows: Rows<'_>, ints: &mut Vec<i64>, out: &mut Vec<u32>) {
+        match self {
             Coder::Reached { codes, thresholds, validity, null } => {
                 let always = thresholds.iter().take_while(|threshold| **threshold == 0).count();
                 let (thresholds, always) = (&thresholds[always..], always as u32);
@@ -116,28 +147,7 @@ impl Coder<'_> {
                     mark_all(&nulls, *null, out);
                 }
             }
-            Coder::Bits { bits, validity } => {
-                out.clear();
-                match rows {
-                    Rows::Range { start, count } => {
-                        out.extend(bits.slice(start, count).iter().map(u32::from));
-                    }
-                    Rows::At(rows) => out.extend(rows.iter().map(|row| u32::from(bits.value(*row as usize)))),
-                }
-                mark(*validity, rows, 2, out);
-            }
-            Coder::Mixed { parts, codes } => {
-                let Some(((first, _), rest)) = parts.split_first_mut() else { return };
-                first.read(rows, ints, out);
-                for (coder, count) in rest {
-                    coder.read(rows, ints, codes);
-                    out.iter_mut().zip(&*codes).for_each(|(all, code)| *all = *all * *count + code);
-                }
-            }
-            Coder::Mapped(coder, to) => {
-                coder.read(rows, ints, out);
-                out.iter_mut().for_each(|code| *code = to[*code as usize]);
-            }
+            _ => out.clear(),
         }
     }
 }
@@ -157,17 +167,18 @@ fn reached<T: Copy + PartialOrd>(
     // For so many, comparing with all of them is as fast as looking for the place.
     const FEW: usize = 12;
     match *thresholds {
-        [] => rows.read(values, out, |_| 0),
-        [a] => rows.read(values, out, |value| u32::from(value >= a)),
-        [a, b] => rows.read(values, out, |value| u32::from(value >= a) + u32::from(value >= b)),
-        [a, b, c] => rows
-            .read(values, out, |value| u32::from(value >= a) + u32::from(value >= b) + u32::from(value >= c)),
+        [] => rows.read(values, out, |_| always),
+        [a] => rows.read(values, out, |value| always + u32::from(value >= a)),
+        [a, b] => rows.read(values, out, |value| always + u32::from(value >= a) + u32::from(value >= b)),
+        [a, b, c] => rows.read(values, out, |value| {
+            always + u32::from(value >= a) + u32::from(value >= b) + u32::from(value >= c)
+        }),
         _ if thresholds.len() <= FEW => rows.read(values, out, |value| {
             always + thresholds.iter().map(|threshold| u32::from(value >= *threshold)).sum::<u32>()
         }),
-        _ => {
-            rows.read(values, out, |value| thresholds.partition_point(|threshold| value >= *threshold) as u32)
-        }
+        _ => rows.read(values, out, |value| {
+            always + thresholds.partition_point(|threshold| value >= *threshold) as u32
+        }),
     }
 }
 

@@ -49,7 +49,13 @@ fn check_key(key: Expr, data_type: DataType) {
 fn check_aggregate(function: AggregateFunction, argument: Expr, data_type: DataType) {
     let mut one = aggregate(function, argument, data_type);
     let service = || vec![(column("service"), DataType::Utf8)];
-    check(&plan(None, vec![], vec![one.clone()]));
+    for weight in [WeightKind::One, WeightKind::Int] {
+        let whole = plan(None, vec![], vec![one.clone()]);
+        check(&Plan { weight, ..whole });
+        let few = binary(BinaryOp::Gt, column("small"), Expr::int(12));
+        let part = plan(Some(few), vec![], vec![one.clone(), count()]);
+        check(&Plan { weight, ..part });
+    }
     check(&plan(None, service(), vec![one.clone()]));
     one.filter = Some(binary(BinaryOp::Eq, column("service"), Expr::text("db")));
     let some = || Some(binary(BinaryOp::Lt, column("small"), Expr::int(3)));
