@@ -13,6 +13,7 @@
 pub mod cast;
 pub mod column;
 pub mod config;
+pub mod dedup;
 pub mod disk;
 pub mod error;
 pub mod leaf;
@@ -22,6 +23,7 @@ pub mod open_rows;
 pub mod packing;
 pub mod restart;
 pub mod row_block;
+pub mod row_ranges;
 pub mod runs;
 pub mod scan;
 pub mod service;
