@@ -20,7 +20,9 @@ use std::time::{Duration, Instant};
 
 use gannet_query::holdings::fold_spans;
 use gannet_query::{LeafState, Phase, Span};
-use gannet_shm::{DirectoryLock, Edition, Instance, Mapping, SegmentName, SegmentWriter, Segments};
+use gannet_shm::{
+    DirectoryLock, Edition, Instance, MappedSegment, OsSharedMemory, SegmentName, Segments, SharedMemory,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::leaf::{Leaf, Origin, Parts, tables_manifest};
@@ -151,7 +153,7 @@ impl Leaf {
             self.seal_rest(table);
         }
         let needed = tables.iter().map(|table| bytes_to_move(table)).sum();
-        let available = gannet_shm::available_bytes()?;
+        let available = OsSharedMemory.available_bytes()?;
         if needed > available {
             self.lifecycle.enter(LeafState::Serving);
             return Err(LeafError::NoRoom { needed, available });
@@ -208,7 +210,7 @@ impl Leaf {
         manifest.store(&self.config.data_dir)?;
         let payload = serde_json::to_vec(&catalogue)
             .map_err(|error| LeafError::Internal(format!("write the catalogue: {error}")))?;
-        gannet_shm::publish(&segments, edition(generation), &payload)?;
+        gannet_shm::publish(&OsSharedMemory, &segments, edition(generation), &payload)?;
         Ok((rows, writing.bytes))
     }
 }
@@ -266,7 +268,7 @@ impl HandOver<'_> {
                     id: held.block.id(),
                     rows: held.block.rows() as u64,
                     segment: home.segment.clone(),
-                    segment_bytes: home.region.mapping().size_bytes() as u64,
+                    segment_bytes: home.region.segment().size_bytes() as u64,
                     offset: home.offset,
                     bytes: held.block.image().len() as u64,
                 }),
@@ -301,7 +303,7 @@ impl HandOver<'_> {
     ) -> Result<(), LeafError> {
         let name = self.segments.name(&format!("{}-{}", self.generation, self.written))?;
         self.written += 1;
-        let mut writer = SegmentWriter::create(&name, segment_bytes)?;
+        let mut writer = OsSharedMemory.create(&name, segment_bytes)?;
         let mut moved = Vec::new();
         let mut offset = 0;
         for (id, aligned) in blocks {
@@ -349,7 +351,8 @@ impl Catalogue {
 
 /// Takes the catalogue and opens every block where it is. `Err` says in words why nothing can be attached.
 fn attach(segments: &Segments, generation: u64) -> Result<Attached, String> {
-    let payload = gannet_shm::take(segments, edition(generation)).map_err(|refusal| refusal.to_string())?;
+    let payload = gannet_shm::take(&OsSharedMemory, segments, edition(generation))
+        .map_err(|refusal| refusal.to_string())?;
     let catalogue: Catalogue =
         serde_json::from_slice(&payload).map_err(|error| format!("catalogue in shared memory: {error}"))?;
     let mut attached = Attached {
@@ -358,11 +361,11 @@ fn attach(segments: &Segments, generation: u64) -> Result<Attached, String> {
         bytes: 0,
         refused: Vec::new(),
     };
-    let mut mappings: Vec<Option<Arc<Mapping>>> = Vec::new();
+    let mut mappings: Vec<Option<Arc<dyn MappedSegment>>> = Vec::new();
     for segment in &catalogue.segments {
         let mapping = segments
             .parse(&segment.name)
-            .and_then(|name| Mapping::open(&name, segment.bytes))
+            .and_then(|name| OsSharedMemory.map(&name, segment.bytes))
             .map_err(|error| attached.refused.push(error.to_string()))
             .ok();
         mappings.push(mapping);
@@ -389,14 +392,14 @@ fn attach(segments: &Segments, generation: u64) -> Result<Attached, String> {
     Ok(attached)
 }
 
-fn open_block(mapping: &Arc<Mapping>, block: &CatalogueBlock) -> Result<HeldBlock, String> {
+fn open_block(mapping: &Arc<dyn MappedSegment>, block: &CatalogueBlock) -> Result<HeldBlock, String> {
     let out_of_range = || format!("{} bytes at {} are outside its segment", block.bytes, block.offset);
     let size = mapping.size_bytes() as u64;
     let end = block.offset.checked_add(block.bytes).filter(|end| *end <= size).ok_or_else(out_of_range)?;
     // The region takes the padding behind the block with it, so that whole pages can be given back.
     let padded = align(end).min(size);
     let range = block.offset as usize..padded as usize;
-    let region = mapping.region(range).map_err(|error| error.to_string())?;
+    let region = Arc::clone(mapping).region(range).map_err(|error| error.to_string())?;
     let image = arrow::buffer::Buffer::from(region.bytes().slice(..block.bytes as usize));
     let opened = RowBlock::open(image, block.id).map_err(|error| error.to_string())?;
     let home = SegmentHome { region, segment: mapping.name().as_str().to_owned(), offset: block.offset };
@@ -405,7 +408,7 @@ fn open_block(mapping: &Arc<Mapping>, block: &CatalogueBlock) -> Result<HeldBloc
 
 /// Removes this leaf's segments but for those kept.
 fn remove_segments(segments: &Segments, kept: &[&str]) {
-    let names: Vec<SegmentName> = match segments.list() {
+    let names: Vec<SegmentName> = match OsSharedMemory.list(segments) {
         Ok(names) => names,
         Err(error) => {
             tracing::warn!(%error, "segments were not listed");
@@ -413,7 +416,7 @@ fn remove_segments(segments: &Segments, kept: &[&str]) {
         }
     };
     for name in names.iter().filter(|name| !kept.contains(&name.as_str())) {
-        if let Err(error) = gannet_shm::unlink(name) {
+        if let Err(error) = OsSharedMemory.unlink(name) {
             tracing::warn!(%error, "a segment was not removed");
         }
     }

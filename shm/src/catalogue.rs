@@ -11,8 +11,8 @@
 
 use crate::error::{Refusal, ShmError};
 use crate::header::{self, Expected, HEADER_BYTES, HEADER_VERSION, Header, VALID_MARK, VALID_MARK_AT};
+use crate::memory::SharedMemory;
 use crate::name::Segments;
-use crate::segment::{self, SegmentWriter};
 
 /// The longest payload, written or believed.
 pub const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
@@ -31,12 +31,17 @@ pub struct Edition {
 ///
 /// The caller owns the instance, by a [`DirectoryLock`](crate::DirectoryLock) for example, and has finished
 /// the segments that the payload speaks of.
-pub fn publish(segments: &Segments, edition: Edition, payload: &[u8]) -> Result<(), ShmError> {
+pub fn publish(
+    memory: &dyn SharedMemory,
+    segments: &Segments,
+    edition: Edition,
+    payload: &[u8],
+) -> Result<(), ShmError> {
     let name = segments.catalogue();
     let payload_bytes = payload.len() as u64;
     // The old catalogue speaks of the past whatever happens next. Were it left in the way of a new one, it
     // would be in the way for ever.
-    match segment::unlink(&name) {
+    match memory.unlink(&name) {
         Ok(()) | Err(ShmError::Missing { .. }) => {}
         Err(error) => return Err(error),
     }
@@ -58,7 +63,7 @@ pub fn publish(segments: &Segments, edition: Edition, payload: &[u8]) -> Result<
         payload_checksum: header::checksum(payload),
         valid_mark: 0,
     };
-    let mut writer = SegmentWriter::create(&name, segment_bytes)?;
+    let mut writer = memory.create(&name, segment_bytes)?;
     writer.write_at(0, &header.encode())?;
     writer.write_at(HEADER_BYTES as u64, payload)?;
     writer.write_at(VALID_MARK_AT as u64, &VALID_MARK.to_le_bytes())?;
@@ -68,18 +73,14 @@ pub fn publish(segments: &Segments, edition: Edition, payload: &[u8]) -> Result<
 /// Takes the payload of the catalogue of `segments`, if it is of this very edition. It can be taken once:
 /// the valid mark is clear afterwards. A refusal changes nothing, but for one of the payload's checksum,
 /// which leaves the mark clear as well.
-pub fn take(segments: &Segments, edition: Edition) -> Result<Vec<u8>, Refusal> {
-    let name = segments.catalogue();
-    let failed = |action, errno: rustix::io::Errno| ShmError::system(action, &name, errno);
-    let opened = segment::open_exclusive(&name)?;
-    // What is missing of a short segment is zero, and refused as too short.
+pub fn take(memory: &dyn SharedMemory, segments: &Segments, edition: Edition) -> Result<Vec<u8>, Refusal> {
+    let mut opened = memory.open(&segments.catalogue())?;
     let mut header = [0u8; HEADER_BYTES];
-    let present = usize::try_from(opened.size_bytes).unwrap_or(usize::MAX).min(HEADER_BYTES);
-    let whole = segment::read_all(&opened.file, 0, &mut header[..present])
-        .map_err(|errno| failed("read segment", errno))?;
-    let header = Header::decode(if whole { &header[..present] } else { &[] })?;
+    let present = opened.read_at(0, &mut header)?;
+    // What is missing of a short segment is refused as too short.
+    let header = Header::decode(header.get(..present).unwrap_or_default())?;
     header.check(&Expected {
-        segment_bytes: opened.size_bytes,
+        segment_bytes: opened.size_bytes(),
         layout_version: edition.layout_version,
         page_bytes: page_bytes(),
         instance: segments.instance(),
@@ -88,16 +89,12 @@ pub fn take(segments: &Segments, edition: Edition) -> Result<Vec<u8>, Refusal> {
         payload_bytes_max: PAYLOAD_BYTES_MAX,
     })?;
 
-    segment::write_all(&opened.file, VALID_MARK_AT as u64, &0u64.to_le_bytes())
-        .map_err(|errno| failed("clear the valid mark of", errno))?;
+    opened.write_at(VALID_MARK_AT as u64, &0u64.to_le_bytes())?;
 
     // The gates bounded the length by the size of the segment and by the limit.
     let mut payload = vec![0u8; usize::try_from(header.payload_bytes).unwrap_or(0)];
-    if !segment::read_all(&opened.file, HEADER_BYTES as u64, &mut payload)
-        .map_err(|errno| failed("read segment", errno))?
-    {
-        payload.clear();
-    }
+    let present = opened.read_at(HEADER_BYTES as u64, &mut payload)?;
+    payload.truncate(present);
     header.check_payload(&payload)?;
     Ok(payload)
 }

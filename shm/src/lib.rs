@@ -9,11 +9,12 @@
 //!
 //! The flow of data:
 //! 1. [`DirectoryLock`] makes sure that one process owns a data directory.
-//! 2. [`Segments`] names the segments of one [`Instance`].
-//! 3. Stop: a [`SegmentWriter`] per segment, then [`publish`] writes the *catalogue*, a small segment
+//! 2. [`Segments`] names the segments of one [`Instance`]; [`SharedMemory`] is where they are, for a leaf the
+//!    [`OsSharedMemory`].
+//! 3. Stop: a [`SegmentWrite`] per segment, then [`publish`] writes the *catalogue*, a small segment
 //!    that says what the others hold, and sets its valid mark last.
-//! 4. Start: [`take`] runs the gates over the catalogue and clears the valid mark before it reads any of it,
-//!    then [`Mapping`]s of the other segments hand out [`Region`]s.
+//! 4. Start: [`take`] runs the gates over the catalogue and clears the valid mark before it reads its payload,
+//!    then [`MappedSegment`]s hand out [`Region`]s of the other segments.
 //!
 //! Invariants:
 //! - Bytes of a segment are checked before they are believed; any doubt is an error that names it.
@@ -25,7 +26,7 @@
 //! What is trusted: segments are created with mode 0600, and other processes of the same user leave them
 //! alone. A process of the same user that truncates a segment can kill its reader, as it could with a signal.
 //!
-//! Where to start: `segment`, then `map`, then `catalogue` with `header`.
+//! Where to start: `memory`, then `segment` and `map` with `region`, then `catalogue` with `header`.
 
 mod catalogue;
 mod claims;
@@ -34,8 +35,10 @@ mod header;
 mod lock;
 #[allow(unsafe_code, reason = "reading mapped memory cannot be done without; this module is its only home")]
 mod map;
+mod memory;
 mod name;
 mod pages;
+mod region;
 mod segment;
 #[cfg(test)]
 mod testing;
@@ -44,7 +47,8 @@ pub use catalogue::{Edition, PAYLOAD_BYTES_MAX, publish, take};
 pub use error::{HeaderError, Refusal, ShmError};
 pub use header::{Expected, HEADER_BYTES, HEADER_VERSION, Header, VALID_MARK};
 pub use lock::DirectoryLock;
-pub use map::{Mapping, Region, map_file};
+pub use map::map_file;
+pub use memory::{MappedSegment, OsSharedMemory, SegmentAccess, SegmentWrite, SharedMemory};
 pub use name::{Instance, SegmentName, Segments};
 pub use pages::Pages;
-pub use segment::{SegmentWriter, available_bytes, unlink};
+pub use region::{Region, RegionEnd};

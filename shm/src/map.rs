@@ -21,7 +21,6 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -32,10 +31,11 @@ use rustix::io::Errno;
 use crate::claims::{Claims, Conflict, whole_pages};
 use crate::error::ShmError;
 use crate::name::SegmentName;
+use crate::region::{Region, RegionEnd};
 use crate::segment::{self, Identity};
 
 /// A segment mapped read-only, and locked for as long as it or one of its regions lives.
-pub struct Mapping {
+pub(crate) struct Mapping {
     name: SegmentName,
     /// The map, as a pointer: a reference to all of it would cover memory that is being given back.
     memory: MmapRaw,
@@ -48,7 +48,7 @@ pub struct Mapping {
 impl Mapping {
     /// Maps the segment `name`, which must be ours alone, in use by nobody, and of exactly `expected_bytes`.
     /// Takes as long for a large segment as for a small one.
-    pub fn open(name: &SegmentName, expected_bytes: u64) -> Result<Arc<Mapping>, ShmError> {
+    pub(crate) fn open(name: &SegmentName, expected_bytes: u64) -> Result<Arc<Mapping>, ShmError> {
         let opened = segment::open_exclusive(name)?;
         let size = match usize::try_from(opened.size_bytes) {
             Ok(size) if size > 0 && opened.size_bytes == expected_bytes => size,
@@ -78,17 +78,18 @@ impl Mapping {
     }
 
     /// The name of the segment.
-    pub fn name(&self) -> &SegmentName {
+    pub(crate) fn name(&self) -> &SegmentName {
         &self.name
     }
 
     /// The size of the segment, which is never zero.
-    pub fn size_bytes(&self) -> usize {
+    pub(crate) fn size_bytes(&self) -> usize {
         self.memory.len()
     }
 
     /// How much memory the segment takes now; less than its size after regions expired.
-    pub fn resident_bytes(&self) -> Result<u64, ShmError> {
+    #[cfg(test)]
+    pub(crate) fn resident_bytes(&self) -> Result<u64, ShmError> {
         let stat = rustix::fs::fstat(&self.file)
             .map_err(|errno| ShmError::system("read state of segment", &self.name, errno))?;
         // The unit of st_blocks is always 512 bytes.
@@ -97,7 +98,7 @@ impl Mapping {
 
     /// The one region over `range`, as long as it or its bytes live. A range that is empty, outside the
     /// segment, overlaps a region in use or was given back is an error.
-    pub fn region(self: &Arc<Self>, range: Range<usize>) -> Result<Region, ShmError> {
+    pub(crate) fn region(self: &Arc<Self>, range: Range<usize>) -> Result<Region, ShmError> {
         let (name, start, end) = (|| self.name.clone(), range.start as u64, range.end as u64);
         if range.start >= range.end || range.end > self.size_bytes() {
             return Err(ShmError::OutOfBounds { name: name(), start, end, size: self.size_bytes() as u64 });
@@ -107,13 +108,14 @@ impl Mapping {
             Err(Conflict::InUse) => return Err(ShmError::Claimed { name: name(), start, end }),
             Err(Conflict::Released) => return Err(ShmError::Released { name: name(), start, end }),
         }
-        let claim = Claim { mapping: Arc::clone(self), range, expired: AtomicBool::new(false) };
-        Ok(Region { claim: Arc::new(claim) })
+        let (start, mapping) = (range.start, Arc::clone(self));
+        let claim = Claim { mapping: Arc::clone(self), range };
+        Ok(Region::new(mapping, start, claim, Claim::end))
     }
 
     /// From now on the name of the segment goes when no region is in use and every region there was has
     /// expired. Before the first region it stays.
-    pub fn unlink_when_empty(&self) {
+    pub(crate) fn unlink_when_empty(&self) {
         if self.claims().unlink_when_empty() {
             self.unlink();
         }
@@ -132,7 +134,7 @@ impl Mapping {
         if !pages.is_empty() {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             let (start, bytes) = (pages.start as u64, pages.len() as u64);
-            // Other errors than a signal cost memory, not truth, and `resident_bytes` shows them.
+            // Other errors than a signal cost memory until the whole segment goes, and never truth.
             while rustix::fs::fallocate(&self.file, flags, start, bytes) == Err(Errno::INTR) {}
         }
         if should_unlink {
@@ -155,47 +157,19 @@ impl fmt::Debug for Mapping {
     }
 }
 
-/// A range of a mapping that is in use. Clones are the same region.
-#[derive(Clone, Debug)]
-pub struct Region {
-    claim: Arc<Claim>,
-}
-
-impl Region {
-    /// The bytes of the region.
-    pub fn as_slice(&self) -> &[u8] {
-        self.claim.as_ref().as_ref()
-    }
-
-    /// The bytes of the region, without copying. They keep the region in use, and so do their clones, slices
-    /// and whatever is made of them.
-    pub fn bytes(&self) -> Bytes {
-        Bytes::from_owner(Claimed(Arc::clone(&self.claim)))
-    }
-
-    /// Where the region lies in its segment.
-    pub fn range(&self) -> Range<usize> {
-        self.claim.range.clone()
-    }
-
-    /// The segment it lies in.
-    pub fn mapping(&self) -> &Arc<Mapping> {
-        &self.claim.mapping
-    }
-
-    /// Gives the memory of the region back to the system once nobody reads it any more: when the last of
-    /// its clones and bytes is dropped. Only whole pages go back before the segment itself does, so whoever
-    /// wants all of it back starts regions on pages. There is no way to take this back.
-    pub fn expire(&self) {
-        self.claim.expired.store(true, Ordering::Release);
-    }
-}
-
-/// The use of a range; it ends when this is dropped.
+/// The use of a range; it ends with [`Claim::end`], which takes it. One that is dropped otherwise keeps its range in use.
 struct Claim {
     mapping: Arc<Mapping>,
     range: Range<usize>,
-    expired: AtomicBool,
+}
+
+impl Claim {
+    fn end(self, end: RegionEnd) {
+        match end {
+            RegionEnd::Expired => self.mapping.release(&self.range),
+            RegionEnd::Kept => self.mapping.claims().keep(&self.range),
+        }
+    }
 }
 
 impl AsRef<[u8]> for Claim {
@@ -205,30 +179,9 @@ impl AsRef<[u8]> for Claim {
         // the map, so `start` and the range's length stay within one live mapping, which is at most
         // isize::MAX bytes and cannot be null. Alignment: u8 has none. Initialised: pages of a shared mapping
         // always have contents. Lifetime: the slice borrows `self`, which holds the mapping alive. Nobody
-        // writes: the four steps in the head of this module; our range is marked as in use until `self` drops,
-        // so no hole is punched in it.
+        // writes: the four steps in the head of this module; our range is marked as in use until `end` takes `self`,
+        // which it cannot while the slice borrows it, so no hole is punched in it.
         unsafe { std::slice::from_raw_parts(start, self.range.len()) }
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        // `drop` has the only access there is: no region and no bytes of this claim are left.
-        if *self.expired.get_mut() {
-            self.mapping.release(&self.range);
-        } else {
-            self.mapping.claims().keep(&self.range);
-        }
-    }
-}
-
-impl fmt::Debug for Claim {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Claim")
-            .field("name", &self.mapping.name)
-            .field("range", &self.range)
-            .field("expired", &self.expired)
-            .finish()
     }
 }
 
@@ -255,15 +208,6 @@ pub fn map_file(file: &File, bytes: u64) -> io::Result<Bytes> {
     // People's data does not belong into core dumps. A kernel that cannot do this is no reason to stop.
     let _ = map.advise(Advice::DontDump);
     Ok(Bytes::from_owner(map))
-}
-
-/// A claim as the owner of [`Bytes`].
-struct Claimed(Arc<Claim>);
-
-impl AsRef<[u8]> for Claimed {
-    fn as_ref(&self) -> &[u8] {
-        self.0.as_ref().as_ref()
-    }
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ impl fmt::Debug for SegmentName {
     }
 }
 
-/// The segments of one instance: makes their names and finds them.
+/// The segments of one instance: makes their names and knows them again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segments {
     instance: Instance,
@@ -149,19 +149,6 @@ impl Segments {
     /// The name of the catalogue, the segment that says what the others hold.
     pub fn catalogue(&self) -> SegmentName {
         SegmentName(format!("{}catalogue", self.prefix))
-    }
-
-    /// Every segment of this instance that exists now, in order of name, whatever its state.
-    pub fn list(&self) -> Result<Vec<SegmentName>, ShmError> {
-        let mut names = Vec::new();
-        for file_name in crate::segment::file_names()? {
-            // What does not read as one of our names was not made by us and is left alone.
-            if let Ok(name) = self.parse(&format!("/{file_name}")) {
-                names.push(name);
-            }
-        }
-        names.sort();
-        Ok(names)
     }
 }
 

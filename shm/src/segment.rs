@@ -31,7 +31,7 @@ const SEGMENT_BYTES_MAX: u64 = isize::MAX as u64;
 
 /// A segment that is being filled.
 #[derive(Debug)]
-pub struct SegmentWriter {
+pub(crate) struct SegmentWriter {
     name: SegmentName,
     file: OwnedFd,
     identity: Identity,
@@ -49,6 +49,7 @@ pub(crate) struct Identity {
 /// A segment that exists, is ours alone, and is locked for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct OpenSegment {
+    pub(crate) name: SegmentName,
     pub(crate) file: OwnedFd,
     pub(crate) identity: Identity,
     pub(crate) size_bytes: u64,
@@ -58,7 +59,7 @@ impl SegmentWriter {
     /// Makes the segment `name` of `size_bytes`, mode 0600, with all of its memory reserved and zero.
     /// A name that is taken is [`ShmError::Exists`]; memory that is not there is [`ShmError::NoSpace`], and
     /// then nothing of the segment stays behind.
-    pub fn create(name: &SegmentName, size_bytes: u64) -> Result<SegmentWriter, ShmError> {
+    pub(crate) fn create(name: &SegmentName, size_bytes: u64) -> Result<SegmentWriter, ShmError> {
         let size = match usize::try_from(size_bytes) {
             Ok(size) if size_bytes > 0 && size_bytes <= SEGMENT_BYTES_MAX => size,
             _ => {
@@ -103,26 +104,18 @@ impl SegmentWriter {
     }
 
     /// The name of the segment.
-    pub fn name(&self) -> &SegmentName {
+    pub(crate) fn name(&self) -> &SegmentName {
         &self.name
     }
 
     /// The size of the segment.
-    pub fn size_bytes(&self) -> u64 {
+    pub(crate) fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
 
     /// Copies `bytes` to `offset`. Nothing is written when they do not fit.
-    pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), ShmError> {
-        let end = offset.checked_add(bytes.len() as u64);
-        if end.is_none_or(|end| end > self.size_bytes) {
-            return Err(ShmError::OutOfBounds {
-                name: self.name.clone(),
-                start: offset,
-                end: end.unwrap_or(u64::MAX),
-                size: self.size_bytes,
-            });
-        }
+    pub(crate) fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), ShmError> {
+        check_bounds(&self.name, self.size_bytes, offset, bytes)?;
         let mut at = offset;
         for piece in bytes.chunks(WRITE_BYTES) {
             write_all(&self.file, at, piece).map_err(|errno| self.failed("write segment", errno))?;
@@ -132,7 +125,7 @@ impl SegmentWriter {
     }
 
     /// Leaves the segment to whoever opens it next.
-    pub fn finish(mut self) -> Result<(), ShmError> {
+    pub(crate) fn finish(mut self) -> Result<(), ShmError> {
         // A name that vanished or was replaced meanwhile would leave the bytes to nobody.
         match identity_of(&self.name)? {
             Some(identity) if identity == self.identity => {
@@ -170,6 +163,21 @@ impl SegmentWriter {
     }
 }
 
+impl OpenSegment {
+    /// Fills `into` from `offset` on, as far as the segment goes. Returns how much there was.
+    pub(crate) fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<usize, ShmError> {
+        read_all(&self.file, offset, into)
+            .map_err(|errno| ShmError::system("read segment", &self.name, errno))
+    }
+
+    /// Writes all of `bytes` at `offset`. Nothing is written when they do not fit.
+    pub(crate) fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), ShmError> {
+        check_bounds(&self.name, self.size_bytes, offset, bytes)?;
+        write_all(&self.file, offset, bytes)
+            .map_err(|errno| ShmError::system("write segment", &self.name, errno))
+    }
+}
+
 impl Drop for SegmentWriter {
     fn drop(&mut self) {
         if !self.finished {
@@ -180,7 +188,7 @@ impl Drop for SegmentWriter {
 }
 
 /// Removes the name of a segment. Mappings of it stay valid; its memory goes with the last of them.
-pub fn unlink(name: &SegmentName) -> Result<(), ShmError> {
+pub(crate) fn unlink(name: &SegmentName) -> Result<(), ShmError> {
     match shm::unlink(name.as_str()) {
         Ok(()) => Ok(()),
         Err(Errno::NOENT) => Err(ShmError::Missing { name: name.clone() }),
@@ -198,7 +206,7 @@ pub(crate) fn unlink_same(name: &SegmentName, identity: Identity) -> Result<(), 
 }
 
 /// How many bytes `/dev/shm` can still hold; without a limit on it, more than anybody has.
-pub fn available_bytes() -> Result<u64, ShmError> {
+pub(crate) fn available_bytes() -> Result<u64, ShmError> {
     let stat = rustix::fs::statvfs(DIRECTORY)
         .map_err(|errno| ShmError::system("read free space of", DIRECTORY, errno))?;
     // A tmpfs that was mounted without a limit reports no blocks at all.
@@ -233,7 +241,7 @@ pub(crate) fn open_exclusive(name: &SegmentName) -> Result<OpenSegment, ShmError
     // Read again under the lock: only now nobody else gives the segment its size, or takes its name.
     let facts = Facts::read(name, &file)?;
     check_facts(name, &facts, rustix::process::geteuid().as_raw())?;
-    Ok(OpenSegment { file, identity: facts.identity, size_bytes: facts.size_bytes })
+    Ok(OpenSegment { name: name.clone(), file, identity: facts.identity, size_bytes: facts.size_bytes })
 }
 
 /// Opens the same segment once more, only for reading.
@@ -325,8 +333,15 @@ pub(crate) fn kind_of(kind: FileType) -> &'static str {
     }
 }
 
+fn check_bounds(name: &SegmentName, size: u64, start: u64, bytes: &[u8]) -> Result<(), ShmError> {
+    match start.checked_add(bytes.len() as u64) {
+        Some(end) if end <= size => Ok(()),
+        end => Err(ShmError::OutOfBounds { name: name.clone(), start, end: end.unwrap_or(u64::MAX), size }),
+    }
+}
+
 /// Writes all of `bytes` at `at`.
-pub(crate) fn write_all(file: impl AsFd, mut at: u64, mut bytes: &[u8]) -> Result<(), Errno> {
+fn write_all(file: impl AsFd, mut at: u64, mut bytes: &[u8]) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match rustix::io::pwrite(&file, bytes, at) {
             Ok(0) => return Err(Errno::IO),
@@ -341,20 +356,20 @@ pub(crate) fn write_all(file: impl AsFd, mut at: u64, mut bytes: &[u8]) -> Resul
     Ok(())
 }
 
-/// Fills `bytes` from `at`; false when the file ends before they are full.
-pub(crate) fn read_all(file: impl AsFd, mut at: u64, mut bytes: &mut [u8]) -> Result<bool, Errno> {
-    while !bytes.is_empty() {
-        match rustix::io::pread(&file, &mut *bytes, at) {
-            Ok(0) => return Ok(false),
-            Ok(read) => {
-                at += read as u64;
-                bytes = bytes.get_mut(read..).unwrap_or_default();
-            }
+/// Fills `bytes` from `at` as far as the file goes, and returns how much there was.
+fn read_all(file: impl AsFd, at: u64, bytes: &mut [u8]) -> Result<usize, Errno> {
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..)
+        && !rest.is_empty()
+    {
+        match rustix::io::pread(&file, rest, at.saturating_add(filled as u64)) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
         }
     }
-    Ok(true)
+    Ok(filled)
 }
 
 #[cfg(test)]

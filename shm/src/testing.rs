@@ -3,6 +3,8 @@
 use std::ops::Deref;
 use std::path::PathBuf;
 
+use crate::error::ShmError;
+use crate::memory::{OsSharedMemory, SharedMemory};
 use crate::name::{Instance, SegmentName, Segments};
 
 /// Segments of a fresh instance; whatever exists of them goes with it.
@@ -11,6 +13,10 @@ pub(crate) struct TestSegments(Segments);
 impl TestSegments {
     pub(crate) fn new() -> TestSegments {
         TestSegments(Segments::new(Instance::from_bytes(uuid::Uuid::new_v4().into_bytes())))
+    }
+
+    pub(crate) fn list(&self) -> Result<Vec<SegmentName>, ShmError> {
+        OsSharedMemory.list(&self.0)
     }
 }
 
@@ -24,7 +30,7 @@ impl Deref for TestSegments {
 
 impl Drop for TestSegments {
     fn drop(&mut self) {
-        for name in self.0.list().unwrap() {
+        for name in self.list().unwrap() {
             let path = path_of(&name);
             if path.symlink_metadata().unwrap().is_dir() {
                 std::fs::remove_dir(path).unwrap();

@@ -192,7 +192,10 @@ fn an_old_generation_is_refused() {
     assert_eq!(ask(&leaf).1, 0);
     let detail = leaf.describe().source_detail;
     assert!(detail.contains("generation 1"), "{detail}");
-    assert!(segments(directory.0.path()).list().unwrap().is_empty(), "what is refused is removed");
+    assert!(
+        OsSharedMemory.list(&segments(directory.0.path())).unwrap().is_empty(),
+        "what is refused is removed"
+    );
 }
 
 #[test]
@@ -202,7 +205,7 @@ fn segments_of_another_layout_version_are_refused() {
     end(leaf);
     // What a newer build would have left behind.
     let newer = Edition { layout_version: row_block::LAYOUT_VERSION + 1, generation: 1 };
-    gannet_shm::publish(&segments(directory.0.path()), newer, b"{}").unwrap();
+    gannet_shm::publish(&OsSharedMemory, &segments(directory.0.path()), newer, b"{}").unwrap();
     let leaf = Leaf::start(config(directory.0.path())).unwrap();
     let (partial, count, _) = ask(&leaf);
     assert_eq!((count, partial.completeness.rows_expected()), (0, Some(ROWS as u64)));
@@ -216,7 +219,7 @@ fn a_changed_byte_is_found_named_and_not_served() {
     let (directory, leaf) = filled();
     leaf.hand_over().unwrap();
     end(leaf);
-    let names = segments(directory.0.path()).list().unwrap();
+    let names = OsSharedMemory.list(&segments(directory.0.path())).unwrap();
     let name = names.iter().find(|name| !name.as_str().ends_with("catalogue")).unwrap();
     let path = format!("/dev/shm{}", name.as_str());
     let mut bytes = std::fs::read(&path).unwrap();

@@ -2,6 +2,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 
 use super::*;
+use crate::memory::OsSharedMemory;
 use crate::name::Instance;
 use crate::testing::{TestSegments, path_of};
 
@@ -20,7 +21,7 @@ fn plant(segments: &Segments, bytes: &[u8]) {
 }
 
 fn refused(segments: &Segments, edition: Edition) -> String {
-    take(segments, edition).unwrap_err().to_string()
+    take(&OsSharedMemory, segments, edition).unwrap_err().to_string()
 }
 
 #[test]
@@ -29,21 +30,21 @@ fn a_catalogue_is_taken_once() {
     let missing = format!("segment `{}` does not exist", segments.catalogue());
     assert_eq!(refused(&segments, EDITION), missing);
     for payload in [&b"payload"[..], b"", &[7; 3_000_000]] {
-        publish(&segments, EDITION, payload).unwrap();
-        assert!(take(&segments, EDITION).unwrap() == payload);
+        publish(&OsSharedMemory, &segments, EDITION, payload).unwrap();
+        assert!(take(&OsSharedMemory, &segments, EDITION).unwrap() == payload);
         assert_eq!(refused(&segments, EDITION), "valid mark is clear");
         assert_eq!(refused(&segments, EDITION), "valid mark is clear");
     }
     // A new one takes the place of one that was never taken.
-    publish(&segments, EDITION, b"old").unwrap();
-    publish(&segments, Edition { generation: 8, ..EDITION }, b"new").unwrap();
-    assert_eq!(take(&segments, Edition { generation: 8, ..EDITION }).unwrap(), b"new");
+    publish(&OsSharedMemory, &segments, EDITION, b"old").unwrap();
+    publish(&OsSharedMemory, &segments, Edition { generation: 8, ..EDITION }, b"new").unwrap();
+    assert_eq!(take(&OsSharedMemory, &segments, Edition { generation: 8, ..EDITION }).unwrap(), b"new");
 }
 
 #[test]
 fn the_wrong_edition_is_refused_and_left_as_it_was() {
     let segments = TestSegments::new();
-    publish(&segments, EDITION, b"payload").unwrap();
+    publish(&OsSharedMemory, &segments, EDITION, b"payload").unwrap();
     let before = stored(&segments);
     assert_eq!(
         refused(&segments, Edition { layout_version: 4, ..EDITION }),
@@ -51,13 +52,13 @@ fn the_wrong_edition_is_refused_and_left_as_it_was() {
     );
     assert_eq!(refused(&segments, Edition { generation: 8, ..EDITION }), "generation 7, the disk has 8");
     assert_eq!(stored(&segments), before);
-    assert_eq!(take(&segments, EDITION).unwrap(), b"payload");
+    assert_eq!(take(&OsSharedMemory, &segments, EDITION).unwrap(), b"payload");
 }
 
 #[test]
 fn what_another_build_left_is_refused_by_name() {
     let segments = TestSegments::new();
-    publish(&segments, EDITION, b"payload").unwrap();
+    publish(&OsSharedMemory, &segments, EDITION, b"payload").unwrap();
     let good = Header::decode(&stored(&segments)).unwrap();
     let check = |change: &dyn Fn(&mut Header), text: &str| {
         let mut header = good.clone();
@@ -86,7 +87,7 @@ fn what_another_build_left_is_refused_by_name() {
 #[test]
 fn every_flipped_bit_is_refused() {
     let segments = TestSegments::new();
-    publish(&segments, EDITION, b"payload").unwrap();
+    publish(&OsSharedMemory, &segments, EDITION, b"payload").unwrap();
     let good = stored(&segments);
     for bit in 0..good.len() * 8 {
         let mut flipped = good.clone();
@@ -98,17 +99,17 @@ fn every_flipped_bit_is_refused() {
             88..HEADER_BYTES => "valid_mark",
             _ => "payload_checksum",
         };
-        assert_eq!(take(&segments, EDITION).unwrap_err().reason(), reason, "bit {bit}");
-        assert!(take(&segments, EDITION).is_err(), "bit {bit}, asked again");
+        assert_eq!(take(&OsSharedMemory, &segments, EDITION).unwrap_err().reason(), reason, "bit {bit}");
+        assert!(take(&OsSharedMemory, &segments, EDITION).is_err(), "bit {bit}, asked again");
     }
     plant(&segments, &good);
-    assert_eq!(take(&segments, EDITION).unwrap(), b"payload");
+    assert_eq!(take(&OsSharedMemory, &segments, EDITION).unwrap(), b"payload");
 }
 
 #[test]
 fn every_length_but_the_right_one_is_refused() {
     let segments = TestSegments::new();
-    publish(&segments, EDITION, b"payload").unwrap();
+    publish(&OsSharedMemory, &segments, EDITION, b"payload").unwrap();
     let good = stored(&segments);
     for len in 0..good.len() {
         plant(&segments, &good[..len]);
@@ -130,21 +131,21 @@ fn every_length_but_the_right_one_is_refused() {
 #[test]
 fn a_bad_payload_clears_the_mark() {
     let segments = TestSegments::new();
-    publish(&segments, EDITION, b"payload").unwrap();
+    publish(&OsSharedMemory, &segments, EDITION, b"payload").unwrap();
     let mut bytes = stored(&segments);
     bytes[HEADER_BYTES] ^= 1;
     plant(&segments, &bytes);
-    assert_eq!(take(&segments, EDITION).unwrap_err().reason(), "payload_checksum");
+    assert_eq!(take(&OsSharedMemory, &segments, EDITION).unwrap_err().reason(), "payload_checksum");
     assert_eq!(refused(&segments, EDITION), "valid mark is clear");
 }
 
 #[test]
 fn a_payload_beyond_the_limit_is_not_written() {
     let segments = TestSegments::new();
-    publish(&segments, EDITION, b"old").unwrap();
+    publish(&OsSharedMemory, &segments, EDITION, b"old").unwrap();
     let payload = vec![0; usize::try_from(PAYLOAD_BYTES_MAX).unwrap() + 1];
     assert_eq!(
-        publish(&segments, EDITION, &payload).unwrap_err().to_string(),
+        publish(&OsSharedMemory, &segments, EDITION, &payload).unwrap_err().to_string(),
         format!("catalogue `{}` would hold 67108865 bytes, the limit is 67108864", segments.catalogue())
     );
     // The old one does not speak for the new state.
@@ -154,10 +155,10 @@ fn a_payload_beyond_the_limit_is_not_written() {
 #[test]
 fn a_catalogue_in_use_is_refused() {
     let segments = TestSegments::new();
-    publish(&segments, EDITION, b"payload").unwrap();
-    let opened = segment::open_exclusive(&segments.catalogue()).unwrap();
-    let refusal = take(&segments, EDITION).unwrap_err();
+    publish(&OsSharedMemory, &segments, EDITION, b"payload").unwrap();
+    let opened = crate::segment::open_exclusive(&segments.catalogue()).unwrap();
+    let refusal = take(&OsSharedMemory, &segments, EDITION).unwrap_err();
     assert_eq!(refusal.reason(), "busy");
     drop(opened);
-    assert_eq!(take(&segments, EDITION).unwrap(), b"payload");
+    assert_eq!(take(&OsSharedMemory, &segments, EDITION).unwrap(), b"payload");
 }
