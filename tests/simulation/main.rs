@@ -5,3 +5,4 @@
 
 mod life;
 mod sim_disk;
+mod sim_memory;
