@@ -91,7 +91,7 @@ struct State {
     changes: Vec<(String, NameChange)>,
     capacity_bytes: u64,
     faults: Vec<DiskFault>,
-    /// How much of an append is written before it fails; any number, used as a remainder.
+    /// How much of an append is written before it fails: the greatest number is all, others are taken as a remainder.
     tear: usize,
 }
 
@@ -113,6 +113,11 @@ struct SimFile {
     path: String,
     inode: u64,
     writable: bool,
+}
+
+/// How many of so many bytes are written by a write that fails.
+pub(crate) fn torn(tear: usize, bytes: usize) -> usize {
+    if tear == usize::MAX { bytes } else { tear % (bytes + 1) }
 }
 
 /// The directory of a path; of a name at the top, the empty one.
@@ -373,6 +378,21 @@ impl Drive {
         state.live.files.iter().map(|(path, inode)| (path.clone(), length(inode))).collect()
     }
 
+    /// The bytes of a file, as the machine sees them.
+    pub(crate) fn read(&self, path: &str) -> Option<Vec<u8>> {
+        let mut state = self.0.lock();
+        let inode = state.inode_of(path).ok()?;
+        Some(state.inode(inode).live.clone())
+    }
+
+    /// The bytes of one file are written over another: a disk that missed the place.
+    pub(crate) fn write_over(&self, from: &str, to: &str) {
+        let mut state = self.0.lock();
+        let (Ok(from), Ok(to)) = (state.inode_of(from), state.inode_of(to)) else { return };
+        let bytes = state.inode(from).live.clone();
+        *state.inode(to) = Inode { live: bytes.clone(), durable: bytes, ..Inode::default() };
+    }
+
     /// Turns a bit of a file, as a disk does that ages. `at` is any number, taken as a remainder. Returns which byte.
     pub(crate) fn flip_bit(&self, path: &str, at: u64) -> Option<u64> {
         let mut state = self.0.lock();
@@ -536,7 +556,7 @@ impl DiskFile for SimFile {
         let step = self.life.step();
         let mut state = self.state.lock();
         // Whoever is ended within a write has written a part of it.
-        let part = state.tear % (bytes.len() + 1);
+        let part = torn(state.tear, bytes.len());
         match step {
             Step::Dead => return Err(Life::over()),
             Step::Dying => {

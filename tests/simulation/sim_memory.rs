@@ -10,13 +10,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gannet_shm::{
-    MappedSegment, Region, RegionEnd, SegmentAccess, SegmentName, SegmentWrite, Segments, SharedMemory,
-    ShmError,
+    HEADER_BYTES, Header, MappedSegment, Region, RegionEnd, SegmentAccess, SegmentName, SegmentWrite,
+    Segments, SharedMemory, ShmError,
 };
 use parking_lot::{Mutex, MutexGuard};
 use rustix::io::Errno;
 
 use crate::life::{Life, Step};
+use crate::sim_disk::torn;
 
 const PAGE_BYTES: usize = 4096;
 
@@ -60,7 +61,9 @@ struct State {
     next: u64,
     capacity_bytes: Option<u64>,
     faults: Vec<MemoryFault>,
-    /// How much of a write happens before it fails; any number, used as a remainder.
+    /// The first promise of the catalogue that was broken.
+    broken: Option<String>,
+    /// How much of a write happens before it fails: the greatest number is all, others are taken as a remainder.
     tear: usize,
 }
 
@@ -172,6 +175,15 @@ impl State {
     }
 }
 
+fn is_catalogue(name: &SegmentName) -> bool {
+    name.as_str().ends_with("-catalogue")
+}
+
+/// Whether the catalogue in these bytes says that it is valid.
+fn is_valid(bytes: &[u8]) -> bool {
+    bytes.get(HEADER_BYTES - 8..HEADER_BYTES) == Some(&VALID_MARK.to_le_bytes()[..])
+}
+
 impl Shelf {
     /// The memory as a new process sees it.
     pub(crate) fn of(&self, life: &Life) -> SimMemory {
@@ -213,6 +225,35 @@ impl Shelf {
         let state = self.0.lock();
         let size = |id: &u64| state.segments.get(id).map_or(0, |segment| segment.bytes.len() as u64);
         state.names.iter().map(|(name, id)| (name.clone(), size(id))).collect()
+    }
+
+    /// The header and the payload of the catalogue, if there is one that can be read.
+    pub(crate) fn catalogue(&self) -> Option<(Header, Vec<u8>)> {
+        let state = self.0.lock();
+        let (_, id) = state.names.iter().find(|(name, _)| is_catalogue(name))?;
+        let bytes = &state.segments.get(id)?.bytes;
+        let header = Header::decode(bytes.get(..HEADER_BYTES)?).ok()?;
+        Some((header, bytes[HEADER_BYTES..].to_vec()))
+    }
+
+    /// Which promise of the catalogue was broken, if one was: its mark is set last, and cleared before its payload is
+    /// read.
+    pub(crate) fn broken_promise(&self) -> Option<String> {
+        self.0.lock().broken.take()
+    }
+
+    /// Copies the bytes of one segment over another of the same size.
+    pub(crate) fn write_over(&self, from: &SegmentName, to: &SegmentName) {
+        let mut state = self.0.lock();
+        let (Some(from), Some(to)) = (state.names.get(from).copied(), state.names.get(to).copied()) else {
+            return;
+        };
+        let Some(bytes) = state.segments.get(&from).map(|segment| segment.bytes.clone()) else { return };
+        if let Some(segment) =
+            state.segments.get_mut(&to).filter(|segment| segment.bytes.len() == bytes.len())
+        {
+            segment.bytes = bytes;
+        }
     }
 
     /// Sets how many bytes there are, or that nobody limits them.
@@ -390,7 +431,7 @@ impl Owned {
         let step = self.life.step();
         let mut state = self.state.lock();
         // Whoever is ended within a write has written a part of it.
-        let part = state.tear % (bytes.len() + 1);
+        let part = torn(state.tear, bytes.len());
         match step {
             Step::Dead => return Err(over("write segment", &self.name)),
             Step::Dying => {
@@ -402,6 +443,13 @@ impl Owned {
         let failed = state.fault(MemoryCall::Write);
         let written = if failed.is_some() { &bytes[..part] } else { bytes };
         let fits = state.write(self.segment, range.start, written);
+        let bytes = state.segments.get(&self.segment).map(|segment| &segment.bytes);
+        if is_catalogue(&self.name)
+            && range.start >= HEADER_BYTES
+            && bytes.is_some_and(|bytes| is_valid(bytes))
+        {
+            state.broken = Some("the catalogue was written while its valid mark was set".to_owned());
+        }
         let said = if failed.is_some() || !fits { ": fails" } else { "" };
         self.life.trace.add(format_args!(
             "shared memory: Write {} {} at {offset}{said}",
@@ -424,6 +472,10 @@ impl Owned {
         let mut state = self.state.lock();
         if let Some(errno) = state.fault(MemoryCall::Read) {
             return Err(refused("read segment", &self.name, 0, errno, 0));
+        }
+        let Some(segment) = state.segments.get(&self.segment) else { return Ok(0) };
+        if is_catalogue(&self.name) && offset >= HEADER_BYTES as u64 && is_valid(&segment.bytes) {
+            state.broken = Some("the catalogue was read while its valid mark was set".to_owned());
         }
         let Some(segment) = state.segments.get(&self.segment) else { return Ok(0) };
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(segment.bytes.len());
