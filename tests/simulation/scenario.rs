@@ -6,10 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gannet_leaf::append::Batch;
 use gannet_leaf::dedup::BatchName;
 use gannet_leaf::wal::Durability;
-use gannet_leaf::{Config, Leaf, LeafError};
+use gannet_leaf::{Batch, Config, Leaf, LeafError};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -72,6 +71,8 @@ struct Scenario {
     faulty: bool,
     /// Nothing excuses a refusal any more.
     healed: bool,
+    /// The log was full, and was given time.
+    waited: bool,
 }
 
 impl Settings {
@@ -101,7 +102,7 @@ fn config(settings: &Settings, rng: &mut StdRng) -> Config {
         seal_age_seconds: [0, 2, 20, 300][rng.random_range(0..4)],
         retention_seconds: if settings.retention { RETENTION_SECONDS } else { 0 },
         durability: if rng.random_bool(0.75) { Durability::Power } else { Durability::Process },
-        wal_bytes_max: [16 << 10, 256 << 10, 64 << 20][rng.random_range(0..3)],
+        wal_bytes_max: [128 << 10, 1 << 20, 64 << 20][rng.random_range(0..3)],
         seal_into_shm: rng.random_bool(0.4),
         ..Config::default()
     }
@@ -125,6 +126,7 @@ pub(crate) fn run(seed: u64, trace: &Arc<Trace>) -> Result<Report, String> {
         damaged: false,
         faulty: false,
         healed: false,
+        waited: false,
     };
     scenario.restart()?;
     for _ in 0..scenario.settings.steps {
@@ -291,6 +293,14 @@ impl Scenario {
                 if self.healed {
                     return Err(format!("{sent} has an unknown outcome: {error}"));
                 }
+            }
+            Err(LeafError::LogFull { .. }) if self.healed && !self.waited => {
+                // Half a minute is enough to seal, to store, to make a checkpoint and to cut the log.
+                self.world.settle(40, &mut self.rng);
+                self.waited = true;
+                let sent = self.send(at);
+                self.waited = false;
+                return sent;
             }
             Err(error) => {
                 self.world.trace.add(format_args!("send {sent}: refused: {error}"));
@@ -486,7 +496,17 @@ impl Scenario {
         match kind {
             0 | 1 => {
                 if let Some(path) = files.choose(&mut self.rng) {
-                    let byte = self.world.drive.flip_bit(path, at);
+                    // A last record that is damaged cannot be told from one that was never finished.
+                    let newest = files.iter().rfind(|path| path.ends_with(".wal"));
+                    let bytes = match newest == Some(path) {
+                        true => self.world.drive.last_append(path),
+                        false => u64::MAX,
+                    };
+                    // Nor can a record in the middle, as long as nothing behind it says that it was synced.
+                    let is_log = path.ends_with(".wal");
+                    let is_synced = self.world.config.durability == Durability::Power;
+                    let bytes = if is_log && !is_synced { 0 } else { bytes };
+                    let byte = self.world.drive.flip_bit(path, at, bytes);
                     self.world.note(format_args!("a bit turns in {path} at {byte:?}"));
                 }
             }

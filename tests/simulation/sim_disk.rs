@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
+use arrow::buffer::{Buffer, ScalarBuffer};
 use bytes::Bytes;
 use gannet_leaf::disk::{Disk, DiskFile};
 use parking_lot::Mutex;
@@ -65,6 +66,8 @@ struct Inode {
     changes: Vec<Change>,
     /// Ranges of the live bytes that a failed sync has lost.
     lost: Vec<(usize, usize)>,
+    /// Where the last append began.
+    last_append: usize,
 }
 
 /// What is done to names and not yet synced, with the directory whose sync makes it durable.
@@ -113,6 +116,12 @@ struct SimFile {
     path: String,
     inode: u64,
     writable: bool,
+}
+
+/// A copy of bytes that begins where a map could.
+pub(crate) fn mapped(bytes: &[u8]) -> Bytes {
+    // Typed, because only that may be lent as bytes; the memory of a buffer is aligned for everything.
+    Bytes::from_owner(ScalarBuffer::<u8>::from(Buffer::from(bytes)))
 }
 
 /// How many of so many bytes are written by a write that fails.
@@ -185,6 +194,7 @@ impl Inode {
     }
 
     fn append(&mut self, bytes: &[u8]) {
+        self.last_append = self.live.len();
         self.live.extend_from_slice(bytes);
         self.changes.push(Change::Append(bytes.to_vec()));
     }
@@ -239,7 +249,8 @@ impl Inode {
                 }
             }
         }
-        *self = Inode { live: left.clone(), durable: left, ..Inode::default() };
+        let last_append = self.last_append.min(left.len());
+        *self = Inode { live: left.clone(), durable: left, last_append, ..Inode::default() };
     }
 }
 
@@ -393,12 +404,24 @@ impl Drive {
         *state.inode(to) = Inode { live: bytes.clone(), durable: bytes, ..Inode::default() };
     }
 
-    /// Turns a bit of a file, as a disk does that ages. `at` is any number, taken as a remainder. Returns which byte.
-    pub(crate) fn flip_bit(&self, path: &str, at: u64) -> Option<u64> {
+    /// Where the last append to a file began.
+    pub(crate) fn last_append(&self, path: &str) -> u64 {
+        let mut state = self.0.lock();
+        let Ok(inode) = state.inode_of(path) else { return 0 };
+        state.inode(inode).last_append as u64
+    }
+
+    /// Turns a bit of the first bytes of a file, as a disk does that ages. `at` is any number, taken as a remainder.
+    /// Returns which byte.
+    pub(crate) fn flip_bit(&self, path: &str, at: u64, bytes: u64) -> Option<u64> {
         let mut state = self.0.lock();
         let inode = state.live.files.get(path).copied()?;
         let inode = state.inode(inode);
-        let bits = (inode.live.len() as u64 * 8).max(1);
+        let bytes = bytes.min(inode.live.len() as u64);
+        if bytes == 0 {
+            return None;
+        }
+        let bits = bytes * 8;
         let (byte, bit) = ((at % bits) / 8, at % 8);
         let turn = |bytes: &mut Vec<u8>| {
             let found = bytes.get_mut(usize::try_from(byte).unwrap_or(usize::MAX));
@@ -408,7 +431,7 @@ impl Drive {
         };
         turn(&mut inode.live);
         turn(&mut inode.durable);
-        (byte < inode.live.len() as u64).then_some(byte)
+        Some(byte)
     }
 }
 
@@ -490,7 +513,7 @@ impl Disk for SimDisk {
         if live.len() as u64 != bytes {
             return Err(io::Error::other(format!("the file has {} bytes, not {bytes}", live.len())));
         }
-        Ok(Bytes::from(live.clone()))
+        Ok(mapped(live))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

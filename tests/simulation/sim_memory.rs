@@ -10,14 +10,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gannet_shm::{
-    HEADER_BYTES, Header, MappedSegment, Region, RegionEnd, SegmentAccess, SegmentName, SegmentWrite,
-    Segments, SharedMemory, ShmError,
+    HEADER_BYTES, Header, MappedSegment, Region, RegionEnd, SegmentAccess, SegmentName, SegmentWrite, Segments,
+    SharedMemory, ShmError, VALID_MARK,
 };
 use parking_lot::{Mutex, MutexGuard};
 use rustix::io::Errno;
 
 use crate::life::{Life, Step};
-use crate::sim_disk::torn;
+use crate::sim_disk::{mapped, torn};
 
 const PAGE_BYTES: usize = 4096;
 
@@ -443,11 +443,8 @@ impl Owned {
         let failed = state.fault(MemoryCall::Write);
         let written = if failed.is_some() { &bytes[..part] } else { bytes };
         let fits = state.write(self.segment, range.start, written);
-        let bytes = state.segments.get(&self.segment).map(|segment| &segment.bytes);
-        if is_catalogue(&self.name)
-            && range.start >= HEADER_BYTES
-            && bytes.is_some_and(|bytes| is_valid(bytes))
-        {
+        let valid = state.segments.get(&self.segment).is_some_and(|segment| is_valid(&segment.bytes));
+        if is_catalogue(&self.name) && range.start >= HEADER_BYTES && valid {
             state.broken = Some("the catalogue was written while its valid mark was set".to_owned());
         }
         let said = if failed.is_some() || !fits { ": fails" } else { "" };
@@ -602,7 +599,7 @@ impl MappedSegment for Map {
         drop(claims);
         let state = self.owned.state.lock();
         let bytes = match state.segments.get(&self.owned.segment) {
-            Some(segment) => Bytes::copy_from_slice(&segment.bytes[range.clone()]),
+            Some(segment) => mapped(&segment.bytes[range.clone()]),
             // The machine lost its memory while an ended process still holds its mapping.
             None => Bytes::from(vec![0; range.len()]),
         };

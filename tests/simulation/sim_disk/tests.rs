@@ -228,9 +228,9 @@ fn faults_hit_the_calls_they_are_set_for() {
     drive.heal();
     assert_eq!(disk.open("a").unwrap().read_at(0, &mut bytes).unwrap(), 4);
     assert_eq!(&bytes, b"abXY");
-    assert_eq!(drive.flip_bit("a", 9), Some(1));
+    assert_eq!(drive.flip_bit("a", 9, 4), Some(1));
     assert_eq!(read(&disk, "a").unwrap(), b"a`XY");
-    assert_eq!(drive.flip_bit("none", 9), None);
+    assert_eq!(drive.flip_bit("none", 9, 4), None);
     assert!(disk.open("a").unwrap().append(&[b"x"]).is_err(), "what is opened is for reading");
     assert!(disk.open("a").unwrap().truncate(0).is_err());
 }
