@@ -38,6 +38,7 @@ mod map;
 mod memory;
 mod name;
 mod pages;
+pub mod planted;
 mod region;
 mod segment;
 #[cfg(test)]
