@@ -13,6 +13,7 @@ use crate::error::{Refusal, ShmError};
 use crate::header::{self, Expected, HEADER_BYTES, HEADER_VERSION, Header, VALID_MARK, VALID_MARK_AT};
 use crate::memory::SharedMemory;
 use crate::name::Segments;
+use crate::planted::{Bug, planted};
 
 /// The longest payload, written or believed.
 pub const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
@@ -65,8 +66,13 @@ pub fn publish(
     };
     let mut writer = memory.create(&name, segment_bytes)?;
     writer.write_at(0, &header.encode())?;
+    if planted(Bug::ValidMarkEarly) {
+        writer.write_at(VALID_MARK_AT as u64, &VALID_MARK.to_le_bytes())?;
+    }
     writer.write_at(HEADER_BYTES as u64, payload)?;
-    writer.write_at(VALID_MARK_AT as u64, &VALID_MARK.to_le_bytes())?;
+    if !planted(Bug::ValidMarkEarly) {
+        writer.write_at(VALID_MARK_AT as u64, &VALID_MARK.to_le_bytes())?;
+    }
     writer.finish()
 }
 
@@ -85,11 +91,13 @@ pub fn take(memory: &dyn SharedMemory, segments: &Segments, edition: Edition) ->
         page_bytes: page_bytes(),
         instance: segments.instance(),
         owner_uid: rustix::process::geteuid().as_raw(),
-        generation: edition.generation,
+        generation: if planted(Bug::GenerationNotCompared) { header.generation } else { edition.generation },
         payload_bytes_max: PAYLOAD_BYTES_MAX,
     })?;
 
-    opened.write_at(VALID_MARK_AT as u64, &0u64.to_le_bytes())?;
+    if !planted(Bug::MarkNotCleared) {
+        opened.write_at(VALID_MARK_AT as u64, &0u64.to_le_bytes())?;
+    }
 
     // The gates bounded the length by the size of the segment and by the limit.
     let mut payload = vec![0u8; usize::try_from(header.payload_bytes).unwrap_or(0)];

@@ -31,8 +31,8 @@ pub(crate) struct Claims {
 }
 
 impl Claims {
-    /// Marks `range`, which must not be empty, as in use.
-    pub(crate) fn claim(&mut self, range: &Range<usize>) -> Result<(), Conflict> {
+    /// Whether `range`, which must not be empty, could be claimed now.
+    pub(crate) fn check(&self, range: &Range<usize>) -> Result<(), Conflict> {
         debug_assert!(range.start < range.end);
         // Spans are disjoint, so the last one that starts before our end is the only one to look at.
         if let Some((_, (end, state))) = self.spans.range(..range.end).next_back()
@@ -43,6 +43,12 @@ impl Claims {
                 State::Released => Conflict::Released,
             });
         }
+        Ok(())
+    }
+
+    /// Marks `range`, which must not be empty, as in use.
+    pub(crate) fn claim(&mut self, range: &Range<usize>) -> Result<(), Conflict> {
+        self.check(range)?;
         self.spans.insert(range.start, (range.end, State::InUse));
         self.in_use_count += 1;
         self.forget_kept_inside(range);

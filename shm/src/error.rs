@@ -148,6 +148,18 @@ pub enum ShmError {
         /// The size of the segment.
         size: u64,
     },
+    /// Part of the range was never written, or was given back by an earlier process.
+    #[error("range {start}..{end} of segment `{name}` has no memory at {hole}")]
+    Hole {
+        /// The segment.
+        name: SegmentName,
+        /// First byte.
+        start: u64,
+        /// First byte after the range.
+        end: u64,
+        /// The first byte without memory.
+        hole: u64,
+    },
     /// Part of the range belongs to a region that is in use.
     #[error("range {start}..{end} of segment `{name}` overlaps a region in use")]
     Claimed {

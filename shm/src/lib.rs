@@ -4,8 +4,9 @@
 //! one maps them read-only and reads the same bytes at once, without copying.
 //!
 //! What it is not: it knows nothing of rows, blocks or tables, never waits (a lock that is held is an
-//! error), never touches a disk except for the lock file of a directory, and is no authority: whoever uses
-//! it must be able to live without what it holds.
+//! error), never writes to a disk except for the lock file of a directory, and is no authority: whoever uses
+//! it must be able to live without what it holds. It maps files for its users ([`map_file`]) and hands out memory of
+//! the process's own ([`Pages`]), because mmap has one home.
 //!
 //! The flow of data:
 //! 1. [`DirectoryLock`] makes sure that one process owns a data directory.
@@ -19,25 +20,31 @@
 //! Invariants:
 //! - Bytes of a segment are checked before they are believed; any doubt is an error that names it.
 //! - A segment has one owner at a time, a writer, a mapping or a reader of the catalogue, by a file lock.
-//! - Memory is reserved before it is written, so that a full `/dev/shm` is an error and not a signal.
+//! - Segments are written by calls that can fail, and read only where they have memory, so that a full `/dev/shm` is an
+//!   error and not a signal.
 //! - The valid mark is set last and cleared first; a catalogue is taken at most once.
-//! - `unsafe` and mmap live in `map` and nowhere else in Gannet.
+//! - `unsafe` lives in `map` and nowhere else in Gannet; mmap lives in `map` and, by calls that are safe, in `pages`.
 //!
-//! What is trusted: segments are created with mode 0600, and other processes of the same user leave them
-//! alone. A process of the same user that truncates a segment can kill its reader, as it could with a signal.
+//! What is trusted: segments are created with mode 0600, mapped files lie in a directory of mode 0700, and other
+//! processes of the same user leave them alone. A process of the same user that truncates one can kill its reader, as
+//! it could with a signal. So can a disk that fails to read a page of a mapped file.
 //!
 //! Where to start: `memory`, then `segment` and `map` with `region`, then `catalogue` with `header`.
 
 mod catalogue;
 mod claims;
+#[cfg(test)]
+mod crashes;
 mod error;
 mod header;
+mod holes;
 mod lock;
 #[allow(unsafe_code, reason = "reading mapped memory cannot be done without; this module is its only home")]
 mod map;
 mod memory;
 mod name;
 mod pages;
+pub mod planted;
 mod region;
 mod segment;
 #[cfg(test)]

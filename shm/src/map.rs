@@ -1,13 +1,16 @@
-//! Segments as memory, read-only: the one home of mmap.
+//! Segments and files as memory, read-only: the one home of `unsafe`.
 //!
 //! A [`Mapping`] hands out [`Region`]s, each the only one over its range. A region hands out [`Bytes`] without
 //! copying, from which callers make their own views. A region that was told to expire gives its memory back
 //! to the system when the last of these is gone.
 //!
 //! There is no way to look at a whole mapping at once: a reference to bytes exists only inside a region that
-//! keeps them as they are.
+//! keeps them as they are. A region lies only where the segment has memory, because reading where it has none
+//! would take some, and a full `/dev/shm` would end the process.
 //!
-//! Why reading is sound, in four steps:
+//! A file is mapped whole by [`map_file`], as bytes without regions; its own comments say what it rests on.
+//!
+//! Why reading a segment is sound, in four steps:
 //! 1. The map is made once, lives as long as its `Mapping`, and every region holds the mapping alive.
 //! 2. No other process is in: the segment belongs to our user with mode 0600, and other processes of the
 //!    same user leave it alone (the crate's head says so).
@@ -30,6 +33,7 @@ use rustix::io::Errno;
 
 use crate::claims::{Claims, Conflict, whole_pages};
 use crate::error::ShmError;
+use crate::holes;
 use crate::name::SegmentName;
 use crate::region::{Region, RegionEnd};
 use crate::segment::{self, Identity};
@@ -42,6 +46,8 @@ pub(crate) struct Mapping {
     /// Holds the lock, and punches the holes.
     file: OwnedFd,
     identity: Identity,
+    /// No hole was there when the segment was opened. Those that come later are not claimed.
+    whole: bool,
     claims: Mutex<Claims>,
 }
 
@@ -68,11 +74,14 @@ impl Mapping {
             .map_err(|source| ShmError::system("map segment", name, source))?;
         // People's data does not belong into core dumps. A kernel that cannot do this is no reason to stop.
         let _ = memory.advise(Advice::DontDump);
+        let whole = holes::is_whole(&opened.file, opened.size_bytes)
+            .map_err(|errno| ShmError::system("read state of segment", name, errno))?;
         Ok(Arc::new(Mapping {
             name: name.clone(),
             memory,
             file: opened.file,
             identity: opened.identity,
+            whole,
             claims: Mutex::default(),
         }))
     }
@@ -97,20 +106,38 @@ impl Mapping {
     }
 
     /// The one region over `range`, as long as it or its bytes live. A range that is empty, outside the
-    /// segment, overlaps a region in use or was given back is an error.
+    /// segment, overlaps a region in use, was given back or never written is an error.
     pub(crate) fn region(self: &Arc<Self>, range: Range<usize>) -> Result<Region, ShmError> {
         let (name, start, end) = (|| self.name.clone(), range.start as u64, range.end as u64);
         if range.start >= range.end || range.end > self.size_bytes() {
             return Err(ShmError::OutOfBounds { name: name(), start, end, size: self.size_bytes() as u64 });
         }
-        match self.claims().claim(&range) {
-            Ok(()) => {}
+        // Memory that is there now stays until somebody claims it and releases it, which the claim would see.
+        let memory = self.check_memory(start..end);
+        let claimed = match memory {
+            Ok(()) => self.claims().claim(&range),
+            Err(_) => self.claims().check(&range),
+        };
+        match claimed {
+            Ok(()) => memory?,
             Err(Conflict::InUse) => return Err(ShmError::Claimed { name: name(), start, end }),
             Err(Conflict::Released) => return Err(ShmError::Released { name: name(), start, end }),
         }
-        let (start, mapping) = (range.start, Arc::clone(self));
+        let (at, mapping) = (range.start, Arc::clone(self));
         let claim = Claim { mapping: Arc::clone(self), range };
-        Ok(Region::new(mapping, start, claim, Claim::end))
+        Ok(Region::new(mapping, at, claim, Claim::end))
+    }
+
+    fn check_memory(&self, range: Range<u64>) -> Result<(), ShmError> {
+        if self.whole {
+            return Ok(());
+        }
+        let name = || self.name.clone();
+        match holes::first_hole(&self.file, &range) {
+            Ok(None) => Ok(()),
+            Ok(Some(hole)) => Err(ShmError::Hole { name: name(), start: range.start, end: range.end, hole }),
+            Err(errno) => Err(ShmError::system("look for holes in segment", &self.name, errno)),
+        }
     }
 
     /// From now on the name of the segment goes when no region is in use and every region there was has
@@ -187,24 +214,34 @@ impl AsRef<[u8]> for Claim {
 
 /// All bytes of a file that has `bytes` of them, mapped read-only and not read yet.
 ///
-/// The file must be one that is written once and then only ever removed, by a process that has locked its directory:
-/// that is what makes reading it sound.
+/// What the caller promises, for nothing here can see it: the file is never written or cut again, by anybody. It may be
+/// renamed and removed. A file that is written under another name first, in a directory of mode 0700 whose
+/// [`DirectoryLock`](crate::DirectoryLock) the caller holds, is one.
+///
+/// What nobody can promise: a disk that cannot read a page of the file when it is first looked at, or again after the
+/// system dropped it, ends the process with a signal.
 ///
 /// # Errors
-/// When the file has another length or cannot be mapped.
+/// When it is no regular file, has another length or cannot be mapped.
 pub fn map_file(file: &File, bytes: u64) -> io::Result<Bytes> {
-    let found = file.metadata()?.len();
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("only a regular file can be mapped"));
+    }
+    let found = metadata.len();
     if found != bytes {
         return Err(io::Error::other(format!("the file has {found} bytes, not {bytes}")));
     }
     if bytes == 0 {
         return Ok(Bytes::new());
     }
-    // SAFETY: the map is read-only and private to this process. Nobody changes the file while it is mapped: it lies in
-    // a directory of mode 0700 that one process of our user has locked, and that process writes a file of this kind
-    // before it has its name and only removes it afterwards, which leaves mapped pages as they are. Other processes of
-    // the same user leave it alone, as the crate's head says.
-    let map = unsafe { MmapOptions::new().map(file)? };
+    let len = usize::try_from(bytes).map_err(io::Error::other)?;
+    // SAFETY: bounds: the file had `len` bytes a moment ago, and stays as it is by the promise above. Nobody writes: the
+    // map is read-only, and its pages are those of the file, which nobody changes by the same promise; a name that is
+    // given away or removed leaves them in place. Our own code keeps it, because blocks are written under another name
+    // and never after they got theirs; other processes cannot reach into a directory of mode 0700, and those of
+    // our user leave it alone, as the crate's head says.
+    let map = unsafe { MmapOptions::new().len(len).map(file)? };
     // People's data does not belong into core dumps. A kernel that cannot do this is no reason to stop.
     let _ = map.advise(Advice::DontDump);
     Ok(Bytes::from_owner(map))

@@ -110,7 +110,7 @@ pub trait MappedSegment: fmt::Debug + Send + Sync {
     /// The one region over `range`, as long as it or its bytes live.
     ///
     /// # Errors
-    /// When the range is empty, outside the segment, overlaps a region in use or was given back.
+    /// When the range is empty, outside the segment, overlaps a region in use, was given back, or was never written.
     fn region(self: Arc<Self>, range: Range<usize>) -> Result<Region, ShmError>;
 
     /// From now on the name of the segment goes when no region is in use and every region there was has

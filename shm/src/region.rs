@@ -113,3 +113,6 @@ impl<M, F: FnOnce(M, RegionEnd)> Drop for Owner<M, F> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

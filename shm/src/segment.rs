@@ -1,31 +1,32 @@
 //! Segments as files under `/dev/shm`: creating, opening behind gates, removing.
 //!
-//! The life of a segment: [`SegmentWriter::create`] makes the name and reserves all of its memory; the
-//! writer fills it and finishes; later processes open it, one at a time; somebody unlinks it. A writer that
-//! is dropped unfinished takes its segment with it.
+//! The life of a segment: [`SegmentWriter::create`] makes the name; the writer fills it and finishes; later
+//! processes open it, one at a time; somebody unlinks it. A writer that is dropped unfinished takes its segment
+//! with it.
 //!
 //! Invariants:
 //! - Whoever writes, maps or takes a segment holds an exclusive flock on it for as long as it does, so memory
 //!   that is mapped is never written, not even by another part of the same process.
 //! - The size of a segment is fixed when it is made.
-//! - No byte is stored before its memory is reserved, so a full `/dev/shm` is an error and not a SIGBUS.
+//! - Bytes get into a segment by calls that can fail, never through a mapping, so a full `/dev/shm` is an error and
+//!   not a SIGBUS. Reserving memory first would say so earlier, and made a hand-over on two threads some percent slower.
+//! - A finished segment has memory behind every byte, so its readers need none.
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{FallocateFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::shm;
 use shared_memory::{ShmemConf, ShmemError};
 
 use crate::error::ShmError;
+use crate::holes;
 use crate::name::SegmentName;
 
 /// Where Linux keeps the names of shared memory.
 pub(crate) const DIRECTORY: &str = "/dev/shm";
-/// Larger writes gain nothing: 1 MiB at a time measured fastest.
+/// A signal costs the work of one piece and not of all. Larger and smaller ones measured the same.
 const WRITE_BYTES: usize = 1 << 20;
-/// Memory is reserved in pieces, so that a signal costs the work of one piece and not of all.
-const RESERVE_BYTES: u64 = 256 << 20;
 /// The most an address can count, and a slice may hold.
 const SEGMENT_BYTES_MAX: u64 = isize::MAX as u64;
 
@@ -56,8 +57,8 @@ pub(crate) struct OpenSegment {
 }
 
 impl SegmentWriter {
-    /// Makes the segment `name` of `size_bytes`, mode 0600, with all of its memory reserved and zero.
-    /// A name that is taken is [`ShmError::Exists`]; memory that is not there is [`ShmError::NoSpace`], and
+    /// Makes the segment `name` of `size_bytes`, mode 0600. It takes memory when it is written.
+    /// A name that is taken is [`ShmError::Exists`]; room that is not there now is [`ShmError::NoSpace`], and
     /// then nothing of the segment stays behind.
     pub(crate) fn create(name: &SegmentName, size_bytes: u64) -> Result<SegmentWriter, ShmError> {
         let size = match usize::try_from(size_bytes) {
@@ -70,7 +71,7 @@ impl SegmentWriter {
                 });
             }
         };
-        // Reserving would find out as well, but only after it took all the memory there is.
+        // Writing would find out as well, but only after it took all the memory there is.
         let free_bytes = available_bytes()?;
         if size_bytes > free_bytes {
             return Err(ShmError::NoSpace {
@@ -98,9 +99,7 @@ impl SegmentWriter {
             }
         };
         // From here on, dropping the writer removes the name.
-        let writer = SegmentWriter { name: name.clone(), file, identity, size_bytes, finished: false };
-        writer.reserve(RESERVE_BYTES)?;
-        Ok(writer)
+        Ok(SegmentWriter { name: name.clone(), file, identity, size_bytes, finished: false })
     }
 
     /// The name of the segment.
@@ -124,8 +123,14 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Leaves the segment to whoever opens it next.
+    /// Leaves the segment to whoever opens it next. What was never written is zero.
     pub(crate) fn finish(mut self) -> Result<(), ShmError> {
+        let filled = match holes::is_whole(&self.file, self.size_bytes) {
+            Ok(true) => Ok(()),
+            Ok(false) => holes::fill(&self.file, self.size_bytes),
+            Err(errno) => Err(errno),
+        };
+        filled.map_err(|errno| self.failed("fill segment", errno))?;
         // A name that vanished or was replaced meanwhile would leave the bytes to nobody.
         match identity_of(&self.name)? {
             Some(identity) if identity == self.identity => {
@@ -135,19 +140,6 @@ impl SegmentWriter {
             Some(_) => Err(ShmError::Replaced { name: self.name.clone() }),
             None => Err(ShmError::Missing { name: self.name.clone() }),
         }
-    }
-
-    fn reserve(&self, piece_bytes: u64) -> Result<(), ShmError> {
-        let mut at = 0;
-        while at < self.size_bytes {
-            let piece = piece_bytes.min(self.size_bytes - at);
-            match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), at, piece) {
-                Ok(()) => at += piece,
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(self.failed("reserve memory of segment", errno)),
-            }
-        }
-        Ok(())
     }
 
     fn failed(&self, action: &'static str, errno: Errno) -> ShmError {
@@ -341,7 +333,7 @@ fn check_bounds(name: &SegmentName, size: u64, start: u64, bytes: &[u8]) -> Resu
 }
 
 /// Writes all of `bytes` at `at`.
-fn write_all(file: impl AsFd, mut at: u64, mut bytes: &[u8]) -> Result<(), Errno> {
+pub(crate) fn write_all(file: impl AsFd, mut at: u64, mut bytes: &[u8]) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match rustix::io::pwrite(&file, bytes, at) {
             Ok(0) => return Err(Errno::IO),

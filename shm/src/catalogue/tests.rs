@@ -162,3 +162,23 @@ fn a_catalogue_in_use_is_refused() {
     drop(opened);
     assert_eq!(take(&OsSharedMemory, &segments, EDITION).unwrap(), b"payload");
 }
+
+/// Each planted bug breaks the promise it is named after, and no other build has it.
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn planted_bugs_break_what_they_say() {
+    use crate::planted::plant;
+    let segments = TestSegments::new();
+    publish(&OsSharedMemory, &segments, EDITION, b"payload").unwrap();
+    plant(Some(Bug::MarkNotCleared));
+    assert_eq!(take(&OsSharedMemory, &segments, EDITION).unwrap(), b"payload");
+    assert_eq!(take(&OsSharedMemory, &segments, EDITION).unwrap(), b"payload", "taken twice");
+    plant(Some(Bug::GenerationNotCompared));
+    let later = Edition { generation: 8, ..EDITION };
+    assert_eq!(take(&OsSharedMemory, &segments, later).unwrap(), b"payload", "of another generation");
+    plant(Some(Bug::ValidMarkEarly));
+    publish(&OsSharedMemory, &segments, EDITION, b"payload").unwrap();
+    plant(None);
+    assert_eq!(take(&OsSharedMemory, &segments, EDITION).unwrap(), b"payload");
+    assert_eq!(refused(&segments, EDITION), "valid mark is clear");
+}

@@ -1,3 +1,5 @@
+use std::os::unix::fs::FileExt;
+
 use super::*;
 use crate::segment::{SegmentWriter, unlink};
 use crate::testing::{TestSegments, path_of};
@@ -77,6 +79,79 @@ fn a_mapping_needs_the_exact_size_and_nobody_else() {
     // A file that is empty cannot be mapped, whatever is expected of it.
     std::fs::File::options().write(true).open(path_of(&name)).unwrap().set_len(0).unwrap();
     check(0, "has 0 bytes, expected 0");
+}
+
+#[test]
+fn a_region_has_memory() {
+    let segments = TestSegments::new();
+    let name = segments.name("a").unwrap();
+    let page = page();
+    // What a process leaves behind that ends before it has finished: pages 1 and 2 of 4.
+    let writer = SegmentWriter::create(&name, 4 * page as u64).unwrap();
+    std::fs::hard_link(path_of(&name), path_of(&segments.name("b").unwrap())).unwrap();
+    drop(writer);
+    let name = segments.name("b").unwrap();
+    let file = std::fs::File::options().write(true).open(path_of(&name)).unwrap();
+    file.write_all_at(&pattern(2 * page), page as u64).unwrap();
+    let mapping = Mapping::open(&name, 4 * page as u64).unwrap();
+    mapping.unlink_when_empty();
+    let check = |range: Range<usize>, hole: usize| {
+        let text =
+            format!("range {}..{} of segment `{name}` has no memory at {hole}", range.start, range.end);
+        assert_eq!(mapping.region(range).unwrap_err().to_string(), text);
+    };
+    check(0..4 * page, 0);
+    check(page - 1..2 * page, page - 1);
+    check(page..4 * page, 3 * page);
+    check(3 * page + 1..4 * page, 3 * page + 1);
+    let region = mapping.region(page..3 * page).unwrap();
+    assert!(region.as_slice() == pattern(2 * page));
+    assert_eq!(
+        mapping.region(0..4 * page).unwrap_err().to_string(),
+        format!("range 0..{} of segment `{name}` overlaps a region in use", 4 * page)
+    );
+    region.expire();
+    drop(region);
+    assert_eq!(
+        mapping.region(page..3 * page).unwrap_err().to_string(),
+        format!("range {page}..{} of segment `{name}` overlaps memory that was given back", 3 * page)
+    );
+    assert_eq!(segments.list().unwrap(), [], "what was refused does not hold the name");
+}
+
+#[test]
+fn a_file_is_mapped_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    let open = || File::open(&path).unwrap();
+    let bytes = pattern(2 * page() + 7);
+    std::fs::write(&path, &bytes).unwrap();
+    let len = bytes.len() as u64;
+    let mapped = map_file(&open(), len).unwrap();
+    assert!(mapped == bytes);
+    for wrong in [0, len - 1, len + 1, u64::MAX] {
+        let text = format!("the file has {len} bytes, not {wrong}");
+        assert_eq!(map_file(&open(), wrong).unwrap_err().to_string(), text);
+    }
+    let writable = File::options().read(true).write(true).open(&path).unwrap();
+    assert!(map_file(&writable, len).unwrap() == bytes, "how it was opened does not matter");
+
+    // Another file under the name, and none: the bytes stay those that were mapped.
+    let other = directory.path().join("other");
+    std::fs::write(&other, b"").unwrap();
+    std::fs::rename(&other, &path).unwrap();
+    assert_eq!(map_file(&open(), 0).unwrap(), Bytes::new());
+    std::fs::remove_file(&path).unwrap();
+    let tail = mapped.slice(page()..);
+    drop(mapped);
+    let read = std::thread::spawn(move || tail == bytes[page()..]);
+    assert!(read.join().unwrap());
+
+    let directory = File::open(directory.path()).unwrap();
+    for bytes in [0, directory.metadata().unwrap().len()] {
+        let error = map_file(&directory, bytes).unwrap_err().to_string();
+        assert_eq!(error, "only a regular file can be mapped");
+    }
 }
 
 #[test]

@@ -24,11 +24,12 @@ fn what_is_written_stays() {
     let path = path_of(&name);
     let metadata = path.metadata().unwrap();
     assert_eq!(metadata.permissions().mode() & 0o7777, 0o600);
-    assert!(metadata.blocks() * 512 >= bytes.len() as u64, "memory is reserved before it is written");
+    assert_eq!((metadata.len(), metadata.blocks()), (bytes.len() as u64, 0), "memory comes with writing");
     let (front, back) = bytes.split_at(1000);
     writer.write_at(1000, back).unwrap();
     writer.write_at(0, front).unwrap();
     writer.finish().unwrap();
+    assert!(path.metadata().unwrap().blocks() * 512 >= bytes.len() as u64);
     assert!(std::fs::read(&path).unwrap() == bytes);
     assert_eq!(segments.list().unwrap(), std::slice::from_ref(&name));
     unlink(&name).unwrap();
@@ -138,14 +139,20 @@ fn too_much_is_an_error_and_leaves_nothing() {
     };
     check(SegmentWriter::create(&name, too_much).map(drop));
     assert_eq!(segments.list().unwrap(), []);
+}
 
-    // The same from the reservation itself, in one piece so that the system says no before it takes any.
-    let mut writer = SegmentWriter::create(&name, 10).unwrap();
-    writer.size_bytes = stat.f_blocks * stat.f_frsize + 1;
-    let result = writer.reserve(u64::MAX);
-    assert!(matches!(result, Err(ShmError::NoSpace { .. })), "{result:?}");
-    drop(writer);
-    assert_eq!(segments.list().unwrap(), []);
+#[test]
+fn what_was_never_written_is_zero_and_has_memory() {
+    let segments = TestSegments::new();
+    let name = segments.name("a").unwrap();
+    let page = rustix::param::page_size();
+    let mut writer = SegmentWriter::create(&name, 8 * page as u64 + 1).unwrap();
+    writer.write_at(3 * page as u64 + 5, &[7; 10]).unwrap();
+    writer.finish().unwrap();
+    let mut expected = vec![0; 8 * page + 1];
+    expected[3 * page + 5..][..10].fill(7);
+    assert_eq!(path_of(&name).metadata().unwrap().blocks() * 512, 9 * page as u64);
+    assert!(std::fs::read(path_of(&name)).unwrap() == expected);
 }
 
 #[test]
