@@ -123,6 +123,15 @@ struct Piece {
     bytes: Bytes,
 }
 
+impl Segment {
+    /// The first byte of a range that has no memory.
+    fn first_hole(&self, range: &Range<usize>) -> Option<usize> {
+        let pages = range.start / PAGE_BYTES..range.end.div_ceil(PAGE_BYTES);
+        let mut holes = pages.filter(|page| !self.pages.contains(page));
+        holes.next().map(|page| range.start.max(page * PAGE_BYTES))
+    }
+}
+
 impl State {
     fn fault(&mut self, call: MemoryCall) -> Option<Errno> {
         let mut failed = None;
@@ -151,6 +160,17 @@ impl State {
         self.sweep();
         let used: usize = self.segments.values().map(|segment| segment.pages.len() * PAGE_BYTES).sum();
         self.capacity_bytes.map_or(u64::MAX, |capacity| capacity.saturating_sub(used as u64))
+    }
+
+    /// Gives memory to what was never written.
+    fn fill(&mut self, segment: u64) -> Result<(), Errno> {
+        let room = self.available() / PAGE_BYTES as u64;
+        let Some(segment) = self.segments.get_mut(&segment) else { return Ok(()) };
+        let pages = 0..segment.bytes.len().div_ceil(PAGE_BYTES);
+        let holes: Vec<usize> = pages.filter(|page| !segment.pages.contains(page)).collect();
+        let filled = holes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+        segment.pages.extend(&holes[..filled]);
+        if filled < holes.len() { Err(Errno::NOSPC) } else { Ok(()) }
     }
 
     /// Writes page by page as long as there is memory. Whether all was written.
@@ -530,6 +550,9 @@ impl SegmentWrite for Writer {
         if let Some(errno) = state.fault(MemoryCall::Finish) {
             return Err(refused("finish segment", name, 0, errno, 0));
         }
+        if let Some(errno) = state.fill(self.owned.segment).err() {
+            return Err(refused("fill segment", name, self.owned.size_bytes, errno, state.available()));
+        }
         match state.names.get(name) {
             Some(id) if *id == self.owned.segment => {}
             Some(_) => return Err(ShmError::Replaced { name: name.clone() }),
@@ -594,11 +617,15 @@ impl MappedSegment for Map {
                 false => ShmError::Claimed { name, start, end },
             });
         }
+        let state = self.owned.state.lock();
+        let segment = state.segments.get(&self.owned.segment);
+        if let Some(hole) = segment.and_then(|segment| segment.first_hole(&range)) {
+            return Err(ShmError::Hole { name, start, end, hole: hole as u64 });
+        }
         claims.spans.insert(range.start, (range.end, false));
         claims.kept.retain(|kept| kept.start < range.start || kept.end > range.end);
         drop(claims);
-        let state = self.owned.state.lock();
-        let bytes = match state.segments.get(&self.owned.segment) {
+        let bytes = match segment {
             Some(segment) => mapped(&segment.bytes[range.clone()]),
             // The machine lost its memory while an ended process still holds its mapping.
             None => Bytes::from(vec![0; range.len()]),
