@@ -7,14 +7,18 @@
 //! `cargo bench -p gannet-benches --bench ingest [-- ROWS] [FORMAT]`
 
 use std::io::Write;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use gannet_aggregator::ingest::{BodyEncoding, BodyFormat, Decoder, IngestLimits, IngestOptions};
 use gannet_benches::measure::{Arguments, median_seconds};
 use gannet_benches::{START_NS, requests};
+use gannet_leaf::held_block::HeldBlock;
+use gannet_leaf::open_rows::OpenChunk;
 use gannet_leaf::row_block::Preference;
-use gannet_leaf::table::Table;
+use gannet_leaf::row_ranges::RowOrder;
+use gannet_leaf::table::{Arrival, Table};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// What a door reads from a connection at a time.
@@ -78,24 +82,32 @@ fn ingest(format: BodyFormat, body: &[u8], rows: usize) -> (u64, [f64; 3]) {
     assert_eq!((decoder.rows_accepted(), decoder.rejected_count()), (rows as u64, 0), "every row is taken");
     let decoded = started.elapsed().as_secs_f64();
 
-    let table = Table::restored("requests", Vec::new(), Vec::new());
+    let table = Table::empty("requests");
     let (mut appended, mut sealed) = (0.0, 0.0);
     let mut id = 0;
     let mut seal = |runs: Vec<_>| {
         let started = Instant::now();
         for run in runs {
-            table.seal(&run, id, Preference::Best).expect("appended rows can be sealed");
+            let block = table.encode(&run, id, Preference::Best).expect("appended rows can be sealed");
+            let held = HeldBlock::sealed(block.expect("the run waits"), run.numbers());
+            table.put_sealed(&run, Arc::new(held)).expect("the run is still there");
             id += 1;
         }
         sealed += started.elapsed().as_secs_f64();
     };
+    let mut next_row = 0;
     for batch in &taken {
         let started = Instant::now();
-        let outcome = table.append(batch, COLUMNS_MAX, started).expect("the rows can be kept");
+        let chunk = OpenChunk::new(batch.clone()).expect("the rows can be kept");
+        table.admit(&chunk, COLUMNS_MAX).expect("there are few columns");
+        let mut numbers = RowOrder::default();
+        numbers.push(next_row, batch.num_rows() as u64);
+        next_row += batch.num_rows() as u64;
+        let outcome = table.insert(chunk.numbered(numbers), Arrival::New, Duration::ZERO);
         appended += started.elapsed().as_secs_f64();
         seal(outcome.to_seal);
     }
-    seal(table.take_aged(0, Instant::now()).into_iter().collect());
+    seal(table.take_open().into_iter().collect());
     let state = table.snapshot();
     assert_eq!((state.rows(), state.open.rows()), (rows as u64, 0), "every row is sealed");
     let hash = state.blocks.iter().map(|held| xxh3_64(held.block.image())).fold(0, u64::wrapping_add);

@@ -20,10 +20,12 @@ use gannet_benches::columns::{KINDS, Kind, column};
 use gannet_benches::kernels::{Kernel, kernels};
 use gannet_benches::measure::{Arguments, hash_rows, median_seconds, memory_read_speed};
 use gannet_benches::{START_NS, request_batches};
+use gannet_leaf::held_block::HeldBlock;
 use gannet_leaf::row_block::{ROWS_PER_BLOCK_MAX, RowBlock};
+use gannet_leaf::row_ranges::RowRanges;
 use gannet_leaf::runs::runs_of;
 use gannet_leaf::scan::{Cancel, RowRun, ScanLimits, scan};
-use gannet_leaf::table::{HeldBlock, Table, TableState};
+use gannet_leaf::table::{Table, TableState};
 use gannet_query::ColumnType;
 use rayon::ThreadPool;
 
@@ -145,10 +147,10 @@ fn run<'a>(kernel: &'a Kernel, runs: &[Arc<dyn RowRun>], pool: &ThreadPool) -> i
 fn table(rows: usize) -> Arc<TableState> {
     let seal = |(id, batch): (usize, RecordBatch)| {
         let block = RowBlock::seal(id as u64, &[batch]).expect("a batch of this size can be sealed");
-        Arc::new(HeldBlock { block, home: None })
+        Arc::new(HeldBlock::sealed(block, RowRanges::default()))
     };
     let blocks = request_batches(rows, ROWS_PER_BLOCK_MAX, 1).enumerate().map(seal).collect();
-    Table::restored("requests", blocks, Vec::new()).snapshot()
+    Table::restored("requests", blocks, Vec::new(), Vec::new()).snapshot()
 }
 
 /// Encoded bytes of the columns that a plan reads, whether or not it is clever enough to skip some.

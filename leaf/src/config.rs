@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::row_block::Preference;
+use crate::wal::Durability;
 
 /// A leaf's settings. `Default` is a sound leaf for a laptop; `gannet leaf --config FILE` reads this as TOML.
 #[derive(Debug, Clone, Deserialize)]
@@ -28,7 +29,11 @@ pub struct Config {
     pub retention_seconds: u64,
     /// Bytes that one table may take; beyond it its oldest row blocks expire. 0 means no limit but the leaf's memory.
     pub table_bytes_max: u64,
-    /// Settings of single tables that differ from the two above.
+    /// Rows older than this are subsampled: one in `subsample_one_in` is kept and stands for the others. 0 means never.
+    pub subsample_after_seconds: u64,
+    /// One row in so many is kept of those that are subsampled; at least 2.
+    pub subsample_one_in: u64,
+    /// Settings of single tables that differ from those above.
     pub tables: BTreeMap<String, TableConfig>,
     /// Tables a leaf may hold.
     pub tables_max: usize,
@@ -46,8 +51,16 @@ pub struct Config {
     pub queries_running_max: usize,
     /// Which encodings rows are sealed in. `best`, unless somebody wants to see what another costs.
     pub encodings: Preference,
-    /// A hand-over that takes longer leaves the rest of the rows behind.
+    /// A hand-over that takes longer leaves the rest to the disk; the service manager's stop timeout must be longer.
     pub hand_over_seconds_max: u64,
+    /// What an acknowledged row survives: `power` (the default) waits for the disk, `process` survives the end of the
+    /// process however it ends, but may lose the last second when the power fails.
+    pub durability: Durability,
+    /// Bytes of the write-ahead log. It is cut whenever rows are sealed and written; when it cannot be, new rows are
+    /// refused beyond this.
+    pub wal_bytes_max: u64,
+    /// Row blocks are put into shared memory when they are sealed, so that not even a crash takes them from there.
+    pub seal_into_shm: bool,
 }
 
 /// Retention of one table.
@@ -58,6 +71,10 @@ pub struct TableConfig {
     pub retention_seconds: Option<u64>,
     /// Bytes the table may take; 0 means no limit but the leaf's memory.
     pub table_bytes_max: Option<u64>,
+    /// Rows older than this are subsampled; 0 means never.
+    pub subsample_after_seconds: Option<u64>,
+    /// One row in so many is kept of those.
+    pub subsample_one_in: Option<u64>,
 }
 
 const GIB: u64 = 1 << 30;
@@ -74,6 +91,8 @@ impl Default for Config {
             seal_age_seconds: 300,
             retention_seconds: 0,
             table_bytes_max: 0,
+            subsample_after_seconds: 0,
+            subsample_one_in: 10,
             tables: BTreeMap::new(),
             tables_max: 10_000,
             columns_per_table_max: 10_000,
@@ -84,6 +103,9 @@ impl Default for Config {
             queries_running_max: 8,
             encodings: Preference::Best,
             hand_over_seconds_max: 60,
+            durability: Durability::Power,
+            wal_bytes_max: 2 * GIB,
+            seal_into_shm: false,
         }
     }
 }
@@ -99,6 +121,15 @@ impl Config {
         self.tables.get(table).and_then(|table| table.table_bytes_max).unwrap_or(self.table_bytes_max)
     }
 
+    /// The age in seconds past which this table is subsampled, 0 for never, and how many rows one then stands for.
+    pub fn subsampling_of(&self, table: &str) -> (u64, u64) {
+        let table = self.tables.get(table);
+        (
+            table.and_then(|table| table.subsample_after_seconds).unwrap_or(self.subsample_after_seconds),
+            table.and_then(|table| table.subsample_one_in).unwrap_or(self.subsample_one_in),
+        )
+    }
+
     /// Checks what serde cannot.
     ///
     /// # Errors
@@ -112,6 +143,12 @@ impl Config {
         }
         if self.memory_limit_bytes < MIB {
             return wrong("memory_limit_bytes", self.memory_limit_bytes.to_string(), "at least 1048576");
+        }
+        let one_in = self.tables.values().filter_map(|table| table.subsample_one_in);
+        for one_in in one_in.chain([self.subsample_one_in]) {
+            if !(2..=1_000_000).contains(&one_in) {
+                return wrong("subsample_one_in", one_in.to_string(), "2 to 1000000");
+            }
         }
         if self.batch_rows_max == 0 || self.batch_bytes_max == 0 || self.queries_running_max == 0 {
             return wrong(

@@ -38,7 +38,8 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// When the system refuses.
     fn create(&self, path: &str) -> io::Result<Box<dyn DiskFile>>;
 
-    /// Opens a file for reading, and for nothing else.
+    /// Opens a file for reading and for [`DiskFile::sync`], and for nothing else. A sync makes survive what was
+    /// written through any handle.
     ///
     /// # Errors
     /// When the system refuses; a file that is not there is [`io::ErrorKind::NotFound`].

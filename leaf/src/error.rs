@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use gannet_query::{ColumnType, LeafState};
 
+use crate::dedup::DedupError;
+use crate::manifest::ManifestError;
+use crate::wal::WalError;
+
 /// An error of a leaf. The door gives each variant its status in one match.
 #[derive(Debug, thiserror::Error)]
 pub enum LeafError {
@@ -11,13 +15,41 @@ pub enum LeafError {
     #[error("{0}")]
     Config(String),
     /// The manifest cannot be read or written, or is not this leaf's.
-    #[error("manifest {}: {what}", path.display())]
+    #[error("manifest {}: {source}", path.display())]
     Manifest {
         /// Which file.
         path: PathBuf,
         /// What is wrong with it.
-        what: String,
+        source: ManifestError,
     },
+    /// The write-ahead log cannot be read, or does not take rows now; come back.
+    #[error("write-ahead log: {0}")]
+    Log(#[from] WalError),
+    /// The write-ahead log is as long as it may be; come back when blocks are written.
+    #[error(
+        "leaf {leaf} takes no rows for table {table}: its write-ahead log has {bytes} bytes, the limit is {limit}"
+    )]
+    LogFull {
+        /// Which leaf.
+        leaf: String,
+        /// Which table.
+        table: String,
+        /// Bytes of the log.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// The disk does not do what it must.
+    #[error("{what}: {source}")]
+    Disk {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Nobody can tell whether a batch was counted; nothing of it was kept.
+    #[error(transparent)]
+    Sequence(#[from] DedupError),
     /// Shared memory or the directory's lock.
     #[error(transparent)]
     Shm(#[from] gannet_shm::ShmError),

@@ -9,36 +9,26 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use gannet_query::value::rows_bytes;
 use gannet_query::{
-    Completeness, Holdings, LeafEpoch, LeafState, Missing, MissingReason, Partial, Phase, Plan, TIME_COLUMN,
-    TableHolding,
+    Completeness, Holdings, LeafEpoch, LeafState, Missing, MissingReason, Partial, Phase, Plan, TableHolding,
 };
+use gannet_shm::{DirectoryLock, Segments};
 use parking_lot::{Mutex, RwLock};
 
+use crate::ledger::Ledger;
 use crate::lifecycle::{Lifecycle, Request, admits};
-use crate::manifest::{Manifest, TableManifest, spans_out};
-use crate::open_rows::OpenRows;
+use crate::manifest::{BlockEntry, Manifest};
 use crate::runs::runs_of;
 use crate::scan::{Cancel, ScanError, ScanLimits, scan};
+use crate::store::{LastCheckpoint, Waiting};
+use crate::surroundings::Surroundings;
 use crate::table::Table;
+use crate::wal::Wal;
 use crate::{Config, LeafError};
 
-/// Rows that wait to be sealed may take this many bytes; a large append that adds more seals its own.
-const SEALING_BYTES_MAX: u64 = 256 << 20;
-/// They may also take at most this part of a leaf's memory, and of what their table may take: rows that are not sealed
-/// are several times as large, and the room they need for a while must not cost older rows.
-const SEALING_PART_OF_MEMORY: u64 = 8;
-/// Appends of fewer rows leave the sealing to others until twice as much waits.
-const LARGE_APPEND_ROWS: usize = 4096;
-/// Threads that seal: on a machine with more cores, this many keep up with what its network brings.
-const SEAL_THREADS_MAX: usize = 4;
-/// How far sealing steps back behind appends and queries, as `nice` counts.
-const SEAL_NICENESS: i32 = 10;
 /// Scans recurse as deep as expressions nest.
 const SCAN_STACK_BYTES: usize = 64 << 20;
 
@@ -57,68 +47,103 @@ pub struct Origin {
 #[derive(Debug)]
 pub struct Leaf {
     pub(crate) config: Config,
+    pub(crate) surroundings: Surroundings,
+    pub(crate) segments: Segments,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) tables: RwLock<BTreeMap<String, Arc<Table>>>,
     pub(crate) appends: RwLock<()>,
     pub(crate) queries: RwLock<()>,
+    pub(crate) wal: Wal,
+    pub(crate) ledger: Ledger,
     pub(crate) manifest: Mutex<Manifest>,
-    pub(crate) origin: Origin,
+    pub(crate) waiting: Waiting,
+    /// Held while a run of rows becomes a block that waits to be stored.
+    pub(crate) sealed: Mutex<()>,
+    /// Held by whoever stores blocks.
+    pub(crate) storing: Mutex<()>,
+    pub(crate) last_checkpoint: Mutex<LastCheckpoint>,
     pub(crate) phases: Mutex<Vec<Phase>>,
     pub(crate) used_bytes: AtomicI64,
     pub(crate) next_block_id: AtomicU64,
-    pub(crate) epoch: u64,
-    pub(crate) _lock: gannet_shm::DirectoryLock,
-    rows_ingested: AtomicU64,
-    scan_pool: rayon::ThreadPool,
-    seal_pool: rayon::ThreadPool,
+    pub(crate) rows_ingested: AtomicU64,
     /// Bytes of the runs that wait to be sealed or are being sealed.
-    sealing_bytes: AtomicU64,
+    pub(crate) sealing_bytes: AtomicU64,
+    /// The rows of the log are back, so new ones may come.
+    pub(crate) is_replayed: AtomicBool,
+    /// A block is being subsampled.
+    pub(crate) is_subsampling: AtomicBool,
+    /// Blocks that could not be read from their files.
+    pub(crate) unread: Mutex<Vec<(String, BlockEntry)>>,
+    pub(crate) recovering_since: Mutex<Option<Duration>>,
+    pub(crate) retention: Mutex<crate::retention::Watch>,
+    pub(crate) epoch: u64,
+    /// How long it ran in its lives before.
+    ran_before_seconds: u64,
+    /// What time it was for the age of rows when it last ran.
+    pub(crate) ran_until_ns: Option<i64>,
+    started: Duration,
+    origin: Origin,
+    scan_pool: rayon::ThreadPool,
+    _lock: Option<DirectoryLock>,
 }
 
-/// Parts of a leaf that a start brings together, see [`crate::restart`].
+/// Parts of a leaf that a start brings together, see [`crate::start`].
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) manifest: Manifest,
-    pub(crate) lock: gannet_shm::DirectoryLock,
+    pub(crate) lock: Option<DirectoryLock>,
     pub(crate) tables: BTreeMap<String, Arc<Table>>,
     pub(crate) origin: Origin,
     pub(crate) phases: Vec<Phase>,
-    pub(crate) next_block_id: u64,
+    pub(crate) wal: Wal,
+    pub(crate) ledger: Ledger,
+    pub(crate) surroundings: Surroundings,
+    pub(crate) segments: Segments,
 }
 
 impl Leaf {
     pub(crate) fn from_parts(config: Config, parts: Parts) -> Result<Leaf, LeafError> {
-        let pool = |threads: usize, name: &'static str, niceness: i32| {
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .stack_size(SCAN_STACK_BYTES)
-                .thread_name(move |index| format!("{name}-{index}"))
-                .start_handler(move |_| step_back(niceness))
-                .build()
-                .map_err(|error| LeafError::Internal(format!("start {name} threads: {error}")))
-        };
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let scan_pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(config.scan_threads)
+            .stack_size(SCAN_STACK_BYTES)
+            .thread_name(|index| format!("scan-{index}"))
+            .build()
+            .map_err(|error| LeafError::Internal(format!("start scan threads: {error}")))?;
         let used: u64 = parts.tables.values().map(|table| table.snapshot().bytes()).sum();
-        let leaf = Leaf {
-            scan_pool: pool(config.scan_threads, "scan", 0)?,
-            seal_pool: pool(cores.min(SEAL_THREADS_MAX), "seal", SEAL_NICENESS)?,
+        let Parts { manifest, surroundings, .. } = parts;
+        Ok(Leaf {
+            scan_pool,
             lifecycle: Lifecycle::default(),
             tables: RwLock::new(parts.tables),
             appends: RwLock::default(),
             queries: RwLock::default(),
-            epoch: parts.manifest.epoch,
-            manifest: Mutex::new(parts.manifest),
-            origin: parts.origin,
+            wal: parts.wal,
+            ledger: parts.ledger,
+            waiting: Waiting::default(),
+            sealed: Mutex::default(),
+            storing: Mutex::default(),
+            last_checkpoint: Mutex::default(),
             phases: Mutex::new(parts.phases),
             used_bytes: AtomicI64::new(i64::try_from(used).unwrap_or(i64::MAX)),
-            next_block_id: AtomicU64::new(parts.next_block_id),
+            next_block_id: AtomicU64::new(manifest.next_block_id),
             rows_ingested: AtomicU64::new(0),
             sealing_bytes: AtomicU64::new(0),
+            is_replayed: AtomicBool::new(false),
+            is_subsampling: AtomicBool::new(false),
+            unread: Mutex::default(),
+            recovering_since: Mutex::default(),
+            retention: Mutex::default(),
+            epoch: manifest.epoch,
+            ran_before_seconds: manifest.running_seconds,
+            ran_until_ns: manifest.ran_until_ns,
+            started: surroundings.clock.monotonic(),
+            manifest: Mutex::new(manifest),
+            segments: parts.segments,
+            surroundings,
+            origin: parts.origin,
             _lock: parts.lock,
             config,
-        };
-        leaf.lifecycle.enter(LeafState::Serving);
-        Ok(leaf)
+        })
     }
 
     /// Its id.
@@ -141,20 +166,27 @@ impl Leaf {
         self.used_bytes.load(Ordering::Relaxed).max(0) as u64
     }
 
-    fn admit(&self, request: Request) -> Result<(), LeafError> {
+    /// How long it has run in all its lives.
+    pub fn running_seconds(&self) -> u64 {
+        let now = self.surroundings.clock.monotonic();
+        self.ran_before_seconds + now.saturating_sub(self.started).as_secs()
+    }
+
+    pub(crate) fn admit(&self, request: Request) -> Result<(), LeafError> {
         let state = self.lifecycle.state();
-        if admits(state, request) {
+        let log_is_read = request != Request::Append || self.is_replayed.load(Ordering::Acquire);
+        if admits(state, request) && log_is_read {
             Ok(())
         } else {
             Err(LeafError::NotServing { leaf: self.config.id.clone(), state })
         }
     }
 
-    fn table(&self, name: &str) -> Option<Arc<Table>> {
+    pub(crate) fn table(&self, name: &str) -> Option<Arc<Table>> {
         self.tables.read().get(name).cloned()
     }
 
-    fn table_or_new(&self, name: &str) -> Result<Arc<Table>, LeafError> {
+    pub(crate) fn table_or_new(&self, name: &str) -> Result<Arc<Table>, LeafError> {
         if let Some(table) = self.table(name) {
             return Ok(table);
         }
@@ -163,145 +195,7 @@ impl Leaf {
             let what = format!("leaf {} has {} tables, which is its limit", self.config.id, tables.len());
             return Err(LeafError::Batch { table: name.to_owned(), what });
         }
-        let new = || Arc::new(Table::restored(name, Vec::new(), Vec::new()));
-        Ok(Arc::clone(tables.entry(name.to_owned()).or_insert_with(new)))
-    }
-
-    /// Adds a row batch, all or nothing; its rows are visible to queries when this returns. Returns what the table
-    /// now holds, with its columns if they changed.
-    ///
-    /// # Errors
-    /// [`LeafError::NotServing`], [`LeafError::Full`], [`LeafError::Batch`]: nothing was kept then.
-    pub fn append(self: &Arc<Self>, table: &str, batches: &[RecordBatch]) -> Result<TableHolding, LeafError> {
-        let _admitted = self.appends.read();
-        self.admit(Request::Append)?;
-        let rows = self.check_batch(table, batches)?;
-        let Some(rows) = rows else { return Ok(self.holding(table, false)) };
-        self.make_room(table, rows_bytes(&rows) as u64)?;
-        let held = self.table_or_new(table)?;
-        let appended = held.append(&rows, self.config.columns_per_table_max, Instant::now())?;
-        self.used_bytes.fetch_add(appended.bytes_added, Ordering::Relaxed);
-        self.rows_ingested.fetch_add(rows.num_rows() as u64, Ordering::Relaxed);
-        let bytes_max =
-            if rows.num_rows() < LARGE_APPEND_ROWS { 2 } else { 1 } * self.sealing_bytes_max(table);
-        for run in appended.to_seal {
-            self.seal(&held, run, bytes_max);
-        }
-        Ok(self.holding(table, appended.schema_changed))
-    }
-
-    /// The batches as one, after every rule of `ingest.proto` was checked; `None` without rows.
-    fn check_batch(&self, table: &str, batches: &[RecordBatch]) -> Result<Option<RecordBatch>, LeafError> {
-        let wrong = |what: String| LeafError::Batch { table: table.to_owned(), what };
-        if table.is_empty() || table.len() > 128 {
-            return Err(wrong(format!("its name has {} bytes, not 1 to 128", table.len())));
-        }
-        let Some(first) = batches.first() else { return Ok(None) };
-        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-        if rows > self.config.batch_rows_max {
-            return Err(wrong(format!("it has {rows} rows, the limit is {}", self.config.batch_rows_max)));
-        }
-        let bytes: usize = batches.iter().map(rows_bytes).sum();
-        if bytes > self.config.batch_bytes_max.saturating_mul(4) {
-            let limit = self.config.batch_bytes_max.saturating_mul(4);
-            return Err(wrong(format!("it takes {bytes} bytes, the limit is {limit}")));
-        }
-        if rows == 0 {
-            return Ok(None);
-        }
-        let schema = first.schema();
-        for (index, field) in schema.fields().iter().enumerate() {
-            let name = field.name();
-            if name.is_empty() || name.len() > 256 {
-                return Err(wrong(format!("a column name has {} bytes, not 1 to 256", name.len())));
-            }
-            if schema.fields()[..index].iter().any(|other| other.name() == name) {
-                return Err(wrong(format!("column {name} is there twice")));
-            }
-            let known = gannet_query::ColumnType::from_arrow(field.data_type());
-            let is_time = known == Some(gannet_query::ColumnType::Time);
-            if known.is_none() || is_time != (name == TIME_COLUMN) {
-                return Err(wrong(format!("column {name} has type {}", field.data_type())));
-            }
-        }
-        let rows =
-            arrow::compute::concat_batches(&schema, batches).map_err(|error| wrong(error.to_string()))?;
-        match rows.column_by_name(TIME_COLUMN) {
-            None => Err(wrong("it has no column time".to_owned())),
-            Some(time) if arrow::array::Array::null_count(time) > 0 => {
-                Err(wrong("a time is NULL".to_owned()))
-            }
-            Some(_) => Ok(Some(rows)),
-        }
-    }
-
-    /// Expires the oldest blocks until `needed` more bytes fit.
-    fn make_room(&self, table: &str, needed: u64) -> Result<(), LeafError> {
-        let limit = self.config.memory_limit_bytes;
-        while self.used_bytes().saturating_add(needed) > limit {
-            if self.expire_oldest() == 0 {
-                return Err(LeafError::Full {
-                    leaf: self.config.id.clone(),
-                    table: table.to_owned(),
-                    needed,
-                    used: self.used_bytes(),
-                    limit,
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Drops the row block whose newest row is oldest, of all tables. Returns the bytes that gave.
-    fn expire_oldest(&self) -> u64 {
-        let tables: Vec<Arc<Table>> = self.tables.read().values().cloned().collect();
-        let oldest = tables
-            .iter()
-            .flat_map(|table| {
-                let state = table.snapshot();
-                let blocks: Vec<(i64, u64)> =
-                    state.blocks.iter().map(|held| (held.block.time_range().1, held.block.id())).collect();
-                blocks.into_iter().map(move |(last, id)| (last, id, table))
-            })
-            .min_by_key(|(last, id, _)| (*last, *id));
-        let Some((_, id, table)) = oldest else { return 0 };
-        let (rows, bytes) = table.expire(|held| held.block.id() == id);
-        self.used_bytes.fetch_sub(bytes as i64, Ordering::Relaxed);
-        tracing::info!(table = table.name(), rows, bytes, "expired the oldest row block: memory limit");
-        bytes
-    }
-
-    /// Bytes that may wait to be sealed when rows of this table are added.
-    fn sealing_bytes_max(&self, table: &str) -> u64 {
-        let room = match self.config.table_bytes_max_of(table) {
-            0 => self.config.memory_limit_bytes,
-            bytes_max => bytes_max.min(self.config.memory_limit_bytes),
-        };
-        SEALING_BYTES_MAX.min(room / SEALING_PART_OF_MEMORY)
-    }
-
-    /// Seals a run in the background, or at once when more than `bytes_max` bytes wait: whoever brings more than the
-    /// background can seal does a part of it, and that slows the bringing.
-    fn seal(self: &Arc<Self>, table: &Arc<Table>, run: Arc<OpenRows>, bytes_max: u64) {
-        let bytes = run.bytes() as u64;
-        let waiting = self.sealing_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let (leaf, table) = (Arc::clone(self), Arc::clone(table));
-        let work = move || {
-            leaf.seal_now(&table, &run);
-            drop(run);
-            leaf.sealing_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        };
-        if waiting > bytes_max { work() } else { self.seal_pool.spawn_fifo(work) }
-    }
-
-    pub(crate) fn seal_now(&self, table: &Table, run: &Arc<OpenRows>) {
-        let id = self.next_block_id.fetch_add(1, Ordering::Relaxed);
-        match table.seal(run, id, self.config.encodings) {
-            Ok(grown) => {
-                self.used_bytes.fetch_add(grown, Ordering::Relaxed);
-            }
-            Err(error) => tracing::error!(table = table.name(), %error, "rows stay open"),
-        }
+        Ok(Arc::clone(tables.entry(name.to_owned()).or_insert_with(|| Arc::new(Table::empty(name)))))
     }
 
     /// Answers a plan with what the leaf holds, by the deadline in `cancel`.
@@ -311,7 +205,7 @@ impl Leaf {
     pub fn query(&self, plan: &Plan, cancel: &Cancel) -> Result<Partial, LeafError> {
         let _admitted = self.queries.read_recursive();
         self.admit(Request::Query)?;
-        let started = Instant::now();
+        let started = self.surroundings.clock.monotonic();
         let table = self.table(&plan.table);
         let state = table.as_ref().map(|table| table.snapshot()).unwrap_or_default();
         let runs = runs_of(&state);
@@ -322,7 +216,8 @@ impl Leaf {
         let outcome =
             scan(&runs, plan, &limits, cancel, &self.scan_pool).map_err(|error| plan_error(plan, error))?;
         let mut stats = outcome.stats;
-        stats.scan_us_max = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let elapsed = self.surroundings.clock.monotonic().saturating_sub(started);
+        stats.scan_us_max = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
         let missing = |reason, rows, detail: String| Missing {
             leaf: self.config.id.clone(),
             reason,
@@ -345,6 +240,11 @@ impl Leaf {
             tracing::warn!(table = plan.table, rows, error, "a row block cannot be read and is not served");
             completeness.missing.push(missing(MissingReason::Error, rows, error));
         }
+        let pending = state.pending_in(&plan.time_range);
+        if pending > 0 {
+            let detail = "the leaf is reading them from disk".to_owned();
+            completeness.missing.push(missing(MissingReason::Restarting, pending, detail));
+        }
         let lost = state.lost_in(&plan.time_range);
         if lost > 0 {
             completeness.missing.push(missing(MissingReason::Lost, lost, self.lost_detail()));
@@ -359,93 +259,7 @@ impl Leaf {
         }
     }
 
-    /// Seals what waited long enough, expires what retention says, and notes row counts in the manifest. Called
-    /// about once a second.
-    pub fn maintain(self: &Arc<Self>) {
-        let _admitted = self.appends.read();
-        if self.admit(Request::Append).is_err() {
-            return;
-        }
-        let tables: Vec<Arc<Table>> = self.tables.read().values().cloned().collect();
-        for table in &tables {
-            if let Some(run) = table.take_aged(self.config.seal_age_seconds, Instant::now()) {
-                self.seal(table, run, self.sealing_bytes_max(table.name()));
-            }
-            self.expire_by_retention(table);
-        }
-        let mut manifest = self.manifest.lock();
-        let now = tables_manifest(&tables);
-        if manifest.tables != now {
-            manifest.tables = now;
-            if let Err(error) = manifest.store_unsynced(&self.config.data_dir) {
-                tracing::warn!(%error, "row counts were not noted");
-            }
-        }
-    }
-
-    fn expire_by_retention(&self, table: &Table) {
-        let seconds = self.config.retention_seconds_of(table.name());
-        let mut dropped = (0, 0);
-        if seconds > 0 {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos() as i64);
-            let oldest =
-                now.saturating_sub(i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000_000));
-            dropped = table.expire(|held| held.block.time_range().1 < oldest);
-            let lost = table.snapshot().lost.as_ref().clone();
-            if lost.iter().any(|span| span.last < oldest) {
-                table.set_lost(lost.into_iter().filter(|span| span.last >= oldest).collect());
-            }
-        }
-        let bytes_max = self.config.table_bytes_max_of(table.name());
-        if bytes_max > 0 {
-            let state = table.snapshot();
-            let mut over = state.bytes().saturating_sub(bytes_max);
-            let mut blocks: Vec<(i64, u64, u64)> = state
-                .blocks
-                .iter()
-                .map(|held| (held.block.time_range().1, held.block.id(), held.block.image().len() as u64))
-                .collect();
-            blocks.sort_unstable();
-            let mut oldest = Vec::new();
-            for (_, id, bytes) in blocks {
-                if over == 0 {
-                    break;
-                }
-                over = over.saturating_sub(bytes);
-                oldest.push(id);
-            }
-            if !oldest.is_empty() {
-                let more = table.expire(|held| oldest.contains(&held.block.id()));
-                dropped = (dropped.0 + more.0, dropped.1 + more.1);
-            }
-        }
-        if dropped.0 > 0 {
-            self.used_bytes.fetch_sub(dropped.1 as i64, Ordering::Relaxed);
-            tracing::info!(table = table.name(), rows = dropped.0, bytes = dropped.1, "expired by retention");
-        }
-    }
-
-    /// Forgets the rows that are gone for good. Returns how many.
-    ///
-    /// # Errors
-    /// When the manifest cannot be replaced; nothing is forgotten then.
-    pub fn accept_loss(&self) -> Result<u64, LeafError> {
-        let tables: Vec<Arc<Table>> = self.tables.read().values().cloned().collect();
-        let mut manifest = self.manifest.lock();
-        let mut accepted = manifest.clone();
-        accepted.tables.iter_mut().for_each(|table| table.lost.clear());
-        accepted.store(&self.config.data_dir)?;
-        *manifest = accepted;
-        let mut rows = 0;
-        for table in tables {
-            rows += table.snapshot().lost.iter().map(|span| span.rows).sum::<u64>();
-            table.set_lost(Vec::new());
-        }
-        tracing::info!(rows, "loss accepted");
-        Ok(rows)
-    }
-
-    fn holding(&self, table: &str, with_columns: bool) -> TableHolding {
+    pub(crate) fn holding(&self, table: &str, with_columns: bool) -> TableHolding {
         let Some(held) = self.table(table) else {
             return TableHolding { name: table.to_owned(), ..Default::default() };
         };
@@ -485,30 +299,6 @@ impl Leaf {
     pub fn describe_table(&self, holding: TableHolding) -> Holdings {
         self.describe_with(vec![holding])
     }
-}
-
-/// Lets other threads go before this one, as far as `niceness` says. A system that refuses changes nothing but that.
-fn step_back(niceness: i32) {
-    if niceness != 0
-        && let Err(error) = rustix::process::setpriority_process(None, niceness)
-    {
-        tracing::debug!(%error, niceness, "a thread keeps its priority");
-    }
-}
-
-/// What the manifest notes of the tables.
-pub(crate) fn tables_manifest(tables: &[Arc<Table>]) -> Vec<TableManifest> {
-    tables
-        .iter()
-        .map(|table| {
-            let state = table.snapshot();
-            TableManifest {
-                name: table.name().to_owned(),
-                spans: spans_out(&state.spans()),
-                lost: spans_out(&state.lost),
-            }
-        })
-        .collect()
 }
 
 fn plan_error(plan: &Plan, error: ScanError) -> LeafError {

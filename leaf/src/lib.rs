@@ -10,27 +10,40 @@
 //!
 //! Start reading at [`mod@table`], then [`mod@row_block`] and [`mod@scan`], then [`mod@restart`].
 
+mod append;
 pub mod cast;
 pub mod column;
 pub mod config;
 pub mod dedup;
 pub mod disk;
 pub mod error;
+mod hand_over;
+pub mod held_block;
 pub mod leaf;
+pub mod ledger;
 pub mod lifecycle;
 pub mod manifest;
 pub mod open_rows;
 pub mod packing;
-pub mod restart;
+pub mod planted;
+mod recover;
+mod retention;
 pub mod row_block;
 pub mod row_ranges;
 pub mod runs;
 pub mod scan;
 pub mod service;
+mod start;
+mod store;
+mod subsample;
+pub mod surroundings;
 pub mod table;
 pub mod text;
+pub mod wal;
 
+pub use append::{Batch, Receipt};
 pub use config::{Config, TableConfig};
 pub use error::LeafError;
+pub use hand_over::Stopped;
 pub use leaf::Leaf;
 pub use service::run;

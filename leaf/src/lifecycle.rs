@@ -1,7 +1,6 @@
 //! The states of a leaf's life and the requests each admits: one table.
 //!
-//! starting → attaching | recovering → serving → draining → handing over → stopped. A state only ever moves forward,
-//! but for one step back: a hand-over that finds no room before it has moved anything returns to serving.
+//! starting → attaching | recovering → serving → draining → handing over → stopped. A state only ever moves forward.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -20,8 +19,9 @@ pub enum Request {
 pub fn admits(state: LeafState, request: Request) -> bool {
     match (state, request) {
         (LeafState::Serving, _) => true,
-        (LeafState::Recovering | LeafState::Draining, Request::Query) => true,
-        (LeafState::Recovering | LeafState::Draining, Request::Append) => false,
+        // As soon as the log is read; see `Leaf::admit`.
+        (LeafState::Recovering, _) | (LeafState::Draining, Request::Query) => true,
+        (LeafState::Draining, Request::Append) => false,
         (LeafState::Starting | LeafState::Attaching | LeafState::HandingOver | LeafState::Stopped, _) => {
             false
         }
@@ -45,12 +45,24 @@ impl Lifecycle {
         LeafState::ALL.get(number).map_or(LeafState::Stopped, |(state, _)| *state)
     }
 
+    /// Moves from one state to another; false when somebody else has moved it meanwhile.
+    pub fn step(&self, from: LeafState, to: LeafState) -> bool {
+        let moved = self.0.compare_exchange(number(from), number(to), Ordering::AcqRel, Ordering::Acquire);
+        if moved.is_ok() {
+            tracing::info!(state = to.name(), "leaf state");
+        }
+        moved.is_ok()
+    }
+
     /// Moves to a state.
     pub fn enter(&self, state: LeafState) {
-        let number = LeafState::ALL.iter().position(|(known, _)| *known == state).unwrap_or(0);
-        self.0.store(number as u8, Ordering::Release);
+        self.0.store(number(state), Ordering::Release);
         tracing::info!(state = state.name(), "leaf state");
     }
+}
+
+fn number(state: LeafState) -> u8 {
+    LeafState::ALL.iter().position(|(known, _)| *known == state).unwrap_or(0) as u8
 }
 
 #[cfg(test)]
@@ -58,9 +70,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_serving_takes_rows() {
+    fn rows_are_taken_before_a_stop_begins() {
         for (state, _) in LeafState::ALL {
-            assert_eq!(admits(state, Request::Append), state == LeafState::Serving, "{state:?}");
+            let takes = matches!(state, LeafState::Serving | LeafState::Recovering);
+            assert_eq!(admits(state, Request::Append), takes, "{state:?}");
         }
         assert!(admits(LeafState::Draining, Request::Query));
         assert!(!admits(LeafState::HandingOver, Request::Query));

@@ -1,53 +1,153 @@
-//! What a leaf knows of itself on disk: `leaf.json` in its data directory.
+//! What a leaf knows of itself on disk: `leaf.json` in its data directory, and the edits since it was written.
 //!
-//! The manifest is the authority on which generation of shared memory may be attached. It is replaced atomically
-//! (write, fdatasync, rename, sync the directory). It also remembers how many rows each table last held, by time: a
-//! leaf that comes back without its rows can then say what is missing, instead of being complete with nothing.
+//! The manifest is the authority on which rows exist, where they are, which generation of shared memory may be
+//! attached, and which batches were counted. It is a checkpoint: between two of them every change is an [`Edit`] in
+//! the write-ahead log, and the state of a leaf is the manifest with the edits behind its [`Manifest::checkpoint_lsn`]
+//! applied in order.
+//!
+//! The file is two lines of JSON: `{"format":2,"bytes":N,"xxh3":"…"}` with length and xxh3-64 of the second line, then
+//! the manifest. It is replaced atomically: write, sync, rename, sync the directory. Format 1 was the manifest alone,
+//! without blocks, and is read as a leaf whose rows are in shared memory of another layout: they count as lost.
+//!
+//! Invariants: a block's rows are in `done` of its table; no row number is in two blocks; an edit can be applied twice
+//! and changes nothing the second time; bytes that are not a manifest are an error that says why, and nothing is
+//! written then.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+mod file;
 
 use gannet_query::Span;
+use gannet_query::holdings::fold_spans;
 use serde::{Deserialize, Serialize};
 
-use crate::LeafError;
+use crate::dedup::Dedup;
+use crate::row_ranges::RowRanges;
 
-/// The format this build writes; a newer one is refused before anything is written.
-pub const FORMAT: u32 = 1;
-const FILE: &str = "leaf.json";
-/// A manifest longer than this is not one of ours.
-const BYTES_MAX: u64 = 64 << 20;
+pub use file::{FILE, FORMAT, ManifestError, load, store};
 
 /// The manifest. See the module.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// See [`FORMAT`].
-    pub format: u32,
     /// The leaf's id; a directory belongs to one leaf for ever.
     pub id: String,
-    /// Names this leaf's segments; drawn once.
+    /// Names this leaf's segments and its log; drawn once.
     pub instance: uuid::Uuid,
     /// Grows with each start.
     pub epoch: u64,
-    /// Grows with each hand-over; the segments must have the same.
+    /// Grows with each hand-over; the catalogue in shared memory must have the same.
     pub generation: u64,
     /// The last stop handed everything over.
     pub clean: bool,
-    /// What each table last held.
+    /// Everything up to this number of the log is in here, but for rows that are not done.
+    pub checkpoint_lsn: u64,
+    /// No block has this number or a greater one.
+    pub next_block_id: u64,
+    /// How long the leaf has run in all its lives.
+    pub running_seconds: u64,
+    /// What time it was for the age of rows, nanoseconds UTC; none before it was first asked.
+    pub ran_until_ns: Option<i64>,
+    /// What each table holds.
     pub tables: Vec<TableManifest>,
+    /// Batches that were counted.
+    pub dedup: Dedup,
 }
 
 /// One table of the manifest.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TableManifest {
     /// Its name.
     pub name: String,
-    /// Rows held, as `[first, last, rows]`.
-    pub spans: Vec<(i64, i64, u64)>,
-    /// Rows that were lost before, likewise.
+    /// The number of the next row that comes.
+    pub next_row: u64,
+    /// Rows that the log need not bring back: they are in blocks, or have left.
+    pub done: RowRanges,
+    /// Numbers that were given to batches that were then not accepted: if the log holds one, it does not count.
+    #[serde(default, skip_serializing_if = "RowRanges::is_empty")]
+    pub withdrawn: RowRanges,
+    /// Rows that were lost, as `[first, last, rows]` by time.
     pub lost: Vec<(i64, i64, u64)>,
+    /// Its blocks, in the order they were sealed.
+    pub blocks: Vec<BlockEntry>,
+}
+
+/// A row block that has a file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlockEntry {
+    /// Its id, which names its file.
+    pub id: u64,
+    /// The numbers of the rows it was sealed from.
+    pub numbers: RowRanges,
+    /// Its rows; fewer than numbers when it was subsampled.
+    pub rows: u64,
+    /// The time of its oldest row.
+    pub first: i64,
+    /// The time of its newest row.
+    pub last: i64,
+    /// Bytes of its image.
+    pub bytes: u64,
+    /// The xxh3-64 of its image.
+    pub xxh3: u64,
+    /// Its place in shared memory, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<Home>,
+}
+
+/// A place in shared memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Home {
+    /// The segment's name.
+    pub segment: String,
+    /// The segment's size.
+    pub segment_bytes: u64,
+    /// Where in it the image begins.
+    pub offset: u64,
+}
+
+/// A change of the state since the manifest was written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "edit", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Edit {
+    /// A block has its file, and takes the place of those named.
+    BlockAdded {
+        /// Of which table.
+        table: String,
+        /// The block.
+        block: BlockEntry,
+        /// Blocks that it replaces.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        replaces: Vec<u64>,
+    },
+    /// Blocks are given up: retention, or they cannot be read.
+    BlocksRemoved {
+        /// Of which table.
+        table: String,
+        /// Which.
+        ids: Vec<u64>,
+    },
+    /// A batch was not accepted, though the log may hold it.
+    RowsWithdrawn {
+        /// Of which table.
+        table: String,
+        /// Their numbers.
+        rows: RowRanges,
+    },
+    /// Rows that the log may hold have left, or cannot be brought back.
+    RowsDone {
+        /// Of which table.
+        table: String,
+        /// Their numbers.
+        rows: RowRanges,
+    },
+    /// Rows are lost.
+    RowsLost {
+        /// Of which table.
+        table: String,
+        /// All that is lost of it now.
+        lost: Vec<(i64, i64, u64)>,
+    },
 }
 
 /// Spans as the manifest writes them.
@@ -57,129 +157,74 @@ pub fn spans_out(spans: &[Span]) -> Vec<(i64, i64, u64)> {
 
 /// Spans as the manifest wrote them.
 pub fn spans_in(spans: &[(i64, i64, u64)]) -> Vec<Span> {
-    spans.iter().map(|(first, last, rows)| Span { first: *first, last: *last, rows: *rows }).collect()
+    fold_spans(
+        spans.iter().map(|(first, last, rows)| Span { first: *first, last: *last, rows: *rows }).collect(),
+    )
 }
 
 impl Manifest {
-    /// The manifest of a directory, or a new one when there is none.
-    ///
-    /// # Errors
-    /// When it cannot be read, is of a newer format, or belongs to another leaf: nothing was written then.
-    pub fn load_or_new(directory: &Path, id: &str) -> Result<Manifest, LeafError> {
-        let path = directory.join(FILE);
-        let broken = |what: String| LeafError::Manifest { path: path.clone(), what };
-        let mut text = String::new();
-        match File::open(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Manifest {
-                    format: FORMAT,
-                    id: id.to_owned(),
-                    instance: uuid::Uuid::new_v4(),
-                    epoch: 0,
-                    generation: 0,
-                    clean: false,
-                    tables: Vec::new(),
-                });
+    /// The manifest of a leaf that never ran.
+    pub fn new(id: &str, instance: uuid::Uuid) -> Manifest {
+        Manifest {
+            id: id.to_owned(),
+            instance,
+            epoch: 0,
+            generation: 0,
+            clean: false,
+            checkpoint_lsn: 0,
+            next_block_id: 1,
+            running_seconds: 0,
+            ran_until_ns: None,
+            tables: Vec::new(),
+            dedup: Dedup::default(),
+        }
+    }
+
+    /// A table, which is made when it is not there.
+    pub fn table(&mut self, name: &str) -> &mut TableManifest {
+        let place = match self.tables.binary_search_by(|table| table.name.as_str().cmp(name)) {
+            Ok(place) => place,
+            Err(place) => {
+                let table = TableManifest { name: name.to_owned(), ..TableManifest::default() };
+                self.tables.insert(place, table);
+                place
             }
-            Err(error) => return Err(broken(format!("open: {error}"))),
-            Ok(file) => {
-                file.take(BYTES_MAX)
-                    .read_to_string(&mut text)
-                    .map_err(|error| broken(format!("read: {error}")))?;
+        };
+        &mut self.tables[place]
+    }
+
+    /// Applies a change.
+    pub fn apply(&mut self, edit: Edit) {
+        match edit {
+            Edit::BlockAdded { table, block, replaces } => {
+                self.next_block_id = self.next_block_id.max(block.id.saturating_add(1));
+                let table = self.table(&table);
+                table.next_row = table.next_row.max(block.numbers.end());
+                table.done.union(&block.numbers);
+                table.blocks.retain(|held| held.id != block.id && !replaces.contains(&held.id));
+                table.blocks.push(block);
             }
+            Edit::BlocksRemoved { table, ids } => {
+                self.table(&table).blocks.retain(|held| !ids.contains(&held.id));
+            }
+            Edit::RowsWithdrawn { table, rows } => {
+                self.table(&table).withdrawn.union(&rows);
+                self.apply(Edit::RowsDone { table, rows });
+            }
+            Edit::RowsDone { table, rows } => {
+                let table = self.table(&table);
+                table.next_row = table.next_row.max(rows.end());
+                table.done.union(&rows);
+            }
+            Edit::RowsLost { table, lost } => self.table(&table).lost = lost,
         }
-        let format = serde_json::from_str::<serde_json::Value>(&text)
-            .map_err(|error| broken(format!("parse: {error}")))?
-            .get("format")
-            .and_then(serde_json::Value::as_u64)
-            .ok_or_else(|| broken("it has no format number".to_owned()))?;
-        if format > u64::from(FORMAT) {
-            return Err(broken(format!("format {format}, this build reads {FORMAT}")));
-        }
-        let manifest: Manifest =
-            serde_json::from_str(&text).map_err(|error| broken(format!("parse: {error}")))?;
-        if manifest.id != id {
-            return Err(broken(format!("it belongs to leaf {}, this one is {id}", manifest.id)));
-        }
-        Ok(manifest)
     }
 
-    /// Replaces the manifest so that it survives a power cut.
-    ///
-    /// # Errors
-    /// When any step fails; the old manifest is then still there.
-    pub fn store(&self, directory: &Path) -> Result<(), LeafError> {
-        self.write(directory, File::sync_data)?;
-        File::open(directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(|error| self.failed(directory, "sync the directory", &error))
-    }
-
-    /// Replaces the manifest so that it survives the end of the process, for the regular update of row counts.
-    ///
-    /// # Errors
-    /// As [`Manifest::store`].
-    pub fn store_unsynced(&self, directory: &Path) -> Result<(), LeafError> {
-        self.write(directory, |_| Ok(()))
-    }
-
-    fn write(&self, directory: &Path, sync: impl Fn(&File) -> std::io::Result<()>) -> Result<(), LeafError> {
-        let text =
-            serde_json::to_vec(self).map_err(|error| self.failed(directory, "serialise", &error.into()))?;
-        let new = directory.join("leaf.json.new");
-        let written = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)
-            .and_then(|mut file| file.write_all(&text).and_then(|()| sync(&file)));
-        written.map_err(|error| self.failed(directory, "write", &error))?;
-        std::fs::rename(&new, directory.join(FILE)).map_err(|error| self.failed(directory, "rename", &error))
-    }
-
-    fn failed(&self, directory: &Path, step: &str, error: &std::io::Error) -> LeafError {
-        LeafError::Manifest { path: directory.join(FILE), what: format!("{step}: {error}") }
+    /// Bytes of all blocks.
+    pub fn block_bytes(&self) -> u64 {
+        self.tables.iter().flat_map(|table| &table.blocks).map(|block| block.bytes).sum()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(text: &str, expect: &str) {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join(FILE), text).unwrap();
-        let error = Manifest::load_or_new(directory.path(), "leaf-1").unwrap_err().to_string();
-        assert!(error.contains(expect), "{error}");
-        assert_eq!(std::fs::read_to_string(directory.path().join(FILE)).unwrap(), text, "nothing is written");
-    }
-
-    #[test]
-    fn it_comes_back_as_it_was() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut manifest = Manifest::load_or_new(directory.path(), "leaf-1").unwrap();
-        manifest.epoch = 7;
-        manifest.tables.push(TableManifest { name: "t".into(), spans: vec![(0, 59, 3)], lost: vec![] });
-        manifest.store(directory.path()).unwrap();
-        assert_eq!(Manifest::load_or_new(directory.path(), "leaf-1").unwrap(), manifest);
-    }
-
-    #[test]
-    fn what_is_not_ours_is_refused() {
-        check("", "parse");
-        check("{}", "no format number");
-        check("{\"format\":2,\"shape\":\"unknown\"}", "format 2, this build reads 1");
-        check("{\"format\":1}", "parse");
-        let other = Manifest {
-            format: 1,
-            id: "leaf-2".into(),
-            instance: uuid::Uuid::nil(),
-            epoch: 1,
-            generation: 0,
-            clean: false,
-            tables: vec![],
-        };
-        check(&serde_json::to_string(&other).unwrap(), "it belongs to leaf leaf-2, this one is leaf-1");
-    }
-}
+mod tests;

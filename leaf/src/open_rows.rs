@@ -6,7 +6,7 @@
 //! are in few chunks and are copied O(log n) times each. Chunks that are large already are never copied.
 //!
 //! Invariants: chunks have at least one row and are in order of arrival; each chunk keeps its own types, and every
-//! column of a chunk has exactly the Arrow type of its column type.
+//! column of a chunk has exactly the Arrow type of its column type; a chunk knows the number of each of its rows.
 
 #[cfg(test)]
 mod tests;
@@ -22,6 +22,7 @@ use gannet_query::{TIME_COLUMN, TypeSet};
 use crate::column::Column;
 pub use crate::row_block::ROWS_PER_BLOCK_MAX;
 use crate::row_block::{Gathered, RowsError, time_range, types_of};
+use crate::row_ranges::{RowOrder, RowRanges};
 
 /// Chunks are merged as long as the result has at most this many bytes: merging holds up other writers.
 const MERGED_BYTES_MAX: usize = 16 << 20;
@@ -48,6 +49,8 @@ pub struct OpenChunk {
     columns: Vec<OpenColumn>,
     time_range: (i64, i64),
     bytes: usize,
+    /// The number of each row.
+    numbers: RowOrder,
 }
 
 #[derive(Debug)]
@@ -78,18 +81,10 @@ impl OpenRows {
     }
 
     /// These rows and some more. `self` stays as it is.
-    ///
-    /// # Errors
-    /// When `time` is not what it must be, or a column is of no known type or too large.
-    pub fn append(&self, batch: RecordBatch) -> Result<OpenRows, RowsError> {
-        let mut rows = batch.num_rows();
-        if rows == 0 {
-            return Ok(self.clone());
-        }
-        let mut added = OpenChunk::of(&[batch])?;
+    pub fn append(&self, added: OpenChunk) -> OpenRows {
         // All neighbours that are to be merged are found first and copied once.
+        let (mut rows, mut bytes) = (added.rows(), added.bytes);
         let mut kept = self.chunks.len();
-        let mut bytes = added.bytes;
         while let Some(last) = kept.checked_sub(1).map(|last| &self.chunks[last]) {
             let fits = rows + last.rows() <= ROWS_PER_BLOCK_MAX
                 && bytes.saturating_add(last.bytes) <= MERGED_BYTES_MAX;
@@ -100,15 +95,15 @@ impl OpenRows {
             rows += last.rows();
             bytes += last.bytes;
         }
-        if kept < self.chunks.len() {
-            let mut batches: Vec<RecordBatch> =
-                self.chunks[kept..].iter().map(|chunk| chunk.batch.clone()).collect();
-            batches.push(added.batch);
-            added = OpenChunk::of(&batches)?;
-        }
         let mut chunks = self.chunks[..kept].to_vec();
-        chunks.push(Arc::new(added));
-        Ok(OpenRows::from_chunks(chunks))
+        match merged(&self.chunks[kept..], &added) {
+            Some(merged) => chunks.push(Arc::new(merged)),
+            None => {
+                chunks.extend_from_slice(&self.chunks[kept..]);
+                chunks.push(Arc::new(added));
+            }
+        }
+        OpenRows::from_chunks(chunks)
     }
 
     /// The first `rows` rows and the others. A chunk in the middle is cut, without copying its values.
@@ -125,8 +120,9 @@ impl OpenRows {
                 _ => {
                     let (head, tail) =
                         (chunk.batch.slice(0, wanted), chunk.batch.slice(wanted, chunk.rows() - wanted));
-                    first.push(Arc::new(OpenChunk::of(&[head])?));
-                    rest.push(Arc::new(OpenChunk::of(&[tail])?));
+                    let (head_numbers, tail_numbers) = chunk.numbers.split_at(wanted as u64);
+                    first.push(Arc::new(OpenChunk::of(&[head], head_numbers)?));
+                    rest.push(Arc::new(OpenChunk::of(&[tail], tail_numbers)?));
                 }
             }
             wanted = wanted.saturating_sub(chunk.rows());
@@ -158,6 +154,13 @@ impl OpenRows {
     /// All rows, for sealing.
     pub fn batches(&self) -> Vec<RecordBatch> {
         self.chunks.iter().map(|chunk| chunk.batch.clone()).collect()
+    }
+
+    /// The numbers of all rows.
+    pub fn numbers(&self) -> RowRanges {
+        let mut numbers = RowRanges::default();
+        self.chunks.iter().for_each(|chunk| numbers.union(&chunk.numbers.ranges()));
+        numbers
     }
 
     /// Every type of every column.
@@ -206,8 +209,22 @@ impl OpenRows {
 }
 
 impl OpenChunk {
+    /// Rows that are to be added, without their numbers: everything that can be wrong with them is found here.
+    ///
+    /// # Errors
+    /// When there are none, `time` is not what it must be, or a column is of no known type or too large.
+    pub fn new(rows: RecordBatch) -> Result<OpenChunk, RowsError> {
+        OpenChunk::of(&[rows], RowOrder::default())
+    }
+
+    /// The same rows, numbered.
+    pub fn numbered(self, numbers: RowOrder) -> OpenChunk {
+        debug_assert_eq!(numbers.len(), self.rows() as u64);
+        OpenChunk { numbers, ..self }
+    }
+
     /// One chunk of some batches, which have at least one row together.
-    fn of(batches: &[RecordBatch]) -> Result<OpenChunk, RowsError> {
+    fn of(batches: &[RecordBatch], numbers: RowOrder) -> Result<OpenChunk, RowsError> {
         let gathered = Gathered::of(batches)?;
         let mut fields = Vec::with_capacity(gathered.columns().len());
         let mut arrays: Vec<ArrayRef> = Vec::with_capacity(gathered.columns().len());
@@ -228,7 +245,7 @@ impl OpenChunk {
         let time_range = time.ok_or_else(absent)?;
         // Only columns of different lengths could fail here, and all were made for the same rows.
         let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(|_| absent())?;
-        Ok(OpenChunk { batch, columns, time_range, bytes })
+        Ok(OpenChunk { batch, columns, time_range, bytes, numbers })
     }
 
     /// Its rows, at least one.
@@ -266,6 +283,19 @@ impl OpenChunk {
         let fields = self.batch.schema_ref().fields().iter();
         fields.zip(&self.columns).map(|(field, column)| (field.name().as_str(), column.types))
     }
+}
+
+/// Chunks and one more as one; `None` when there is nothing to merge, or they do not fit together.
+fn merged(chunks: &[Arc<OpenChunk>], added: &OpenChunk) -> Option<OpenChunk> {
+    if chunks.is_empty() {
+        return None;
+    }
+    let mut batches: Vec<RecordBatch> = chunks.iter().map(|chunk| chunk.batch.clone()).collect();
+    batches.push(added.batch.clone());
+    let mut numbers = RowOrder::default();
+    chunks.iter().for_each(|chunk| numbers.extend(&chunk.numbers));
+    numbers.extend(&added.numbers);
+    OpenChunk::of(&batches, numbers).ok()
 }
 
 /// The bytes an array's own rows take. An array that is a slice of another one keeps more alive, but not for long:

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use gannet_query::TypeSet;
 
 use crate::column::Column;
+use crate::held_block::HeldBlock;
 use crate::open_rows::OpenChunk;
 use crate::scan::{RowRun, RunError};
-use crate::table::{HeldBlock, TableState};
+use crate::table::TableState;
 
 /// Every run of a snapshot: blocks, rows being sealed, open rows.
 pub fn runs_of(state: &TableState) -> Vec<Arc<dyn RowRun>> {
@@ -27,7 +28,7 @@ impl RowRun for HeldBlock {
     }
 
     fn column(&self, name: &str) -> Result<Option<Column>, RunError> {
-        self.block.column(name).map_err(|error| RunError(error.to_string()))
+        HeldBlock::column(self, name).map_err(|error| RunError(error.to_string()))
     }
 
     fn column_type(&self, name: &str) -> Option<TypeSet> {

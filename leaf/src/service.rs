@@ -18,23 +18,19 @@ use gannet_query::{Body, Partial, Plan, Top};
 use tokio::sync::{Notify, Semaphore};
 use tonic::{Request, Response, Status};
 
+use crate::dedup::BatchName;
 use crate::scan::Cancel;
-use crate::{Config, Leaf, LeafError};
+use crate::{Batch, Config, Leaf, LeafError};
 
-/// What an acknowledged row survives now: a clean stop, as long as there is no WAL.
-const DURABILITY: &str = "memory";
 /// How often sealing by age, retention and the manifest are looked after.
 const MAINTENANCE: Duration = Duration::from_secs(1);
-/// How long to wait before a hand-over without room is tried again, and how often it is logged.
-const NO_ROOM_PAUSE: Duration = Duration::from_secs(1);
-const NO_ROOM_LOG_EVERY: u64 = 30;
-
 /// Runs a leaf until `shutdown` resolves or somebody calls Admin.Stop, then hands over.
 ///
 /// # Errors
 /// When it cannot start, listen, or hand over.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), LeafError> {
     let listen = config.listen.clone();
+    raise_file_limit();
     let leaf = blocking(move || Leaf::start(config)).await?;
     let wrong =
         |error: &dyn std::fmt::Display| LeafError::Config(format!("setting listen is {listen}: {error}"));
@@ -46,7 +42,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
 /// Serves a started leaf on a listener until `shutdown` resolves or somebody calls Admin.Stop, then hands over.
 ///
 /// # Errors
-/// When the server fails. A hand-over that finds no room is logged, and the leaf serves on until it is asked again.
+/// When the server or the disk fails. A hand-over that finds no room is no error: the next start reads from disk.
 pub async fn serve(
     leaf: Arc<Leaf>,
     listener: Listener,
@@ -58,7 +54,7 @@ pub async fn serve(
         leaf: Arc::clone(&leaf),
         stop: Arc::clone(&stop),
     };
-    let maintenance = tokio::spawn(maintain(Arc::clone(&leaf)));
+    let _maintenance = EndOnDrop(tokio::spawn(maintain(Arc::clone(&leaf))));
     let (close, closed) = tokio::sync::oneshot::channel::<()>();
     let server = tonic::transport::Server::builder()
         .max_frame_size(gannet_proto::address::FRAME_BYTES)
@@ -74,7 +70,7 @@ pub async fn serve(
         .serve_with_incoming_shutdown(listener.incoming(), async {
             let _ = closed.await;
         });
-    let server = tokio::spawn(server);
+    let mut server = EndOnDrop(tokio::spawn(server));
     let mut shutdown = std::pin::pin!(shutdown);
     tokio::select! {
         () = &mut shutdown => {}
@@ -82,10 +78,9 @@ pub async fn serve(
     }
     // The server goes on while the leaf hands over: it tells the state, and refuses the rest with "come back".
     let outcome = hand_over(&leaf).await;
-    maintenance.abort();
     let _ = close.send(());
     // Connections that stay open must not keep the process.
-    match tokio::time::timeout(Duration::from_secs(1), server).await {
+    match tokio::time::timeout(Duration::from_secs(1), &mut server.0).await {
         Ok(Ok(Err(error))) => tracing::warn!(%error, "the server ended with an error"),
         Ok(Err(error)) => tracing::warn!(%error, "the server's task failed"),
         Ok(Ok(Ok(()))) | Err(_) => {}
@@ -93,22 +88,27 @@ pub async fn serve(
     outcome
 }
 
-/// Hands over; while there is no room for it the leaf serves on, says so, and tries again. Nothing but shared memory
-/// would hold the rows, so stopping without room would lose them.
-async fn hand_over(leaf: &Arc<Leaf>) -> Result<(), LeafError> {
-    for attempt in 0u64.. {
-        let handing = Arc::clone(leaf);
-        match blocking(move || handing.hand_over()).await {
-            Err(error @ LeafError::NoRoom { .. }) => {
-                if attempt % NO_ROOM_LOG_EVERY == 0 {
-                    tracing::error!(leaf = leaf.id(), %error, "still serving: make room in /dev/shm, or kill the process and lose its rows");
-                }
-                tokio::time::sleep(NO_ROOM_PAUSE).await;
-            }
-            outcome => return outcome,
-        }
+/// A task that ends with whoever waits for it.
+struct EndOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for EndOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
-    Ok(())
+}
+
+async fn hand_over(leaf: &Arc<Leaf>) -> Result<(), LeafError> {
+    let leaf = Arc::clone(leaf);
+    blocking(move || leaf.hand_over()).await.map(|_| ())
+}
+
+/// Every segment that is mapped holds a descriptor; a leaf of many gigabytes holds thousands.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 async fn maintain(leaf: Arc<Leaf>) {
@@ -146,6 +146,12 @@ fn status(error: LeafError) -> Status {
     match error {
         LeafError::NotServing { .. } | LeafError::NoRoom { .. } => Status::unavailable(text),
         LeafError::Full { .. } => Status::resource_exhausted(text),
+        // Both pass when the disk takes something again.
+        LeafError::LogFull { .. } | LeafError::Log(_) | LeafError::Disk { .. } => {
+            tracing::error!(error = text, "request failed");
+            Status::resource_exhausted(text)
+        }
+        LeafError::Sequence(_) => Status::invalid_argument(text),
         // Not overload, which passes: this query is too large for any leaf.
         LeafError::Limit(_) => Status::out_of_range(text),
         LeafError::StalePlan { .. } => Status::failed_precondition(text),
@@ -245,11 +251,20 @@ impl Ingest for Door {
                 what: error.to_string(),
             })?;
             let accepted = batches.iter().map(|batch| batch.num_rows() as u64).sum();
-            let holding = leaf.append(&request.table, &batches)?;
-            Ok((accepted, leaf.describe_table(holding)))
+            let name = (!request.producer.is_empty()).then(|| BatchName {
+                table: request.table.clone(),
+                producer: request.producer.clone(),
+                sequence: request.sequence,
+                part: 0,
+                last_part: true,
+            });
+            let batch =
+                Batch { table: &request.table, rows: &batches, encoded: Some(request.rows.clone()), name };
+            let receipt = leaf.append_batch(batch)?;
+            let durability = receipt.durability.name().to_owned();
+            Ok((accepted, durability, leaf.describe_table(receipt.holding)))
         };
-        let (accepted, holdings) = blocking(append).await.map_err(status)?;
-        let durability = DURABILITY.to_owned();
+        let (accepted, durability, holdings) = blocking(append).await.map_err(status)?;
         Ok(Response::new(wire::AppendReply { accepted, durability, holdings: Some((&holdings).into()) }))
     }
 }

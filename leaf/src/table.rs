@@ -9,46 +9,47 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use arrow::array::RecordBatch;
 use gannet_query::holdings::{fold_spans, rows_in};
 use gannet_query::{ColumnHolding, Span, TableHolding, TimeRange, TypeSet};
 use parking_lot::Mutex;
 
 use crate::LeafError;
-use crate::open_rows::OpenRows;
+use crate::held_block::HeldBlock;
+use crate::open_rows::{OpenChunk, OpenRows};
 use crate::row_block::{Preference, RowBlock};
 
 /// Open rows are sealed at this many bytes even when they are few, 128 MiB: a block is the unit of expiry and of
 /// hand-over.
 const SEAL_BYTES_MAX: usize = 128 << 20;
 
-/// A row block and, when it lives in shared memory, where.
-#[derive(Debug)]
-pub struct HeldBlock {
-    /// The block.
-    pub block: RowBlock,
-    /// Its place in a segment; `None` for the heap.
-    pub home: Option<SegmentHome>,
+/// Rows that are on disk and not served yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PendingRows {
+    /// What they are.
+    pub of: Pending,
+    /// When and how many.
+    pub span: Span,
 }
 
-/// The place of a block in shared memory.
-#[derive(Debug)]
-pub struct SegmentHome {
-    /// The region, which gives its memory back once it has expired and nobody reads it.
-    pub region: gannet_shm::Region,
-    /// The segment's name.
-    pub segment: String,
-    /// Where in it.
-    pub offset: u64,
+/// How rows come into a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// Somebody brought them.
+    New,
+    /// The log gave them back; they were pending.
+    Replayed,
 }
 
-impl HeldBlock {
-    fn bytes(&self) -> u64 {
-        self.block.image().len() as u64
-    }
+/// What is pending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pending {
+    /// The row block with this id.
+    Block(u64),
+    /// What the log holds behind the blocks.
+    Log,
 }
 
 /// Everything a table holds at one moment.
@@ -62,6 +63,8 @@ pub struct TableState {
     pub open: Arc<OpenRows>,
     /// Rows that were held once and are gone other than by retention.
     pub lost: Arc<Vec<Span>>,
+    /// Rows that a start has yet to bring back.
+    pub pending: Arc<Vec<PendingRows>>,
     /// Every type of every column.
     pub schema: Arc<BTreeMap<String, TypeSet>>,
     /// Changes whenever the schema does.
@@ -69,7 +72,7 @@ pub struct TableState {
 }
 
 impl TableState {
-    /// Rows held.
+    /// Rows served.
     pub fn rows(&self) -> u64 {
         let blocks: usize = self.blocks.iter().map(|held| held.block.rows()).sum();
         (blocks + self.open_runs().map(|open| open.rows()).sum::<usize>()) as u64
@@ -86,14 +89,19 @@ impl TableState {
         self.sealing.iter().chain(std::iter::once(&self.open))
     }
 
-    /// The rows by time.
+    /// The rows by time, those that are pending included: they are held, on disk.
     pub fn spans(&self) -> Vec<Span> {
         let blocks = self.blocks.iter().map(|held| (held.block.time_range(), held.block.rows()));
         let chunks =
             self.open_runs().flat_map(|open| open.chunks()).map(|chunk| (chunk.time_range(), chunk.rows()));
-        fold_spans(
-            blocks.chain(chunks).map(|((first, last), rows)| Span::of(first, last, rows as u64)).collect(),
-        )
+        let served = blocks.chain(chunks).map(|((first, last), rows)| Span::of(first, last, rows as u64));
+        fold_spans(served.chain(self.pending.iter().map(|pending| pending.span)).collect())
+    }
+
+    /// Pending rows that a time range would have.
+    pub fn pending_in(&self, range: &TimeRange) -> u64 {
+        let overlapping = self.pending.iter().filter(|rows| range.overlaps(rows.span.first, rows.span.last));
+        overlapping.map(|rows| rows.span.rows).sum()
     }
 
     /// Lost rows that a time range would have had.
@@ -153,8 +161,8 @@ pub struct Table {
 /// What only writers need.
 #[derive(Debug, Default)]
 struct Writer {
-    /// When the oldest open row came.
-    open_since: Option<Instant>,
+    /// When the oldest open row came, by the monotonic clock.
+    open_since: Option<Duration>,
 }
 
 /// What an append did.
@@ -169,11 +177,26 @@ pub struct Appended {
 }
 
 impl Table {
-    /// A table with what a restart brought back.
-    pub fn restored(name: &str, blocks: Vec<Arc<HeldBlock>>, lost: Vec<Span>) -> Table {
-        let mut state = TableState { blocks: Arc::new(blocks), lost: Arc::new(lost), ..Default::default() };
+    /// A table with what a start found: blocks in order of id, rows that are lost, rows that are yet to come.
+    pub fn restored(
+        name: &str,
+        blocks: Vec<Arc<HeldBlock>>,
+        lost: Vec<Span>,
+        pending: Vec<PendingRows>,
+    ) -> Table {
+        let mut state = TableState {
+            blocks: Arc::new(blocks),
+            lost: Arc::new(fold_spans(lost)),
+            pending: Arc::new(pending),
+            ..Default::default()
+        };
         state.refresh_schema();
         Table { name: name.to_owned(), state: ArcSwap::from_pointee(state), writer: Mutex::default() }
+    }
+
+    /// A table without rows.
+    pub fn empty(name: &str) -> Table {
+        Table::restored(name, Vec::new(), Vec::new(), Vec::new())
     }
 
     /// Its name.
@@ -186,37 +209,51 @@ impl Table {
         self.state.load_full()
     }
 
-    /// Adds rows, visible to the next snapshot. All or nothing.
+    /// Whether rows may be added: the table must not get too many columns by them.
     ///
     /// # Errors
-    /// When the table would have too many columns, or the rows cannot be kept.
-    pub fn append(
-        &self,
-        rows: &RecordBatch,
-        columns_max: usize,
-        now: Instant,
-    ) -> Result<Appended, LeafError> {
+    /// When it would.
+    pub fn admit(&self, rows: &OpenChunk, columns_max: usize) -> Result<(), LeafError> {
+        let state = self.state.load();
+        let new = rows.columns().filter(|(name, _)| !state.schema.contains_key(*name)).count();
+        let columns = state.schema.len() + new;
+        if columns > columns_max {
+            let what = format!("it would have {columns} columns, the limit is {columns_max}");
+            return Err(LeafError::Batch { table: self.name.clone(), what });
+        }
+        Ok(())
+    }
+
+    /// Adds numbered rows, visible to the next snapshot.
+    pub fn insert(&self, rows: OpenChunk, arrival: Arrival, now: Duration) -> Appended {
         let mut writer = self.writer.lock();
         let before = self.state.load_full();
-        let internal = |what: String| LeafError::Internal(format!("append to table {}: {what}", self.name));
-        let mut open = before.open.append(rows.clone()).map_err(|error| internal(error.to_string()))?;
         let mut state = (*before).clone();
-        for (name, types) in open.types() {
-            if state.schema.get(&name).is_none_or(|known| known.union(types) != *known) {
-                widen(Arc::make_mut(&mut state.schema), &name, types);
+        for (name, types) in rows.columns() {
+            if state.schema.get(name).is_none_or(|known| known.union(types) != *known) {
+                widen(Arc::make_mut(&mut state.schema), name, types);
                 state.schema_version = before.schema_version + 1;
             }
         }
-        if state.schema.len() > columns_max {
-            let what = format!("it would have {} columns, the limit is {columns_max}", state.schema.len());
-            return Err(LeafError::Batch { table: self.name.clone(), what });
+        if arrival == Arrival::Replayed {
+            let (first, last) = rows.time_range();
+            let came = Span::of(first, last, rows.rows() as u64);
+            end_logged(Arc::make_mut(&mut state.pending).as_mut_slice(), came);
         }
+        let mut open = before.open.append(rows);
         let mut to_seal = Vec::new();
-        while let Some((full, rest)) =
-            open.take_full(SEAL_BYTES_MAX).map_err(|error| internal(error.to_string()))?
-        {
-            to_seal.push(Arc::new(full));
-            open = rest;
+        loop {
+            match open.take_full(SEAL_BYTES_MAX) {
+                Ok(Some((full, rest))) => {
+                    to_seal.push(Arc::new(full));
+                    open = rest;
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::error!(table = self.name, %error, "rows stay open");
+                    break;
+                }
+            }
         }
         writer.open_since = match (open.rows(), writer.open_since) {
             (0, _) => None,
@@ -226,19 +263,24 @@ impl Table {
         state.sealing.extend(to_seal.iter().cloned());
         state.open = Arc::new(open);
         let appended = Appended {
-            bytes_added: rows_bytes(&state) - rows_bytes(&before),
+            bytes_added: state_bytes(&state) - state_bytes(&before),
             to_seal,
             schema_changed: state.schema_version != before.schema_version,
         };
         self.state.store(Arc::new(state));
-        Ok(appended)
+        appended
     }
 
-    /// Moves the open rows out to be sealed, if they have waited for `age_seconds`.
-    pub fn take_aged(&self, age_seconds: u64, now: Instant) -> Option<Arc<OpenRows>> {
+    /// Moves the open rows out to be sealed, whatever their age.
+    pub fn take_open(&self) -> Option<Arc<OpenRows>> {
+        self.take_aged(Duration::ZERO, Duration::MAX)
+    }
+
+    /// Moves the open rows out to be sealed, if they have waited for `age`.
+    pub fn take_aged(&self, age: Duration, now: Duration) -> Option<Arc<OpenRows>> {
         let mut writer = self.writer.lock();
         let since = writer.open_since?;
-        if now.saturating_duration_since(since).as_secs() < age_seconds {
+        if now.saturating_sub(since) < age {
             return None;
         }
         writer.open_since = None;
@@ -252,76 +294,108 @@ impl Table {
         Some(open)
     }
 
-    /// Seals a run of rows that is in `sealing` and puts the row block in its place. Returns the bytes the table
-    /// grew by (mostly below zero).
+    /// Encodes a run of rows that is in `sealing`; `None` when it no longer is.
     ///
     /// # Errors
     /// When the rows cannot be encoded; they then stay where they are, visible and unsealed.
-    pub fn seal(&self, run: &Arc<OpenRows>, block_id: u64, preference: Preference) -> Result<i64, LeafError> {
-        let is_there = |state: &TableState| state.sealing.iter().any(|sealing| Arc::ptr_eq(sealing, run));
-        if !is_there(&self.state.load()) {
-            return Ok(0);
+    pub fn encode(
+        &self,
+        run: &Arc<OpenRows>,
+        block_id: u64,
+        preference: Preference,
+    ) -> Result<Option<RowBlock>, LeafError> {
+        if !self.state.load().sealing.iter().any(|sealing| Arc::ptr_eq(sealing, run)) {
+            return Ok(None);
         }
-        let block = RowBlock::seal_with(block_id, &run.batches(), preference)
-            .map_err(|error| LeafError::Internal(format!("seal rows of table {}: {error}", self.name)))?;
+        RowBlock::seal_with(block_id, &run.batches(), preference)
+            .map(Some)
+            .map_err(|error| LeafError::Internal(format!("seal rows of table {}: {error}", self.name)))
+    }
+
+    /// Puts a block in the place of the run of rows it was made of. Returns the bytes the table grew by (mostly below
+    /// zero); `None` when the run is no longer there.
+    pub fn put_sealed(&self, run: &Arc<OpenRows>, block: Arc<HeldBlock>) -> Option<i64> {
         let _writer = self.writer.lock();
         let before = self.state.load_full();
         let mut state = (*before).clone();
-        let Some(place) = state.sealing.iter().position(|sealing| Arc::ptr_eq(sealing, run)) else {
-            return Ok(0);
-        };
+        let place = state.sealing.iter().position(|sealing| Arc::ptr_eq(sealing, run))?;
         state.sealing.remove(place);
-        let mut blocks = state.blocks.as_ref().clone();
-        blocks.push(Arc::new(HeldBlock { block, home: None }));
-        state.blocks = Arc::new(blocks);
-        let grown = rows_bytes(&state) - rows_bytes(&before);
+        insert_in_order(&mut state, block);
+        let grown = state_bytes(&state) - state_bytes(&before);
         self.state.store(Arc::new(state));
-        Ok(grown)
+        Some(grown)
     }
 
-    /// Drops the blocks for which `expired` is true. Returns rows and bytes dropped.
-    pub fn expire(&self, expired: impl Fn(&HeldBlock) -> bool) -> (u64, u64) {
+    /// Adds a block that a start brought back, in the place of what was pending of it. Returns its bytes.
+    pub fn publish(&self, block: Arc<HeldBlock>) -> u64 {
+        let _writer = self.writer.lock();
+        let mut state = (*self.state.load_full()).clone();
+        let (id, bytes) = (block.block.id(), block.bytes());
+        Arc::make_mut(&mut state.pending).retain(|pending| pending.of != Pending::Block(id));
+        insert_in_order(&mut state, block);
+        state.refresh_schema();
+        self.state.store(Arc::new(state));
+        bytes
+    }
+
+    /// The rows of a block that was pending are lost.
+    pub fn lose_pending(&self, id: u64) {
+        let _writer = self.writer.lock();
+        let mut state = (*self.state.load_full()).clone();
+        let (ended, pending): (Vec<PendingRows>, Vec<PendingRows>) =
+            state.pending.iter().partition(|pending| pending.of == Pending::Block(id));
+        state.pending = Arc::new(pending);
+        let lost = state.lost.iter().copied().chain(ended.iter().map(|ended| ended.span));
+        state.lost = Arc::new(fold_spans(lost.collect()));
+        self.state.store(Arc::new(state));
+    }
+
+    /// The rows of the log have come, but for those that are left.
+    pub fn end_log(&self, left: Vec<Span>) {
+        let _writer = self.writer.lock();
+        let mut state = (*self.state.load_full()).clone();
+        let pending = Arc::make_mut(&mut state.pending);
+        pending.retain(|pending| pending.of != Pending::Log);
+        pending.extend(fold_spans(left).into_iter().map(|span| PendingRows { of: Pending::Log, span }));
+        self.state.store(Arc::new(state));
+    }
+
+    /// Drops the blocks for which `expired` is true, and returns them.
+    pub fn expire(&self, expired: impl Fn(&HeldBlock) -> bool) -> Vec<Arc<HeldBlock>> {
         let writer = self.writer.lock();
         let before = self.state.load_full();
-        let (mut rows, mut bytes) = (0, 0);
-        let mut kept = Vec::with_capacity(before.blocks.len());
-        for held in before.blocks.iter() {
-            if expired(held) {
-                rows += held.block.rows() as u64;
-                bytes += held.bytes();
-                if let Some(home) = &held.home {
-                    home.region.expire();
-                }
-            } else {
-                kept.push(Arc::clone(held));
-            }
-        }
-        if rows > 0 {
+        let (gone, kept): (Vec<_>, Vec<_>) = before.blocks.iter().cloned().partition(|held| expired(held));
+        if !gone.is_empty() {
             let mut state = (*before).clone();
             state.blocks = Arc::new(kept);
             state.refresh_schema();
             self.state.store(Arc::new(state));
         }
-        // Giving memory back takes a while; nobody should wait for it.
         drop(writer);
-        (rows, bytes)
-    }
-
-    /// Takes a block out while its rows move to shared memory, and `moved` in its place.
-    pub fn replace(&self, block_id: u64, moved: Option<Arc<HeldBlock>>) {
-        let _writer = self.writer.lock();
-        let mut state = (*self.state.load_full()).clone();
-        let mut blocks = state.blocks.as_ref().clone();
-        if let Some(place) = blocks.iter().position(|held| held.block.id() == block_id) {
-            match moved {
-                Some(moved) => blocks[place] = moved,
-                None => {
-                    blocks.remove(place);
-                }
+        for held in &gone {
+            if let Some(place) = &held.home {
+                place.region.expire();
             }
         }
+        gone
+    }
+
+    /// Puts another block in the place of one, or none while its rows move to shared memory. Returns the bytes the
+    /// table grew by; `None` when the block is no longer there.
+    pub fn replace(&self, block_id: u64, other: Option<Arc<HeldBlock>>) -> Option<i64> {
+        let _writer = self.writer.lock();
+        let before = self.state.load_full();
+        let mut state = (*before).clone();
+        let mut blocks = state.blocks.as_ref().clone();
+        let place = blocks.iter().position(|held| held.block.id() == block_id)?;
+        blocks.remove(place);
         state.blocks = Arc::new(blocks);
+        if let Some(other) = other {
+            insert_in_order(&mut state, other);
+        }
+        let grown = state_bytes(&state) - state_bytes(&before);
         self.state.store(Arc::new(state));
+        Some(grown)
     }
 
     /// Counts rows as lost, or forgets the lost ones with an empty list.
@@ -337,7 +411,7 @@ impl Table {
         let state = self.state.load();
         TableHolding {
             name: self.name.clone(),
-            rows: state.rows(),
+            rows: state.rows() + state.pending.iter().map(|pending| pending.span.rows).sum::<u64>(),
             bytes: state.bytes(),
             spans: state.spans(),
             lost: state.lost.as_ref().clone(),
@@ -383,6 +457,29 @@ impl Table {
     }
 }
 
-fn rows_bytes(state: &TableState) -> i64 {
+/// Takes rows that came out of what is pending of the log.
+fn end_logged(pending: &mut [PendingRows], came: Span) {
+    let held_it = |rows: &&mut PendingRows| {
+        let span = rows.span;
+        rows.of == Pending::Log
+            && span.first <= came.first
+            && came.last <= span.last
+            && span.rows >= came.rows
+    };
+    // When none is found the rows count as pending for a while longer, which understates and never overstates.
+    if let Some(rows) = pending.iter_mut().find(held_it) {
+        rows.span.rows -= came.rows;
+    }
+}
+
+/// Blocks are in the order they were sealed in, whatever order they come back in.
+fn insert_in_order(state: &mut TableState, block: Arc<HeldBlock>) {
+    let mut blocks = state.blocks.as_ref().clone();
+    let place = blocks.partition_point(|held| held.block.id() < block.block.id());
+    blocks.insert(place, block);
+    state.blocks = Arc::new(blocks);
+}
+
+fn state_bytes(state: &TableState) -> i64 {
     i64::try_from(state.bytes()).unwrap_or(i64::MAX)
 }

@@ -82,3 +82,13 @@ async fn with_an_intermediate_aggregator() {
 async fn after_hand_over_and_attach() {
     run(Arrangement::HandedOver).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_crash() {
+    run(Arrangement::Crashed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn read_from_disk() {
+    run(Arrangement::ReadFromDisk).await;
+}

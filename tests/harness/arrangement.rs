@@ -4,6 +4,7 @@ use gannet_leaf::config::Config;
 use gannet_leaf::row_block::Preference;
 
 use crate::cluster::{Cluster, Settings, Shape};
+use crate::segments;
 use crate::wait::until;
 
 /// A way to hold rows.
@@ -27,6 +28,10 @@ pub enum Arrangement {
     Intermediate,
     /// One leaf that handed over and attached.
     HandedOver,
+    /// One leaf that crashed with rows in block files and in its log.
+    Crashed,
+    /// One leaf that stopped, lost its segments, and read its files.
+    ReadFromDisk,
 }
 
 impl Arrangement {
@@ -46,7 +51,9 @@ impl Arrangement {
             Arrangement::OpenRows
             | Arrangement::ThreeLeaves
             | Arrangement::Intermediate
-            | Arrangement::HandedOver => Settings::default(),
+            | Arrangement::HandedOver
+            | Arrangement::Crashed
+            | Arrangement::ReadFromDisk => Settings::default(),
         };
         let mut cluster = Cluster::start_with(shape, settings).await;
         for leaf in 0..leaves {
@@ -59,14 +66,22 @@ impl Arrangement {
                 None => counts.push((table, lines.len() as u64)),
             }
         }
-        if self == Arrangement::HandedOver {
-            cluster.stop_leaf(0).await;
-            cluster.start_leaf(0).await;
-            until(60, "the root to see the leaf again", || async {
-                let source = cluster.status().await["leaves"][0]["source"].clone();
-                (source == "shared memory").then_some(())
-            })
-            .await;
+        match self {
+            Arrangement::HandedOver => {
+                cluster.stop_leaf(0).await;
+                let source = started_again(&mut cluster).await;
+                assert_eq!(source, "shared memory");
+            }
+            Arrangement::Crashed => {
+                cluster.kill_leaf(0).await;
+                started_again(&mut cluster).await;
+            }
+            Arrangement::ReadFromDisk => {
+                cluster.stop_leaf(0).await;
+                segments::remove(cluster.leaf_directory(0));
+                started_again(&mut cluster).await;
+            }
+            _ => {}
         }
         cluster.wait_for_rows(&counts).await;
         if matches!(
@@ -82,6 +97,16 @@ impl Arrangement {
         }
         cluster
     }
+}
+
+/// Starts the only leaf and waits until it has everything. Returns where that came from.
+async fn started_again(cluster: &mut Cluster) -> serde_json::Value {
+    cluster.start_leaf(0).await;
+    until(60, "the root to see the leaf again", || async {
+        let leaf = cluster.status().await["leaves"][0].clone();
+        (leaf["epoch"] == 2 && leaf["state"] == "serving").then(|| leaf["source"].clone())
+    })
+    .await
 }
 
 fn sealed(leaf: fn(&mut Config)) -> Settings {

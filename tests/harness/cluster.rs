@@ -241,6 +241,18 @@ impl Cluster {
             .await;
     }
 
+    /// Ends a leaf without a word, as a crash does.
+    ///
+    /// # Panics
+    /// When it is stopped.
+    pub async fn kill_leaf(&mut self, index: usize) {
+        let (leaf, server) =
+            self.leaves[index].running.take().unwrap_or_else(|| panic!("leaf {index} is stopped"));
+        server.task.abort();
+        until(SECONDS_MAX, "the leaf to be gone", || async { (Arc::strong_count(&leaf) == 1).then_some(()) })
+            .await;
+    }
+
     /// Stops the root and starts it again on the same directory: what it knows is what its roster kept.
     ///
     /// # Panics

@@ -79,6 +79,11 @@ async fn after_hand_over_and_attach() {
     agree(Arrangement::HandedOver, 5).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_crash() {
+    agree(Arrangement::Crashed, 10).await;
+}
+
 #[test]
 fn questions_are_of_every_kind_and_repeat() {
     let table = Table::new("events", rows(RowsOf { seed: 1, count: 50, sampling: Sampling::Ints }));

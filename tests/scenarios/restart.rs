@@ -1,8 +1,8 @@
 //! A leaf stops and starts again.
 //!
 //! After a clean stop it serves the same rows from shared memory, sealed and open ones, again and again. When the
-//! segments are gone, or a byte of them is not what it was, it says what is missing and serves none of it. Two
-//! processes never share a directory.
+//! segments are gone, or a byte of them is not what it was, it reads its files; when those are gone as well it says
+//! what is missing and serves none of it. Two processes never share a directory.
 
 use std::path::PathBuf;
 
@@ -74,13 +74,43 @@ async fn sealed_rows_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_segments_it_says_what_is_missing() {
+async fn without_segments_it_reads_its_files() {
     let mut cluster = with_rows(1000).await;
     cluster.stop_leaf(0).await;
     segments::remove(cluster.leaf_directory(0));
     cluster.start_leaf(0).await;
     let leaf = in_life(&cluster, 2).await;
-    assert_eq!((&leaf["source"], &leaf["rows_lost"]), (&"nothing".into(), &1000.into()));
+    assert_eq!((&leaf["source"], &leaf["rows_lost"]), (&"disk".into(), &0.into()));
+    assert_ne!(leaf["source_detail"], "", "the status says why");
+    let (count, total, answer) = ask(&cluster).await;
+    assert_eq!((count, total), (1000, Some(sum(0, 1000))));
+    assert_eq!(answer.completeness, Completeness::whole(1, 1000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_loses_nothing() {
+    let mut cluster = with_rows(1000).await;
+    for life in 2..5 {
+        cluster.kill_leaf(0).await;
+        cluster.start_leaf(0).await;
+        let leaf = in_life(&cluster, life).await;
+        assert_eq!((&leaf["source"], &leaf["rows_lost"]), (&"disk".into(), &0.into()));
+        let rows = 1000 + (life - 2) * 10;
+        let (count, total, answer) = ask(&cluster).await;
+        assert_eq!((count as u64, total), (rows, Some(sum(0, rows))));
+        assert_eq!(answer.completeness, Completeness::whole(1, rows));
+        cluster.feed(0, &[("t".to_owned(), numbered(rows, rows + 10))]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_anything_it_says_what_is_missing() {
+    let mut cluster = with_rows(1000).await;
+    cluster.stop_leaf(0).await;
+    segments::remove_everything(cluster.leaf_directory(0));
+    cluster.start_leaf(0).await;
+    let leaf = in_life(&cluster, 2).await;
+    assert_eq!((&leaf["source"], &leaf["rows_lost"]), (&"disk".into(), &1000.into()));
     assert_ne!(leaf["source_detail"], "", "the status says why");
     let ready = cluster.client().get("/readyz").await;
     assert_eq!((ready.status, ready.text().as_str()), (503, "leaf-0: 1000 rows are lost\n"));
@@ -132,7 +162,8 @@ fn flip(path: &PathBuf, at: usize) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// One byte that is not what it was: either nobody needs it, or its rows are named as missing. No answer is wrong.
+/// One byte that is not what it was: nobody needs it, or the file has it, or, without the file, its rows are named as
+/// missing. No answer is wrong.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_byte_is_never_served() {
     const ROWS: u64 = 3000;
@@ -142,20 +173,31 @@ async fn a_changed_byte_is_never_served() {
         let mut cluster = with_rows(ROWS).await;
         cluster.stop_leaf(0).await;
         let segment = segment_of_rows(&cluster);
+        let has_files = place % 2 == 0;
+        if !has_files {
+            for file in segments::block_files(cluster.leaf_directory(0)) {
+                std::fs::remove_file(file).unwrap();
+            }
+        }
         let length = segment.metadata().unwrap().len() as usize;
         flip(&segment, length / PLACES * place + 7);
         cluster.start_leaf(0).await;
         in_life(&cluster, 2).await;
         let answer = cluster.client().query("SELECT count(*), sum(n), min(g), max(time) FROM t").await;
         // A block whose header is not what it was is not even a table any more.
-        let Ok(answer) = answer else {
-            refused += 1;
-            continue;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                assert!(!has_files, "byte {place}: {error:?}");
+                refused += 1;
+                continue;
+            }
         };
         let (count, total) = (answer.rows[0][0].as_u64().unwrap(), answer.rows[0][1].as_i64());
         let missing: u64 = answer.completeness.missing.iter().map(|missing| missing.rows.unwrap()).sum();
         assert_eq!((count + missing, answer.completeness.rows_covered), (ROWS, count), "byte {place}");
         if missing > 0 {
+            assert!(!has_files, "byte {place}");
             refused += 1;
             assert_eq!((count, total), (0, None), "byte {place}");
             assert_ne!(answer.completeness.missing[0].reason, "down");
@@ -177,7 +219,8 @@ async fn a_changed_catalogue_is_refused_by_name() {
     flip(catalogue, 0);
     cluster.start_leaf(0).await;
     let leaf = in_life(&cluster, 2).await;
-    assert_eq!((&leaf["source"], &leaf["rows_lost"]), (&"nothing".into(), &100.into()));
+    assert_eq!((&leaf["source"], &leaf["rows_lost"]), (&"disk".into(), &0.into()));
     let detail = leaf["source_detail"].as_str().unwrap();
     assert!(detail.contains("magic"), "{detail}");
+    assert_eq!(ask(&cluster).await.1, Some(sum(0, 100)));
 }

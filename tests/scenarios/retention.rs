@@ -16,7 +16,7 @@ async fn old_rows_go_and_are_not_missing() {
             config.seal_age_seconds = 0;
             // A century is never over while this runs, except for the table that says so.
             config.retention_seconds = 100 * 365 * 24 * 3600;
-            let brief = gannet_leaf::TableConfig { retention_seconds: Some(3600), table_bytes_max: None };
+            let brief = gannet_leaf::TableConfig { retention_seconds: Some(3600), ..Default::default() };
             config.tables.insert("brief".to_owned(), brief);
         },
         ..Settings::default()
@@ -42,7 +42,7 @@ async fn a_table_keeps_to_its_bytes() {
     let settings = Settings {
         leaf: |config| {
             config.seal_age_seconds = 0;
-            let small = gannet_leaf::TableConfig { retention_seconds: None, table_bytes_max: Some(40_000) };
+            let small = gannet_leaf::TableConfig { table_bytes_max: Some(40_000), ..Default::default() };
             config.tables.insert("small".to_owned(), small);
         },
         ..Settings::default()

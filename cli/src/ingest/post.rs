@@ -191,10 +191,9 @@ mod tests {
 
     #[test]
     fn replies_say_what_was_accepted() {
-        let reply: Reply = serde_json::from_str(
-            r#"{"accepted":1,"rejected":[{"row":0,"error":"e"}],"durability":"memory"}"#,
-        )
-        .unwrap();
+        let reply: Reply =
+            serde_json::from_str(r#"{"accepted":1,"rejected":[{"row":0,"error":"e"}],"durability":"power"}"#)
+                .unwrap();
         assert_eq!((reply.accepted, reply.rejected_all()), (1, 1));
         let many: Reply =
             serde_json::from_str(r#"{"accepted":1,"rejected":[],"rejected_count":900}"#).unwrap();

@@ -47,8 +47,8 @@ Examples:
   gannet up --http 127.0.0.1:8080
 
 Ctrl-C or SIGTERM stops everything: each leaf leaves its rows behind in shared memory, and the next `gannet up` on the \
-same data directory serves them at once. The rows must fit into /dev/shm to be handed over. A reboot empties shared \
-memory.
+same data directory serves them at once. What does not fit into /dev/shm, or was there before a reboot, is read from \
+disk, where every acknowledged row is.
 
 Each part logs into its folder in the data directory; warnings and errors are shown here as well. GANNET_LOG=debug logs \
 more. There is no encryption and no password: do not listen on a network you do not trust.")]

@@ -10,11 +10,11 @@ pub(crate) fn line(leaf: &Ended) -> String {
         let (rows, bytes) = (units::rows(rows), units::bytes(bytes));
         return format!("  {name}  handed over {rows} ({bytes} copied) in {}", units::seconds(seconds));
     }
-    let what = match leaf.status {
-        Some(status) => how_it_ended(status),
-        None => "was not running".to_owned(),
+    let mut text = match leaf.status {
+        Some(status) if status.success() && !leaf.killed => format!("  {name}  left its rows on disk"),
+        Some(status) => format!("  {name}  handed nothing over: it {}", how_it_ended(status)),
+        None => format!("  {name}  handed nothing over: it was not running"),
     };
-    let mut text = format!("  {name}  handed nothing over: it {what}");
     if let Some(error) = &leaf.last_error {
         text.push_str(&format!(" ({error})"));
     }
@@ -24,7 +24,7 @@ pub(crate) fn line(leaf: &Ended) -> String {
 
 /// All of a leaf's rows are where the next start finds them.
 pub(crate) fn is_well(leaf: &Ended) -> bool {
-    !leaf.killed && leaf.status.is_some_and(|status| status.success()) && leaf.handed_over.is_some()
+    !leaf.killed && leaf.status.is_some_and(|status| status.success())
 }
 
 #[cfg(test)]
@@ -57,9 +57,15 @@ mod tests {
             true,
         );
         check(
-            ended(exit(1), None, Some("error: cannot hand over 9 bytes: shared memory has 0 free")),
-            "  leaf-0  handed nothing over: it ended with exit code 1 (error: cannot hand over 9 bytes: shared memory \
-             has 0 free); see /data/leaf-0/leaf.log",
+            ended(exit(0), None, Some("warning: cannot hand over 9 bytes: shared memory has 0 free")),
+            "  leaf-0  left its rows on disk (warning: cannot hand over 9 bytes: shared memory has 0 free); see \
+             /data/leaf-0/leaf.log",
+            true,
+        );
+        check(
+            ended(exit(1), None, Some("error: sync of a: no space")),
+            "  leaf-0  handed nothing over: it ended with exit code 1 (error: sync of a: no space); see \
+             /data/leaf-0/leaf.log",
             false,
         );
         check(

@@ -1,10 +1,16 @@
 //! Appending while rows are sealed behind it.
 
-use arrow::array::{ArrayRef, Int64Array, TimestampNanosecondArray};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampNanosecondArray};
 use gannet_query::TIME_COLUMN;
+use gannet_query::value::rows_bytes;
 
 use super::*;
+use crate::append::SEALING_PART_OF_MEMORY;
+use crate::held_block::HeldBlock;
+use crate::open_rows::OpenChunk;
 use crate::row_block::Preference;
+use crate::row_ranges::RowOrder;
+use crate::table::Arrival;
 
 /// Rows with `time` and `x` from the range.
 fn rows(range: std::ops::Range<i64>) -> RecordBatch {
@@ -68,11 +74,18 @@ fn what_waits_to_be_sealed_is_bounded_and_stays_visible() {
 
 #[test]
 fn a_run_is_sealed_once() {
-    let table = Table::restored("t", Vec::new(), Vec::new());
-    let appended = table.append(&rows(0..65_536), 10, Instant::now()).unwrap();
+    let table = Table::empty("t");
+    let mut numbers = RowOrder::default();
+    numbers.push(0, 65_536);
+    let chunk = OpenChunk::new(rows(0..65_536)).unwrap().numbered(numbers);
+    let appended = table.insert(chunk, Arrival::New, Duration::ZERO);
     let [run] = &appended.to_seal[..] else { panic!("one run is full") };
-    assert!(table.seal(run, 1, Preference::Best).unwrap() < 0);
+    let seal = |id| {
+        let block = table.encode(run, id, Preference::Best).unwrap()?;
+        table.put_sealed(run, Arc::new(HeldBlock::sealed(block, run.numbers())))
+    };
+    assert!(seal(1).unwrap() < 0);
     let bytes = table.snapshot().bytes();
-    assert_eq!(table.seal(run, 2, Preference::Best).unwrap(), 0);
+    assert_eq!(seal(2), None);
     assert_eq!((table.snapshot().blocks.len(), table.snapshot().bytes()), (1, bytes));
 }

@@ -18,6 +18,19 @@ fn ints(values: std::ops::Range<i64>) -> ArrayRef {
     Arc::new(Int64Array::from(values.collect::<Vec<_>>()))
 }
 
+impl OpenRows {
+    /// Appends rows, numbered on from those there are.
+    fn add(&self, rows: RecordBatch) -> Result<OpenRows, RowsError> {
+        if rows.num_rows() == 0 {
+            return Ok(self.clone());
+        }
+        let chunk = OpenChunk::new(rows)?;
+        let mut numbers = RowOrder::default();
+        numbers.push(self.rows() as u64, chunk.rows() as u64);
+        Ok(self.append(chunk.numbered(numbers)))
+    }
+}
+
 /// The times of all rows, in order.
 fn times(open: &OpenRows) -> Vec<i64> {
     let batches = open.batches();
@@ -45,7 +58,7 @@ fn single_rows_end_in_few_chunks() {
     assert_eq!((open.rows(), open.bytes(), open.time_range()), (0, 0, None));
     for row in 0..1000 {
         let before = open.clone();
-        open = open.append(batch(row..row + 1, &[("a", ints(row..row + 1))])).expect("one row");
+        open = open.add(batch(row..row + 1, &[("a", ints(row..row + 1))])).expect("one row");
         assert_eq!(before.rows(), row as usize);
         assert!(open.chunks().len() <= 10, "{} chunks at row {row}", open.chunks().len());
     }
@@ -60,7 +73,7 @@ fn single_rows_end_in_few_chunks() {
 fn large_chunks_are_not_merged_beyond_a_block() {
     let mut open = OpenRows::default();
     for part in 0..3 {
-        open = open.append(batch(part * 40_000..(part + 1) * 40_000, &[])).expect("rows");
+        open = open.add(batch(part * 40_000..(part + 1) * 40_000, &[])).expect("rows");
     }
     assert_eq!(open.chunks().len(), 3);
     assert_eq!(times(&open), (0..120_000).collect::<Vec<_>>());
@@ -70,10 +83,10 @@ fn large_chunks_are_not_merged_beyond_a_block() {
 fn chunks_that_are_large_are_not_copied() {
     let mut open = OpenRows::default();
     for part in 0..8 {
-        open = open.append(batch(part * 5_000..(part + 1) * 5_000, &[])).expect("rows");
+        open = open.add(batch(part * 5_000..(part + 1) * 5_000, &[])).expect("rows");
         // Small ones after it are merged among themselves.
-        open = open.append(batch(0..1, &[])).expect("a row");
-        open = open.append(batch(0..1, &[])).expect("a row");
+        open = open.add(batch(0..1, &[])).expect("a row");
+        open = open.add(batch(0..1, &[])).expect("a row");
     }
     let sizes: Vec<usize> = open.chunks().iter().map(|chunk| chunk.rows()).collect();
     assert_eq!(sizes, [&[5_000][..], &[5_002; 7], &[2]].concat());
@@ -83,8 +96,8 @@ fn chunks_that_are_large_are_not_copied() {
 #[test]
 fn merged_chunks_take_the_least_type() {
     let open = OpenRows::default();
-    let open = open.append(batch(0..1, &[("a", Arc::new(BooleanArray::from(vec![true])))])).expect("a bool");
-    let open = open.append(batch(1..2, &[("a", ints(7..8)), ("b", ints(1..2))])).expect("an int");
+    let open = open.add(batch(0..1, &[("a", Arc::new(BooleanArray::from(vec![true])))])).expect("a bool");
+    let open = open.add(batch(1..2, &[("a", ints(7..8)), ("b", ints(1..2))])).expect("an int");
     let column = |open: &OpenRows, name: &str| match open.chunks()[0].column(name) {
         Some(Column::Plain(array)) => array,
         other => panic!("{other:?}"),
@@ -96,12 +109,12 @@ fn merged_chunks_take_the_least_type() {
 
     let wide = (1_i64 << 53) + 1;
     let rows = batch(2..4, &[("a", Arc::new(Float64Array::from(vec![0.5, 2.0])))]);
-    let floats = open.append(rows).expect("a float");
+    let floats = open.add(rows).expect("a float");
     assert_eq!(floats.types()["a"].resolve(), Some(ColumnType::Float));
-    let strings = open.append(batch(2..4, &[("a", ints(wide..wide + 2))])).expect("wide ints");
+    let strings = open.add(batch(2..4, &[("a", ints(wide..wide + 2))])).expect("wide ints");
     assert!(strings.types()["a"].is_wide());
     let rows = batch(4..8, &[("a", Arc::new(Float64Array::from(vec![0.5; 4])))]);
-    let strings = strings.append(rows).expect("a float");
+    let strings = strings.add(rows).expect("a float");
     let expect: Vec<&str> =
         vec!["1", "7", "9007199254740993", "9007199254740994", "0.5", "0.5", "0.5", "0.5"];
     assert_eq!(&column(&strings, "a"), &(Arc::new(StringArray::from(expect)) as ArrayRef));
@@ -112,7 +125,7 @@ fn merged_chunks_take_the_least_type() {
 fn rows_are_split_where_asked() {
     let mut open = OpenRows::default();
     for (first, end) in [(0, 100), (100, 150), (150, 160)] {
-        open = open.append(batch(first..end, &[("a", ints(first..end))])).expect("rows");
+        open = open.add(batch(first..end, &[("a", ints(first..end))])).expect("rows");
     }
     for rows in [0, 1, 99, 100, 101, 150, 155, 160, 1000] {
         let (first, rest) = open.split(rows).expect("rows that were taken");
@@ -121,7 +134,7 @@ fn rows_are_split_where_asked() {
         assert_eq!(first.rows(), rows.min(160));
         assert_eq!([times(&first), times(&rest)].concat(), (0..160).collect::<Vec<_>>());
     }
-    let large = OpenRows::default().append(batch(0..200_000, &[])).expect("rows");
+    let large = OpenRows::default().add(batch(0..200_000, &[])).expect("rows");
     let (first, rest) = large.split(ROWS_PER_BLOCK_MAX).expect("rows that were taken");
     assert_eq!((first.rows(), rest.rows()), (65_536, 134_464));
     assert_eq!(rest.time_range(), Some((65_536, 199_999)));
@@ -129,15 +142,15 @@ fn rows_are_split_where_asked() {
 
 #[test]
 fn full_rows_are_taken_by_rows_or_bytes() {
-    let open = OpenRows::default().append(batch(0..65_535, &[])).expect("rows");
+    let open = OpenRows::default().add(batch(0..65_535, &[])).expect("rows");
     assert!(open.take_full(SEAL_BYTES_MAX).expect("rows that were taken").is_none());
-    let open = open.append(batch(65_535..65_540, &[])).expect("rows");
+    let open = open.add(batch(65_535..65_540, &[])).expect("rows");
     let (full, rest) = open.take_full(SEAL_BYTES_MAX).expect("rows that were taken").expect("enough rows");
     assert_eq!((full.rows(), rest.rows()), (65_536, 4));
 
     let mut open = OpenRows::default();
     for (first, end) in [(0, 100), (100, 150), (150, 160)] {
-        open = open.append(batch(first..end, &[])).expect("rows");
+        open = open.add(batch(first..end, &[])).expect("rows");
     }
     let taken = |bytes_max: usize| {
         let parts = open.take_full(bytes_max).expect("rows that were taken");
@@ -153,8 +166,8 @@ fn full_rows_are_taken_by_rows_or_bytes() {
 #[test]
 fn values_are_counted() {
     let some: ArrayRef = Arc::new(StringArray::from(vec![Some("abc"), None]));
-    let open = OpenRows::default().append(batch(0..2, &[("a", some)])).expect("rows");
-    let open = open.append(batch(2..3, &[("b", ints(0..1))])).expect("rows");
+    let open = OpenRows::default().add(batch(0..2, &[("a", some)])).expect("rows");
+    let open = open.add(batch(2..3, &[("b", ints(0..1))])).expect("rows");
     let counts: Vec<(String, u64)> = open.value_counts().into_iter().map(|(name, n, _)| (name, n)).collect();
     assert_eq!(counts, [("a".to_owned(), 1), ("b".to_owned(), 1), ("time".to_owned(), 3)]);
     assert_eq!(open.value_counts().iter().map(|(_, _, bytes)| bytes).sum::<u64>(), open.bytes() as u64);
@@ -163,10 +176,10 @@ fn values_are_counted() {
 
 #[test]
 fn empty_batches_add_nothing_and_odd_ones_are_refused() {
-    let open = OpenRows::default().append(batch(0..1, &[])).expect("a row");
-    assert_eq!(open.append(batch(0..0, &[])).expect("no rows").rows(), 1);
+    let open = OpenRows::default().add(batch(0..1, &[])).expect("a row");
+    assert_eq!(open.add(batch(0..0, &[])).expect("no rows").rows(), 1);
     let without_time = RecordBatch::try_from_iter([("a", ints(0..1))]).expect("one column");
-    assert_eq!(open.append(without_time).expect_err("no time"), RowsError::Time("is absent".to_owned()));
+    assert_eq!(open.add(without_time).expect_err("no time"), RowsError::Time("is absent".to_owned()));
 }
 
 #[test]
@@ -178,7 +191,7 @@ fn open_rows_and_their_block_hold_the_same_values() {
             1 => Arc::new(Float64Array::from(vec![row as f64 / 4.0])),
             _ => Arc::new(Float64Array::from(vec![None])),
         };
-        open = open.append(batch(row..row + 1, &[("a", value)])).expect("a row");
+        open = open.add(batch(row..row + 1, &[("a", value)])).expect("a row");
     }
     let block = crate::row_block::RowBlock::seal(1, &open.batches()).expect("rows to seal");
     let sealed = block.column("a").expect("sound").expect("a column").to_array(50);
@@ -189,4 +202,21 @@ fn open_rows_and_their_block_hold_the_same_values() {
         assert_eq!(&array, &sealed.slice(row, chunk.rows()));
         row += chunk.rows();
     }
+}
+
+#[test]
+fn rows_keep_their_numbers() {
+    let chunk = |times: std::ops::Range<i64>, first: u64| {
+        let mut numbers = RowOrder::default();
+        numbers.push(first, times.clone().count() as u64);
+        OpenChunk::new(batch(times, &[])).expect("rows").numbered(numbers)
+    };
+    // They come in another order than they were numbered in, and are merged and cut.
+    let open = OpenRows::default().append(chunk(0..3, 100)).append(chunk(3..5, 10)).append(chunk(5..9, 50));
+    assert_eq!(open.chunks().len(), 1);
+    let (first, rest) = open.split(4).expect("a cut");
+    let numbers = |open: &OpenRows| open.numbers().iter().collect::<Vec<_>>();
+    assert_eq!(numbers(&open), [(10, 12), (50, 54), (100, 103)]);
+    assert_eq!((times(&first), numbers(&first)), (vec![0, 1, 2, 3], vec![(10, 11), (100, 103)]));
+    assert_eq!((times(&rest), numbers(&rest)), (vec![4, 5, 6, 7, 8], vec![(11, 12), (50, 54)]));
 }

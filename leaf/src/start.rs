@@ -1,0 +1,224 @@
+//! Starting: what a leaf held before is found again, in shared memory or on disk.
+//!
+//! In this order: lock the directory; read the manifest; read the log and apply its edits; find each block. After a
+//! clean stop the catalogue in shared memory is taken, whose gates compare it with the manifest and whose valid mark is
+//! cleared before anything else of it is read; then blocks are served from the segments where they are. After any other
+//! end there is no catalogue to be trusted, but segments are read-only once they are written, so each block is taken
+//! over from its segment by itself, if the segment is ours and as large as the manifest says and the block in it is
+//! sound. Whatever is not found in shared memory is read from its file, newest first, behind queries that are already
+//! answered; the log gives back the rows that were in no block.
+//!
+//! Invariants: nothing is served that was not checked; what is not there yet counts as missing, what cannot be had any
+//! more as lost, and neither ever as covered; nothing of the disk is changed before the manifest was understood. How
+//! long a start takes depends on the number of blocks, not on their size.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+mod find;
+mod log;
+
+use gannet_query::holdings::fold_spans;
+use gannet_query::{Phase, Span};
+use gannet_shm::{DirectoryLock, Instance, Segments};
+
+use crate::held_block::{DIRECTORY, id_of_file};
+use crate::leaf::{Leaf, Origin, Parts};
+use crate::ledger::Ledger;
+use crate::manifest::{self, BlockEntry, Manifest, spans_in};
+use crate::surroundings::Surroundings;
+use crate::table::{Pending, PendingRows, Table};
+use crate::wal::{self, Place, Wal, WalContents, WalSettings};
+use crate::{Config, LeafError};
+
+pub(crate) use find::{BLOCK_ALIGN, edition, remove_segments};
+use find::{Found, Source, find};
+use log::{ReadLog, read_log};
+
+/// A file of the log gets no more records from this size on.
+const LOG_FILE_BYTES: u64 = 64 << 20;
+/// A batch may take so much in the log; it came in one message, which is smaller.
+const LOG_RECORD_BYTES_MAX: u64 = 1 << 30;
+
+/// What a start has yet to bring back.
+#[derive(Debug, Default)]
+pub(crate) struct Remaining {
+    /// Batches in the log, table by table, oldest first.
+    pub(crate) log: Vec<(String, Vec<Place>)>,
+    /// The log they are in.
+    pub(crate) contents: Option<WalContents>,
+    /// Blocks to be read, the newest last.
+    pub(crate) blocks: Vec<(String, BlockEntry)>,
+    /// Rows of the table in turn that the log could not give.
+    pub(crate) unread: Vec<Span>,
+    /// Blocks in shared memory whose bytes were not all checked, the newest last.
+    pub(crate) unverified: Vec<(String, u64)>,
+}
+
+impl Leaf {
+    /// Starts a leaf on this machine.
+    ///
+    /// # Errors
+    /// When another process has the directory, the manifest or the log is not this leaf's or cannot be read, or a
+    /// setting is wrong. A refusal of shared memory is no error: it is named in the log and in the status.
+    pub fn start(config: Config) -> Result<Arc<Leaf>, LeafError> {
+        config.check()?;
+        create_directory(&config)?;
+        let lock = DirectoryLock::acquire(&config.data_dir)?;
+        let surroundings = Surroundings::of(&config)?;
+        start(config, surroundings, Some(lock))
+    }
+
+    /// Starts a leaf in these surroundings. Whoever made them sees to it that nobody else uses them.
+    ///
+    /// # Errors
+    /// As [`Leaf::start`].
+    pub fn start_in(config: Config, surroundings: Surroundings) -> Result<Arc<Leaf>, LeafError> {
+        config.check()?;
+        start(config, surroundings, None)
+    }
+}
+
+fn start(
+    config: Config,
+    surroundings: Surroundings,
+    lock: Option<DirectoryLock>,
+) -> Result<Arc<Leaf>, LeafError> {
+    let began = surroundings.clock.monotonic();
+    let mut manifest = load_or_make(&config, &surroundings)?;
+    let contents = wal::read(Arc::clone(&surroundings.disk), manifest.instance, manifest.checkpoint_lsn)?;
+    let mut log = read_log(&mut manifest, &contents);
+    let segments = Segments::new(Instance::from_bytes(*manifest.instance.as_bytes()));
+    let mut found = find(&surroundings, &segments, &manifest);
+    let detail = [log.damage.clone(), std::mem::take(&mut found.refused)].concat();
+    manifest.epoch += 1;
+    manifest.clean = false;
+    let (tables, remaining) = restore(&mut manifest, &mut log, &mut found);
+    remove_strays(&surroundings, &segments, &manifest, log.is_sound());
+
+    let rows = tables.values().map(|table| table.holding(0).rows).sum();
+    let origin = Origin { source: source_of(found.source, &remaining), detail: detail.join("; "), rows };
+    if !origin.detail.is_empty() {
+        tracing::warn!(leaf = config.id, source = origin.source, detail = origin.detail, "not all was found");
+    }
+    let settings = WalSettings {
+        level: config.durability,
+        file_bytes_max: LOG_FILE_BYTES,
+        record_bytes_max: LOG_RECORD_BYTES_MAX,
+    };
+    let wal = Wal::open(Arc::clone(&surroundings.disk), settings, &contents)?;
+    let remaining = Remaining { contents: Some(contents), ..remaining };
+    let next_rows = manifest.tables.iter().map(|table| (table.name.clone(), table.next_row)).collect();
+    let ledger = Ledger::restored(next_rows, std::mem::take(&mut log.dedup));
+    let seconds = (surroundings.clock.monotonic() - began).as_secs_f64();
+    let phase = Phase { name: "attaching".to_owned(), seconds, bytes: found.bytes };
+    let parts =
+        Parts { manifest, lock, tables, origin, phases: vec![phase], wal, ledger, surroundings, segments };
+    let leaf = Arc::new(Leaf::from_parts(config, parts)?);
+    // The mark of a clean stop must be gone before anything is added.
+    leaf.checkpoint(&mut leaf.manifest.lock())?;
+    leaf.begin_recovery(remaining);
+    Ok(leaf)
+}
+
+/// The manifest of the directory. One that has none gets its first one, before anything else is written.
+fn load_or_make(config: &Config, surroundings: &Surroundings) -> Result<Manifest, LeafError> {
+    let disk = &*surroundings.disk;
+    let refused = |source| LeafError::Manifest { path: config.data_dir.join(manifest::FILE), source };
+    let known = manifest::load(disk, &config.id).map_err(refused)?;
+    for directory in [wal::DIRECTORY, DIRECTORY] {
+        disk.create_directory(directory)
+            .map_err(|source| LeafError::Disk { what: format!("make directory {directory}"), source })?;
+    }
+    match known {
+        Some(manifest) => Ok(manifest),
+        None => {
+            let manifest = Manifest::new(&config.id, surroundings.instance);
+            manifest::store(disk, &manifest).map_err(refused)?;
+            Ok(manifest)
+        }
+    }
+}
+
+/// Tables with what was found, and what is still to be brought back.
+fn restore(
+    manifest: &mut Manifest,
+    log: &mut ReadLog,
+    found: &mut Found,
+) -> (BTreeMap<String, Arc<Table>>, Remaining) {
+    let mut remaining = Remaining::default();
+    let mut tables = BTreeMap::new();
+    for table in &mut manifest.tables {
+        let records = log.rows.remove(&table.name).unwrap_or_default();
+        log.lose_missing(table, &records);
+        let mut blocks = Vec::new();
+        let mut pending = Vec::new();
+        for entry in &mut table.blocks {
+            match found.blocks.remove(&entry.id) {
+                Some(held) => {
+                    remaining.unverified.push((table.name.clone(), entry.id));
+                    blocks.push(Arc::new(held));
+                }
+                None => {
+                    entry.home = None;
+                    let span = Span::of(entry.first, entry.last, entry.rows);
+                    pending.push(PendingRows { of: Pending::Block(entry.id), span });
+                    remaining.blocks.push((table.name.clone(), entry.clone()));
+                }
+            }
+        }
+        blocks.sort_by_key(|held| held.block.id());
+        let logged = fold_spans(records.iter().map(|record| record.span).collect());
+        pending.extend(logged.into_iter().map(|span| PendingRows { of: Pending::Log, span }));
+        if !records.is_empty() {
+            let places = records.into_iter().map(|record| record.place).collect();
+            remaining.log.push((table.name.clone(), places));
+        }
+        let restored = Table::restored(&table.name, blocks, spans_in(&table.lost), pending);
+        tables.insert(table.name.clone(), Arc::new(restored));
+    }
+    // Read from the end, the newest first.
+    remaining.blocks.sort_by_key(|(_, entry)| (entry.last, entry.id));
+    (tables, remaining)
+}
+
+fn source_of(source: Source, remaining: &Remaining) -> String {
+    let from_disk = !remaining.blocks.is_empty() || !remaining.log.is_empty();
+    match (source, from_disk) {
+        (Source::SharedMemory, false) => "shared memory",
+        (Source::SharedMemory, true) => "shared memory and disk",
+        (Source::Nothing, true) => "disk",
+        (Source::Nothing, false) => "nothing",
+    }
+    .to_owned()
+}
+
+fn create_directory(config: &Config) -> Result<(), LeafError> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir).map_err(|error| {
+        LeafError::Config(format!("setting data_dir is {}: create it: {error}", config.data_dir.display()))
+    })
+}
+
+/// Removes what nobody names: segments, and, if the log can be believed, files of blocks that were not committed or are
+/// given up.
+fn remove_strays(surroundings: &Surroundings, segments: &Segments, manifest: &Manifest, log_is_sound: bool) {
+    let blocks = || manifest.tables.iter().flat_map(|table| &table.blocks);
+    let kept: Vec<&str> = blocks().filter_map(|block| Some(block.home.as_ref()?.segment.as_str())).collect();
+    remove_segments(&*surroundings.memory, segments, &kept);
+    if !log_is_sound {
+        return;
+    }
+    let named: std::collections::BTreeSet<u64> = blocks().map(|block| block.id).collect();
+    let files = surroundings.disk.list(DIRECTORY).unwrap_or_default();
+    for name in files {
+        if id_of_file(&name).is_none_or(|id| !named.contains(&id))
+            && let Err(error) = surroundings.disk.remove(&format!("{DIRECTORY}/{name}"))
+        {
+            tracing::warn!(%error, name, "a stray file was not removed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

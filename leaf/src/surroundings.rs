@@ -1,0 +1,146 @@
+//! What a leaf lives in: files, shared memory, time, and threads that work behind it.
+//!
+//! A leaf reaches all of these through [`Surroundings`] and nothing else, so that a simulation can put its own in their
+//! place and decide what happens when. The ones of this machine are made by [`Surroundings::of`].
+//!
+//! Invariants: monotonic time never goes back and counts from an arbitrary moment; nothing that must be right depends
+//! on the wall clock, only what people see and how long rows are kept.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use gannet_shm::{OsSharedMemory, SharedMemory};
+
+use crate::disk::{Disk, OsDisk};
+use crate::{Config, LeafError};
+
+/// How far work behind a leaf steps back for appends and queries, as `nice` counts.
+const NICENESS: i32 = 10;
+/// Threads that seal: on a machine with more cores, this many keep up with what its network brings.
+const SEAL_THREADS_MAX: usize = 4;
+/// Threads that copy at a stop: more of them only wait for memory.
+const HAND_OVER_THREADS_MAX: usize = 4;
+/// Sealing casts values with functions that recurse as deep as types nest.
+const STACK_BYTES: usize = 8 << 20;
+
+/// Time.
+pub trait Clock: fmt::Debug + Send + Sync {
+    /// Time that never goes back, since an arbitrary moment.
+    fn monotonic(&self) -> Duration;
+
+    /// Nanoseconds since 1970, as this machine believes.
+    fn wall_ns(&self) -> i64;
+}
+
+/// Something to be done behind a leaf.
+pub type Job = Box<dyn FnOnce() + Send>;
+
+/// What a job is about; jobs of one kind are begun in the order they were given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobKind {
+    /// Sealing rows: takes processors.
+    Seal,
+    /// Writing and reading files: waits for the disk.
+    Store,
+}
+
+/// Threads that work behind a leaf.
+pub trait Background: fmt::Debug + Send + Sync {
+    /// Does the job some time, on another thread.
+    fn spawn(&self, kind: JobKind, job: Job);
+}
+
+/// All of it. See the module.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// The files of the data directory.
+    pub disk: Arc<dyn Disk>,
+    /// Memory that outlives the process.
+    pub memory: Arc<dyn SharedMemory>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Work behind the leaf.
+    pub background: Arc<dyn Background>,
+    /// Threads that copy at a stop.
+    pub hand_over_threads: usize,
+    /// What a leaf that never ran names its segments and its log by.
+    pub instance: uuid::Uuid,
+}
+
+impl Surroundings {
+    /// Those of this machine, for a leaf with these settings.
+    ///
+    /// # Errors
+    /// When threads cannot be started.
+    pub fn of(config: &Config) -> Result<Surroundings, LeafError> {
+        Ok(Surroundings {
+            disk: Arc::new(OsDisk::new(&config.data_dir)),
+            memory: Arc::new(OsSharedMemory),
+            clock: Arc::new(OsClock { started: Instant::now() }),
+            background: Arc::new(Threads::start()?),
+            hand_over_threads: cores().min(HAND_OVER_THREADS_MAX),
+            instance: uuid::Uuid::new_v4(),
+        })
+    }
+}
+
+/// The clock of this machine.
+#[derive(Debug)]
+struct OsClock {
+    started: Instant,
+}
+
+impl Clock for OsClock {
+    fn monotonic(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn wall_ns(&self) -> i64 {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+        since_1970.map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+    }
+}
+
+/// Threads of this machine.
+#[derive(Debug)]
+struct Threads {
+    seal: rayon::ThreadPool,
+    store: rayon::ThreadPool,
+}
+
+impl Threads {
+    fn start() -> Result<Threads, LeafError> {
+        Ok(Threads { seal: pool(cores().min(SEAL_THREADS_MAX), "seal")?, store: pool(1, "store")? })
+    }
+}
+
+impl Background for Threads {
+    fn spawn(&self, kind: JobKind, job: Job) {
+        match kind {
+            JobKind::Seal => self.seal.spawn_fifo(job),
+            JobKind::Store => self.store.spawn_fifo(job),
+        }
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn pool(threads: usize, name: &'static str) -> Result<rayon::ThreadPool, LeafError> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .stack_size(STACK_BYTES)
+        .thread_name(move |index| format!("{name}-{index}"))
+        .start_handler(|_| step_back())
+        .build()
+        .map_err(|error| LeafError::Internal(format!("start {name} threads: {error}")))
+}
+
+/// Lets other threads go before this one. A system that refuses changes nothing but that.
+fn step_back() {
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::debug!(%error, "a thread keeps its priority");
+    }
+}
