@@ -66,8 +66,8 @@ struct Inode {
     changes: Vec<Change>,
     /// Ranges of the live bytes that a failed sync has lost.
     lost: Vec<(usize, usize)>,
-    /// Where the last append began.
-    last_append: usize,
+    /// Where each append began that is not cut away.
+    appends: Vec<usize>,
 }
 
 /// What is done to names and not yet synced, with the directory whose sync makes it durable.
@@ -190,11 +190,12 @@ impl Inode {
         self.live.resize(to, 0);
         self.lost.iter_mut().for_each(|range| range.1 = range.1.min(to));
         self.lost.retain(|range| range.0 < range.1);
+        self.appends.retain(|at| *at < to);
         self.changes.push(Change::Truncate(to));
     }
 
     fn append(&mut self, bytes: &[u8]) {
-        self.last_append = self.live.len();
+        self.appends.push(self.live.len());
         self.live.extend_from_slice(bytes);
         self.changes.push(Change::Append(bytes.to_vec()));
     }
@@ -249,8 +250,9 @@ impl Inode {
                 }
             }
         }
-        let last_append = self.last_append.min(left.len());
-        *self = Inode { live: left.clone(), durable: left, last_append, ..Inode::default() };
+        let mut appends = std::mem::take(&mut self.appends);
+        appends.retain(|at| *at < left.len());
+        *self = Inode { live: left.clone(), durable: left, appends, ..Inode::default() };
     }
 }
 
@@ -408,7 +410,7 @@ impl Drive {
     pub(crate) fn last_append(&self, path: &str) -> u64 {
         let mut state = self.0.lock();
         let Ok(inode) = state.inode_of(path) else { return 0 };
-        state.inode(inode).last_append as u64
+        state.inode(inode).appends.last().map_or(0, |at| *at as u64)
     }
 
     /// Turns a bit of the first bytes of a file, as a disk does that ages. `at` is any number, taken as a remainder.

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gannet_shm::{
-    HEADER_BYTES, Header, MappedSegment, Region, RegionEnd, SegmentAccess, SegmentName, SegmentWrite, Segments,
-    SharedMemory, ShmError, VALID_MARK,
+    HEADER_BYTES, Header, MappedSegment, Region, RegionEnd, SegmentAccess, SegmentName, SegmentWrite,
+    Segments, SharedMemory, ShmError, VALID_MARK,
 };
 use parking_lot::{Mutex, MutexGuard};
 use rustix::io::Errno;

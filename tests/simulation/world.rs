@@ -52,6 +52,8 @@ pub(crate) struct World {
     /// What shared memory held after earlier lives.
     snapshots: Vec<Snapshot>,
     pub(crate) starts: u64,
+    /// What the last start said of what it did not find.
+    pub(crate) said: String,
 }
 
 impl World {
@@ -69,6 +71,7 @@ impl World {
             instance: rng.random(),
             snapshots: Vec::new(),
             starts: 0,
+            said: String::new(),
         }
     }
 
@@ -106,6 +109,7 @@ impl World {
         match started {
             Ok(leaf) => {
                 let said = leaf.describe();
+                self.said.clone_from(&said.source_detail);
                 self.note(format_args!(
                     "started from {} ({}): {}",
                     said.source,
