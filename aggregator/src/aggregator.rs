@@ -1,33 +1,31 @@
 //! The aggregator itself, without its doors: it knows its children, answers SQL and places row batches.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
 use gannet_proto::address::AddressError;
-use gannet_proto::encode_batches;
-use gannet_query::{LeafState, Partial, Plan, Top};
+use gannet_query::{Partial, Plan, Top};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 
 use crate::catalogue::Catalogue;
-use crate::children::{Child, ChildError};
+use crate::children::Child;
 use crate::config::{Config, ConfigError};
 use crate::error::{ErrorCode, Failure};
 use crate::fan_out::{Asking, FanOut, GatherError};
 use crate::metrics::{Metrics, code_name};
-use crate::placement::{Candidate, choose};
-use crate::roster::{Noted, Roster};
+use crate::roster::Roster;
 use crate::roster_file::{RosterFile, RosterFileError};
 use crate::sql::{SqlAnswer, SqlConfig, SqlEngine};
 
+mod append;
+
+pub use append::{Appended, Pin, encode};
+
 /// A statement is planned at most this often when the columns it reads change under it.
 const PLANNED_MAX: usize = 3;
-/// Row batches larger than this are sent in halves, bytes; 48 MiB, well below the largest message.
-const BATCH_BYTES_MAX: usize = 48 << 20;
 
 /// An aggregator. See the module.
 #[derive(Debug)]
@@ -74,15 +72,6 @@ pub struct QueryOptions {
     pub timeout: Option<Duration>,
     /// The least completeness, 0 to 1, for which an answer is wanted.
     pub min_completeness: Option<f64>,
-}
-
-/// What became of a row batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Appended {
-    /// Rows accepted.
-    pub rows: u64,
-    /// What they survive.
-    pub durability: String,
 }
 
 impl Aggregator {
@@ -326,113 +315,6 @@ impl Aggregator {
                 format!("{} bodies of events are being read, the limit", self.config.events_running_max);
             Failure::new(ErrorCode::Overloaded, message).retry_after(1)
         })
-    }
-
-    /// Hands a row batch to a leaf. A leaf that refuses is passed over for another; when a leaf's outcome is not known,
-    /// that is an error that says so, because sending the rows to another leaf might count them twice.
-    ///
-    /// # Errors
-    /// When no leaf takes the rows, or it is not known whether one did.
-    pub async fn append(&self, table: &str, batch: &RecordBatch) -> Result<Appended, Failure> {
-        let mut appended = Appended { rows: 0, durability: String::new() };
-        let mut open = vec![batch.clone()];
-        while let Some(batch) = open.pop() {
-            let rows = batch.num_rows();
-            let bytes = encode_batches(&batch.schema(), std::slice::from_ref(&batch))
-                .map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))?;
-            if bytes.len() > BATCH_BYTES_MAX && rows > 1 {
-                open.push(batch.slice(rows / 2, rows - rows / 2));
-                open.push(batch.slice(0, rows / 2));
-                continue;
-            }
-            if bytes.len() > BATCH_BYTES_MAX {
-                let message =
-                    format!("a row of {} bytes exceeds the limit of {BATCH_BYTES_MAX}", bytes.len());
-                return Err(Failure::new(ErrorCode::TooLarge, message));
-            }
-            let outcome = self.place(table, bytes).await;
-            match &outcome {
-                Ok(taken) => self.metrics.batch_taken(taken.rows),
-                Err(_) => self.metrics.batch_failed(),
-            }
-            let taken = outcome?;
-            appended.rows += taken.rows;
-            appended.durability = taken.durability;
-        }
-        Ok(appended)
-    }
-
-    async fn place(&self, table: &str, rows: bytes::Bytes) -> Result<Appended, Failure> {
-        let timeout = Duration::from_millis(self.config.append_timeout_ms);
-        let mut tried = BTreeSet::new();
-        let mut refusals: Vec<(usize, ChildError)> = Vec::new();
-        while refusals.len() < self.config.append_attempts_max {
-            let Some(index) = choose(&self.candidates(&tried), &mut rand::rng()) else { break };
-            tried.insert(index);
-            let child = &self.children[index];
-            match child.append(table, rows.clone(), timeout).await {
-                Ok(taken) => {
-                    let noted = self.roster.lock().appended(child.address(), &taken.holdings);
-                    if noted == Noted::DescribeFirst && !self.fan_out.refresh(child).await {
-                        tracing::warn!(
-                            child = child.address(),
-                            "took rows and then did not say what it holds"
-                        );
-                    }
-                    return Ok(Appended { rows: taken.accepted, durability: taken.durability });
-                }
-                Err(ChildError::Refused(text)) => return Err(Failure::new(ErrorCode::BadRequest, text)),
-                Err(ChildError::TooLarge(text)) => return Err(Failure::new(ErrorCode::TooLarge, text)),
-                Err(error) if error.may_have_happened() => {
-                    let message = format!(
-                        "rows of table `{table}` may or may not have been taken: leaf at {} did not confirm them",
-                        child.address()
-                    );
-                    return Err(Failure::new(ErrorCode::Unavailable, message).detail(format!("{error}.")));
-                }
-                Err(error) => refusals.push((index, error)),
-            }
-        }
-        Err(self.not_placed(table, &refusals))
-    }
-
-    /// The leaves that may take rows now.
-    fn candidates(&self, tried: &BTreeSet<usize>) -> Vec<Candidate> {
-        let roster = self.roster.lock();
-        let there = self.children.iter().enumerate().filter(|(index, child)| {
-            !tried.contains(index) && !child.takes_no_rows() && child.down().is_none()
-        });
-        let serving = there.filter_map(|(child, at)| {
-            let said = roster.only_leaf(at.address())?;
-            let free_bytes = said.memory_limit_bytes.saturating_sub(said.memory_used_bytes);
-            (said.state == LeafState::Serving).then_some(Candidate { child, free_bytes })
-        });
-        serving.collect()
-    }
-
-    fn not_placed(&self, table: &str, refusals: &[(usize, ChildError)]) -> Failure {
-        let full = |(_, error): &(usize, ChildError)| matches!(error, ChildError::Overloaded(_));
-        let code = if !refusals.is_empty() && refusals.iter().all(full) {
-            ErrorCode::Overloaded
-        } else {
-            ErrorCode::Unavailable
-        };
-        let mut reasons: Vec<String> = refusals
-            .iter()
-            .map(|(index, error)| format!("{}: {error}", self.children[*index].address()))
-            .collect();
-        let down = self.children.iter().filter_map(|child| Some((child, child.down()?)));
-        for (child, why) in down.take(10) {
-            if !refusals.iter().any(|(index, _)| Arc::ptr_eq(&self.children[*index], child)) {
-                reasons.push(format!("{}: {why}", child.address()));
-            }
-        }
-        let detail = match reasons.as_slice() {
-            [] => "No child is a leaf that is serving.".to_owned(),
-            reasons => format!("{}.", reasons.join("; ")),
-        };
-        let message = format!("no leaf takes rows of table `{table}` now");
-        Failure::new(code, message).detail(detail).retry_after(1)
     }
 
     /// Forgets rows of a leaf that were held once and are gone, here and on the leaf itself, or the whole leaf when it

@@ -14,13 +14,15 @@ use gannet_proto::address::{AddressError, ChildAddress, connect};
 use gannet_proto::wire::admin_client::AdminClient;
 use gannet_proto::wire::ingest_client::IngestClient;
 use gannet_proto::wire::query_client::QueryClient;
-use gannet_proto::{ConvertError, MESSAGE_BYTES_MAX, wire};
+use gannet_proto::{ConvertError, MESSAGE_BYTES_MAX, Reason, wire};
 use gannet_query::{Completeness, Holdings, MissingReason, Plan, ScanStats};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
+
+use crate::sender::{Part, Sender};
 
 /// A server as its parent sees it.
 #[derive(Debug)]
@@ -59,6 +61,12 @@ pub enum ChildError {
     Restarting(String),
     /// It has no room, and did nothing.
     Overloaded(String),
+    /// Its disk is full, and it did nothing.
+    DiskFull(String),
+    /// It remembers as many producers as it may, and did nothing.
+    TooManyProducers(String),
+    /// It cannot tell any more whether a sequence was counted, and did nothing now.
+    SequenceTooOld(String),
     /// The plan's types no longer fit what it holds.
     Stale(String),
     /// What it was asked is wrong.
@@ -94,8 +102,10 @@ pub struct Description {
 /// What a leaf says when it took a row batch.
 #[derive(Debug)]
 pub struct Acknowledgement {
-    /// Rows taken.
+    /// Rows taken, now or before.
     pub accepted: u64,
+    /// Those of them that were taken before.
+    pub duplicates: u64,
     /// What they survive.
     pub durability: String,
     /// What the leaf holds now of the table.
@@ -235,7 +245,7 @@ impl Child {
         self.note(outcome)
     }
 
-    /// Hands it a row batch, encoded.
+    /// Hands it a row batch, encoded; with a sender, as one part of their request.
     ///
     /// # Errors
     /// When it did not take it; [`ChildError::may_have_happened`] tells whether it may have, after all.
@@ -243,15 +253,17 @@ impl Child {
         &self,
         table: &str,
         rows: Bytes,
+        part: Option<&Part>,
         timeout: Duration,
     ) -> Result<Acknowledgement, ChildError> {
-        let request = wire::AppendRequest { table: table.to_owned(), rows, ..Default::default() };
+        let request = append_request(table, rows, part);
         let mut client = self.ingest.clone();
         let append = async {
             let reply = client.append(request).await.map_err(classify)?.into_inner();
             let holdings = reply.holdings.ok_or(ConvertError::Missing("holdings")).map_err(malformed)?;
             Ok(Acknowledgement {
                 accepted: reply.accepted,
+                duplicates: reply.duplicate.min(reply.accepted),
                 durability: reply.durability,
                 holdings: holdings.try_into().map_err(malformed)?,
             })
@@ -297,7 +309,10 @@ impl ChildError {
             ChildError::Timeout => MissingReason::Timeout,
             ChildError::Restarting(_) => MissingReason::Restarting,
             ChildError::Overloaded(_) => MissingReason::Overloaded,
-            ChildError::Stale(_)
+            ChildError::DiskFull(_)
+            | ChildError::TooManyProducers(_)
+            | ChildError::SequenceTooOld(_)
+            | ChildError::Stale(_)
             | ChildError::Refused(_)
             | ChildError::TooLarge(_)
             | ChildError::NotServed
@@ -312,6 +327,9 @@ impl ChildError {
             ChildError::Down(_)
             | ChildError::Restarting(_)
             | ChildError::Overloaded(_)
+            | ChildError::DiskFull(_)
+            | ChildError::TooManyProducers(_)
+            | ChildError::SequenceTooOld(_)
             | ChildError::Stale(_)
             | ChildError::Refused(_)
             | ChildError::TooLarge(_)
@@ -329,6 +347,9 @@ impl std::fmt::Display for ChildError {
             | ChildError::Lost(text)
             | ChildError::Restarting(text)
             | ChildError::Overloaded(text)
+            | ChildError::DiskFull(text)
+            | ChildError::TooManyProducers(text)
+            | ChildError::SequenceTooOld(text)
             | ChildError::Stale(text)
             | ChildError::Refused(text)
             | ChildError::TooLarge(text)
@@ -356,6 +377,12 @@ fn classify(status: Status) -> ChildError {
             ChildError::Lost(format!("connection lost: {why}"))
         };
     }
+    match Reason::of(&status) {
+        Some(Reason::DiskFull) => return ChildError::DiskFull(text),
+        Some(Reason::TooManyProducers) => return ChildError::TooManyProducers(text),
+        Some(Reason::SequenceTooOld) => return ChildError::SequenceTooOld(text),
+        None => {}
+    }
     match status.code() {
         Code::Unavailable => ChildError::Restarting(text),
         Code::ResourceExhausted => ChildError::Overloaded(text),
@@ -374,6 +401,20 @@ fn classify(status: Status) -> ChildError {
         | Code::DataLoss
         | Code::Unauthenticated => ChildError::Failed(text),
     }
+}
+
+fn append_request(table: &str, rows: Bytes, part: Option<&Part>) -> wire::AppendRequest {
+    let mut request = wire::AppendRequest { table: table.to_owned(), rows, ..Default::default() };
+    if let Some(part) = part {
+        (request.part, request.last_part) = (part.number, part.is_last);
+        match &*part.sender {
+            Sender::Producer { producer, sequence } => {
+                (request.producer, request.sequence) = (producer.clone(), *sequence);
+            }
+            Sender::Key(key) => request.idempotency_key = key.clone(),
+        }
+    }
+    request
 }
 
 /// A plan as the wire has it; made once for all children.

@@ -19,8 +19,14 @@ pub enum ErrorCode {
     Overloaded,
     /// The content type or encoding of a body (415).
     UnsupportedMedia,
+    /// The disk of the leaf that would take the rows is full; come back (507).
+    DiskFull,
+    /// A sequence so old that nobody can tell whether its rows were counted (409).
+    SequenceTooOld,
     /// No leaf answered, or the server is stopping; come back (503).
     Unavailable,
+    /// Rows may or may not have been taken (503).
+    Unconfirmed,
     /// Nothing usable by the deadline (504).
     Timeout,
     /// The answer is thinner than `min_completeness` asked for (503).

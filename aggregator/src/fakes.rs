@@ -10,7 +10,7 @@ use gannet_proto::address::{ChildAddress, Listener};
 use gannet_proto::wire::admin_server::{Admin, AdminServer};
 use gannet_proto::wire::ingest_server::{Ingest, IngestServer};
 use gannet_proto::wire::query_server::{Query, QueryServer};
-use gannet_proto::{decode_batches, encode_body, wire};
+use gannet_proto::{Reason, decode_batches, encode_body, wire};
 use gannet_query::{
     Body, ColumnHolding, ColumnType, Completeness, Groups, Holdings, Input, LeafEpoch, LeafState, Output,
     Plan, ScanStats, Span, States, TableHolding, TypeSet, Values, Weights,
@@ -29,6 +29,8 @@ pub(crate) enum Does {
     Work,
     /// Fails with this status.
     Fail(Code, &'static str),
+    /// Refuses for a reason.
+    Refuse(Reason, &'static str),
     /// Fails with this status so many times, then works.
     FailTimes(u32, Code),
     /// Never replies.
@@ -54,6 +56,10 @@ pub(crate) struct Fake {
     pub(crate) tops_asked: AtomicU64,
     pub(crate) appends_asked: AtomicU64,
     pub(crate) deadline_ms: AtomicU64,
+    /// What it says that rows survive.
+    pub(crate) durability: Mutex<&'static str>,
+    /// The row batches it took, without their rows, as they came.
+    pub(crate) parts: Mutex<Vec<wire::AppendRequest>>,
     ingested: AtomicU64,
 }
 
@@ -82,6 +88,8 @@ impl Served {
             tops_asked: AtomicU64::new(0),
             appends_asked: AtomicU64::new(0),
             deadline_ms: AtomicU64::new(0),
+            durability: Mutex::new("memory"),
+            parts: Mutex::default(),
             ingested: AtomicU64::new(0),
         });
         let address = ChildAddress::Unix(path);
@@ -266,15 +274,26 @@ impl Ingest for Door {
         self.0.appends_asked.fetch_add(1, Ordering::SeqCst);
         match next(&self.0.appends) {
             Does::Fail(code, text) => return Err(Status::new(code, text)),
+            Does::Refuse(reason, text) => return Err(reason.status(text)),
             Does::Hang => std::future::pending().await,
             _ => {}
         }
-        let batches = decode_batches(&request.into_inner().rows).unwrap();
+        let mut request = request.into_inner();
+        let batches = decode_batches(&request.rows).unwrap();
         let rows: u64 = batches.iter().map(|batch| batch.num_rows() as u64).sum();
-        self.0.rows.fetch_add(rows, Ordering::SeqCst);
-        self.0.ingested.fetch_add(rows, Ordering::SeqCst);
+        request.rows.clear();
+        let named = !request.producer.is_empty() || !request.idempotency_key.is_empty();
+        let mut parts = self.0.parts.lock();
+        // What comes again is not added again; a leaf that remembers nothing adds it.
+        let known = named && parts.contains(&request) && *self.0.durability.lock() != "memory";
+        parts.push(request);
+        drop(parts);
+        let added = if known { 0 } else { rows };
+        self.0.rows.fetch_add(added, Ordering::SeqCst);
+        self.0.ingested.fetch_add(added, Ordering::SeqCst);
         let holdings = Some((&self.0.holdings()).into());
-        Ok(Response::new(wire::AppendReply { accepted: rows, durability: "memory".into(), holdings }))
+        let durability = self.0.durability.lock().to_string();
+        Ok(Response::new(wire::AppendReply { accepted: rows, durability, holdings, duplicate: rows - added }))
     }
 }
 

@@ -150,6 +150,8 @@ pub struct Decoder {
     tally: Tally,
     options: IngestOptions,
     limits: IngestLimits,
+    /// The last rows of a body that cannot be read to its end go to the sink as well.
+    delivers_rest: bool,
     failed: Option<Failure>,
 }
 
@@ -193,12 +195,21 @@ impl Decoder {
             tally: Tally::new(limits.rejections_kept_max),
             options,
             limits,
+            delivers_rest: true,
             failed: None,
         };
         if let Some(format) = format {
             decoder.body = decoder.body_of(format, arrival_ns);
         }
         Ok(decoder)
+    }
+
+    /// From a body that cannot be read to its end only those batches are taken that the whole body would have had too:
+    /// the rows after them may come again with it.
+    #[must_use]
+    pub fn only_whole_bodies(mut self) -> Decoder {
+        self.delivers_rest = false;
+        self
     }
 
     fn body_of(&self, format: BodyFormat, arrival_ns: i64) -> Body {
@@ -219,8 +230,8 @@ impl Decoder {
     /// Takes the next piece of the body and hands the batches it completes to the sink.
     ///
     /// # Errors
-    /// When the body cannot be read on (every row before that place has gone to the sink), or with the sink's own
-    /// error. After an error only the same error follows.
+    /// When the body cannot be read on (every row before that place has gone to the sink, unless
+    /// [`Decoder::only_whole_bodies`]), or with the sink's own error. After an error only the same error follows.
     pub fn push(&mut self, bytes: &[u8], sink: &mut Sink<'_>) -> Result<(), Failure> {
         self.guarded(sink, |decoder, sink| {
             let mut unpacked = Vec::new();
@@ -290,6 +301,13 @@ impl Decoder {
     }
 
     fn deliver_rest(&mut self, failure: Failure, sink: &mut Sink<'_>) -> Failure {
+        if !self.delivers_rest {
+            let read = format!(
+                "The body was read up to byte {}, and of the rows before that only whole row batches were taken.",
+                self.tally.body_bytes
+            );
+            return with_detail(failure, read);
+        }
         let mut intake = Intake { builder: &mut self.builder, tally: &mut self.tally, sink };
         if let Body::Arrow(body) = &mut self.body
             && let Err(failure) = body.deliver_pending(&mut intake)
@@ -304,11 +322,7 @@ impl Decoder {
             "The body was read up to byte {}; {accepted} rows before that were accepted and {rejected} rejected.",
             self.tally.body_bytes
         );
-        let detail = match &failure.detail {
-            Some(detail) => format!("{detail} {read}"),
-            None => read,
-        };
-        failure.detail(detail)
+        with_detail(failure, read)
     }
 
     fn feed(&mut self, bytes: &[u8], sink: &mut Sink<'_>) -> Result<(), Failure> {
@@ -369,6 +383,14 @@ impl Decoder {
             "No row has a value in the column `{field}`, so each got the time of its arrival. {hint}"
         )]
     }
+}
+
+fn with_detail(failure: Failure, more: String) -> Failure {
+    let detail = match &failure.detail {
+        Some(detail) => format!("{detail} {more}"),
+        None => more,
+    };
+    failure.detail(detail)
 }
 
 #[cfg(test)]

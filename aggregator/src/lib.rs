@@ -29,6 +29,7 @@ pub mod placement;
 pub mod roster;
 pub mod roster_file;
 mod run;
+pub mod sender;
 mod service;
 pub mod sql;
 

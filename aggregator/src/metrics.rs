@@ -31,8 +31,10 @@ pub struct Counts {
     pub query_seconds: f64,
     /// Completeness of the last answers; an unknown one is `None`.
     pub completeness: VecDeque<Option<f64>>,
-    /// Rows accepted.
+    /// Rows accepted, those aside that had been counted before.
     pub rows_ingested: u64,
+    /// Rows that came again and were not counted again.
+    pub rows_duplicate: u64,
     /// Rows refused for what they are.
     pub rows_rejected: u64,
     /// Bytes of bodies with events, as they came.
@@ -64,10 +66,11 @@ impl Metrics {
         self.counts.lock().query(code, took);
     }
 
-    /// A row batch that a leaf took.
-    pub fn batch_taken(&self, rows: u64) {
+    /// A row batch that a leaf took; of its rows, so many had been counted before.
+    pub fn batch_taken(&self, rows: u64, duplicates: u64) {
         let mut counts = self.counts.lock();
-        counts.rows_ingested += rows;
+        counts.rows_ingested += rows.saturating_sub(duplicates);
+        counts.rows_duplicate += duplicates;
         counts.batches_ingested += 1;
     }
 
@@ -108,7 +111,10 @@ pub fn code_name(code: ErrorCode) -> &'static str {
         ErrorCode::TooLarge => "too_large",
         ErrorCode::Overloaded => "overloaded",
         ErrorCode::UnsupportedMedia => "unsupported_media",
+        ErrorCode::DiskFull => "disk_full",
+        ErrorCode::SequenceTooOld => "sequence_too_old",
         ErrorCode::Unavailable => "unavailable",
+        ErrorCode::Unconfirmed => "unconfirmed",
         ErrorCode::Timeout => "timeout",
         ErrorCode::Incomplete => "incomplete_refused",
         ErrorCode::Internal => "internal",

@@ -75,6 +75,17 @@ pub enum Noted {
     DescribeFirst,
 }
 
+/// What a child is to a sender whose request must meet the same leaf again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeafAt<'a> {
+    /// The leaf with this id.
+    Leaf(&'a str),
+    /// An aggregator, or a leaf that counts under another address.
+    NoLeaf,
+    /// Nothing was ever heard of it, so nobody knows.
+    Unheard,
+}
+
 /// A leaf as status shows it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LeafStatus {
@@ -319,6 +330,28 @@ impl Roster {
         let leaf =
             record.leaves.first().filter(|_| record.leaves.len() == 1 && record.unreachable.is_empty())?;
         self.leaves.get(leaf)?.said.as_ref()
+    }
+
+    /// The leaf that a configured child is, up or not: what every aggregator with the same children agrees on.
+    pub fn leaf_at(&self, child: &str) -> LeafAt<'_> {
+        let mut known = self.leaves.iter().filter(|(_, record)| record.child == child);
+        let leaf = match self.children.get(child) {
+            Some(record) if record.leaves.len() == 1 && record.unreachable.is_empty() => {
+                record.leaves.first()
+            }
+            Some(_) => return LeafAt::NoLeaf,
+            None => match (known.next(), known.next()) {
+                (Some((leaf, _)), None) => Some(leaf),
+                _ => None,
+            },
+        };
+        let Some(leaf) = leaf else { return LeafAt::Unheard };
+        let home = self.leaves.get(leaf).map(|record| &record.child);
+        match home {
+            // The same leaf under two addresses counts at the one it was last heard of.
+            Some(home) if home != child && self.configured.contains(home) => LeafAt::NoLeaf,
+            _ => LeafAt::Leaf(leaf),
+        }
     }
 
     /// Forgets rows of a leaf that did not come back with a later epoch: gives back how many, or `None` for a leaf never

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures::Stream;
 use gannet_proto::wire::admin_server::{Admin, AdminServer};
 use gannet_proto::wire::query_server::{Query, QueryServer};
-use gannet_proto::{MESSAGE_BYTES_MAX, PLAN_BYTES_MAX, encode_body, wire};
+use gannet_proto::{MESSAGE_BYTES_MAX, PLAN_BYTES_MAX, Reason, encode_body, wire};
 use gannet_query::{Body, Partial, Plan, Top};
 use tokio::sync::Notify;
 use tonic::transport::server::Router;
@@ -50,8 +50,10 @@ fn status(failure: &Failure) -> Status {
         }
         ErrorCode::NotFound => Status::not_found(text),
         ErrorCode::TooLarge => Status::out_of_range(text),
+        ErrorCode::SequenceTooOld => Reason::SequenceTooOld.status(text),
+        ErrorCode::DiskFull => Reason::DiskFull.status(text),
         ErrorCode::Overloaded => Status::resource_exhausted(text),
-        ErrorCode::Unavailable | ErrorCode::Incomplete => Status::unavailable(text),
+        ErrorCode::Unavailable | ErrorCode::Unconfirmed | ErrorCode::Incomplete => Status::unavailable(text),
         ErrorCode::Timeout => Status::deadline_exceeded(text),
         ErrorCode::Internal => {
             tracing::error!(error = text, "request failed");

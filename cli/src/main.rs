@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 use crate::outcome::{Exit, Failure, Outcome};
 
 mod accept_loss;
+mod bench;
 mod client;
 mod completeness;
 mod demo;
@@ -74,6 +75,9 @@ enum Command {
     Table(tables::TableCommand),
     Leaf(serve_leaf::LeafArgs),
     Aggregator(serve_aggregator::AggregatorArgs),
+    /// Measure this build on this machine
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// Say which version this is
     Version,
 }
@@ -99,6 +103,7 @@ fn run(command: Command) -> Outcome {
         Command::Ingest(args) => runtime::small()?.block_on(ingest::run(args)),
         Command::Status(args) => runtime::small()?.block_on(status::run(args)),
         Command::Table(command) => runtime::small()?.block_on(tables::run(command)),
+        Command::Bench(command) => bench::run(command),
         Command::Version => version().map_err(Failure::from),
     }
 }
@@ -162,6 +167,7 @@ mod tests {
             &["leaf", "--id", "a"],
             &["leaf", "accept-loss", "leaf-2"],
             &["aggregator", "--child", "a:1"],
+            &["bench", "restart", "--gb", "0.5", "--json", "--dir", "d", "--plot", "x.svg", "--warm"],
             &["version"],
         ] {
             assert_eq!(check(line), Ok(()), "{line:?}");
@@ -174,6 +180,7 @@ mod tests {
             (&["up", "--leaves", "0"], ErrorKind::ValueValidation),
             (&["up", "--memory-limit", "lots"], ErrorKind::ValueValidation),
             (&["stat"], ErrorKind::InvalidSubcommand),
+            (&["bench", "restart", "--gb", "0"], ErrorKind::ValueValidation),
         ] {
             assert_eq!(check(line), Err(kind), "{line:?}");
         }

@@ -13,12 +13,12 @@ use gannet_proto::address::{ChildAddress, Listener};
 use gannet_proto::wire::admin_server::{Admin, AdminServer};
 use gannet_proto::wire::ingest_server::{Ingest, IngestServer};
 use gannet_proto::wire::query_server::{Query, QueryServer};
-use gannet_proto::{MESSAGE_BYTES_MAX, PLAN_BYTES_MAX, decode_batches, encode_body, wire};
+use gannet_proto::{MESSAGE_BYTES_MAX, PLAN_BYTES_MAX, Reason, decode_batches, encode_body, wire};
 use gannet_query::{Body, Partial, Plan, Top};
 use tokio::sync::{Notify, Semaphore};
 use tonic::{Request, Response, Status};
 
-use crate::dedup::BatchName;
+use crate::dedup::{BatchName, DedupError};
 use crate::scan::Cancel;
 use crate::{Batch, Config, Leaf, LeafError};
 
@@ -140,17 +140,42 @@ struct Door {
     stop: Arc<Notify>,
 }
 
+/// What a batch is called; none when its sender does not say.
+fn name_of(request: &wire::AppendRequest) -> Option<BatchName> {
+    let wire::AppendRequest { table, producer, idempotency_key: key, .. } = request;
+    let (part, last_part) = (request.part, request.last_part);
+    if !key.is_empty() {
+        return Some(BatchName::of_key(table, key.as_bytes(), part, last_part));
+    }
+    (!producer.is_empty()).then(|| BatchName {
+        table: table.clone(),
+        producer: producer.clone(),
+        sequence: request.sequence,
+        part,
+        last_part,
+    })
+}
+
 /// One exhaustive match from error to status.
 fn status(error: LeafError) -> Status {
     let text = error.to_string();
     match error {
         LeafError::NotServing { .. } | LeafError::NoRoom { .. } => Status::unavailable(text),
         LeafError::Full { .. } => Status::resource_exhausted(text),
-        // Both pass when the disk takes something again.
-        LeafError::LogFull { .. } | LeafError::Log(_) | LeafError::Disk { .. } => {
-            tracing::error!(error = text, "request failed");
-            Status::resource_exhausted(text)
+        // It passes when blocks are written.
+        LeafError::LogFull { .. } => Status::resource_exhausted(text),
+        // A batch may be in the log all the same: nobody knows what became of it.
+        LeafError::Log(error) if error.may_survive() => {
+            tracing::error!(error = text, "the outcome of a batch is unknown");
+            Status::internal(text)
         }
+        LeafError::Log(error) if error.is_full() => Reason::DiskFull.status(text),
+        LeafError::Log(_) | LeafError::Disk { .. } => {
+            tracing::error!(error = text, "request failed");
+            Status::unavailable(text)
+        }
+        LeafError::Sequence(DedupError::TooOld { .. }) => Reason::SequenceTooOld.status(text),
+        LeafError::Sequence(DedupError::TooManyProducers { .. }) => Reason::TooManyProducers.status(text),
         LeafError::Sequence(_) => Status::invalid_argument(text),
         // Not overload, which passes: this query is too large for any leaf.
         LeafError::Limit(_) => Status::out_of_range(text),
@@ -251,21 +276,17 @@ impl Ingest for Door {
                 what: error.to_string(),
             })?;
             let accepted = batches.iter().map(|batch| batch.num_rows() as u64).sum();
-            let name = (!request.producer.is_empty()).then(|| BatchName {
-                table: request.table.clone(),
-                producer: request.producer.clone(),
-                sequence: request.sequence,
-                part: 0,
-                last_part: true,
-            });
+            let name = name_of(&request);
             let batch =
                 Batch { table: &request.table, rows: &batches, encoded: Some(request.rows.clone()), name };
             let receipt = leaf.append_batch(batch)?;
+            let duplicate = if receipt.duplicate { accepted } else { 0 };
             let durability = receipt.durability.name().to_owned();
-            Ok((accepted, durability, leaf.describe_table(receipt.holding)))
+            Ok((accepted, duplicate, durability, leaf.describe_table(receipt.holding)))
         };
-        let (accepted, durability, holdings) = blocking(append).await.map_err(status)?;
-        Ok(Response::new(wire::AppendReply { accepted, durability, holdings: Some((&holdings).into()) }))
+        let (accepted, duplicate, durability, holdings) = blocking(append).await.map_err(status)?;
+        let holdings = Some((&holdings).into());
+        Ok(Response::new(wire::AppendReply { accepted, durability, holdings, duplicate }))
     }
 }
 

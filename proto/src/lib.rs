@@ -8,16 +8,19 @@
 //! * [`convert`] – plans, expressions, completeness and holdings, in both directions.
 //! * [`batches`] – record batches and Arrow types as bytes.
 //! * [`body`] – the bodies of partials, in pieces.
+//! * [`reason`] – why a batch was refused, where the status alone does not tell.
 //! * [`address`] – how servers name each other, connect and listen.
 
 pub mod address;
 pub mod batches;
 pub mod body;
 pub mod convert;
+pub mod reason;
 
 pub use batches::{decode_batches, encode_batches};
 pub use body::{decode_body, encode_body};
 pub use convert::ConvertError;
+pub use reason::Reason;
 
 /// The largest message that clients and servers of `gannet.v1` send or take, bytes; 64 MiB.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;

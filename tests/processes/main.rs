@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and the backtrace says where")]
 
+mod bench;
 mod commands;
 mod four_leaves;
 mod full_shm;

@@ -3,7 +3,12 @@
 //! The body is decoded on a blocking thread while it arrives. Pieces wait in a short queue before that thread and
 //! batches in a short queue behind it, so whoever is slowest, client, decoder or leaves, slows the others down, and
 //! memory does not grow with the body.
+//!
+//! When the request names its sender, each batch travels as a numbered part, and one part waits until it is known whether
+//! another follows: the leaf must learn which is the last. A body that ends too early has no last part, and only batches
+//! that the whole body would have had too; so the whole body may come later under the same name and adds what is missing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -18,19 +23,22 @@ use futures::stream::FuturesUnordered;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use super::sender::sender;
 use super::{About, Shared, named, refused, refused_with};
-use crate::aggregator::{Aggregator, Appended};
+use crate::aggregator::{Aggregator, Appended, Pin, encode};
+use crate::children::Child;
 use crate::error::{ErrorCode, Failure};
 use crate::ingest::{
     BodyEncoding, BodyFormat, CsvHeader, Decoder, IngestLimits, IngestOptions, Rejection, check_table_name,
 };
+use crate::sender::Part;
 
 /// Pieces of a body that wait for the decoder.
 const PIECES_WAITING_MAX: usize = 8;
 /// Row batches that wait for a leaf, beside those on their way.
 const BATCHES_WAITING_MAX: usize = 1;
-/// Headers for counting a retry once.
-const RETRY_HEADERS: [&str; 3] = ["gannet-producer", "gannet-sequence", "idempotency-key"];
+/// What rows survive on a leaf that cannot tell whether a batch came before.
+const UNTOLD: &str = "memory";
 
 pub(super) async fn events(
     State(aggregator): Shared,
@@ -39,26 +47,36 @@ pub(super) async fn events(
     RawQuery(parameters): RawQuery,
     body: Body,
 ) -> Response {
-    let table = match named(table) {
-        Ok(table) => table,
-        Err(failure) => return refused(failure, About::Body),
+    let parameters = parameters.as_deref().unwrap_or("");
+    match answer(&aggregator, table, &headers, parameters, body).await {
+        Ok(taken) => taken.into_response(),
+        Err(failure) => refused(failure, About::Body),
+    }
+}
+
+async fn answer(
+    aggregator: &Aggregator,
+    table: Result<Path<String>, PathRejection>,
+    headers: &HeaderMap,
+    parameters: &str,
+    body: Body,
+) -> Result<Taken, Failure> {
+    let table = named(table)?;
+    let decoder = decoder(aggregator, &table, headers, parameters)?;
+    let sender = sender(headers)?;
+    let _turn = aggregator.turn_to_read()?;
+    let (is_named, decoder) = match &sender {
+        Some(_) => (true, decoder.only_whole_bodies()),
+        None => (false, decoder),
     };
-    let decoder = match decoder(&aggregator, &table, &headers, parameters.as_deref().unwrap_or("")) {
-        Ok(decoder) => decoder,
-        Err(failure) => return refused(failure, About::Body),
-    };
-    let turn = match aggregator.turn_to_read() {
-        Ok(turn) => turn,
-        Err(failure) => return refused(failure, About::Body),
-    };
-    let mut taken = take(&aggregator, &table, decoder, body).await;
-    drop(turn);
+    let pin = sender.map(|sender| aggregator.pin(&table, sender)).transpose()?;
+    let mut taken = take(aggregator, &table, pin, decoder, body).await;
     aggregator.metrics().body_read(taken.bytes, taken.decoded.rejected_count);
-    if RETRY_HEADERS.iter().any(|name| headers.contains_key(*name)) {
+    if is_named && taken.placed.durability == UNTOLD {
         let note = "Retries are not recognised yet: rows that are sent twice are counted twice.";
         taken.decoded.notes.push(note.to_owned());
     }
-    taken.into_response()
+    Ok(taken)
 }
 
 /// A decoder for what the request says about its body.
@@ -135,12 +153,11 @@ struct Decoded {
 /// What became of a body.
 #[derive(Debug)]
 struct Taken {
-    accepted: u64,
-    durability: String,
+    placed: Placed,
     bytes: u64,
     decoded: Decoded,
-    /// Why it was not taken to its end.
-    failure: Option<Failure>,
+    /// The body broke off.
+    broken: Option<Failure>,
 }
 
 #[derive(Serialize)]
@@ -148,6 +165,8 @@ struct TakenText {
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Failure>,
     accepted: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    duplicates: u64,
     rejected: Vec<Rejection>,
     rejected_count: u64,
     durability: String,
@@ -155,11 +174,16 @@ struct TakenText {
     notes: Vec<String>,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 impl Taken {
     fn into_response(self) -> Response {
-        let Taken { accepted, durability, decoded, .. } = self;
-        let Decoded { outcome, rejected, rejected_count, notes } = decoded;
-        let mut failure = self.failure.or(outcome);
+        let Placed { accepted, duplicates, durability, failure } = self.placed;
+        let Decoded { outcome, rejected, rejected_count, notes } = self.decoded;
+        let mut failure = failure.or(self.broken).or(outcome);
         if failure.is_none() && accepted == 0 && rejected_count > 0 {
             let message = match rejected_count {
                 1 => "the only row was rejected".to_owned(),
@@ -172,7 +196,8 @@ impl Taken {
                 None => all,
             });
         }
-        let text = |error| TakenText { error, accepted, rejected, rejected_count, durability, notes };
+        let text =
+            |error| TakenText { error, accepted, duplicates, rejected, rejected_count, durability, notes };
         match failure {
             None => Json(text(None)).into_response(),
             Some(failure) => refused_with(failure, About::Body, |failure| text(Some(failure))),
@@ -186,20 +211,26 @@ enum Piece {
     Broken,
 }
 
+/// What the decoder passes on.
+enum FromDecoder {
+    Batch(RecordBatch),
+    /// The body was read to its end; no batch follows.
+    End,
+}
+
 /// Reads, decodes and places a body.
-async fn take(aggregator: &Aggregator, table: &str, decoder: Decoder, body: Body) -> Taken {
+async fn take(aggregator: &Aggregator, table: &str, pin: Option<Pin>, decoder: Decoder, body: Body) -> Taken {
     let (pieces, waiting_pieces) = mpsc::channel(PIECES_WAITING_MAX);
     let (batches, waiting_batches) = mpsc::channel(BATCHES_WAITING_MAX);
     let decoding = tokio::task::spawn_blocking(move || decode(decoder, waiting_pieces, batches));
     let idle = Duration::from_millis(aggregator.config().events_idle_ms);
     let ((bytes, broken), placed) =
-        tokio::join!(read(body, pieces, idle), place(aggregator, table, waiting_batches));
+        tokio::join!(read(body, pieces, idle), place(aggregator, table, Parts::new(pin), waiting_batches));
     let decoded = decoding.await.unwrap_or_else(|error| Decoded {
         outcome: Some(Failure::new(ErrorCode::Internal, format!("decoding ended early: {error}"))),
         ..Decoded::default()
     });
-    let failure = placed.failure.or(broken);
-    Taken { accepted: placed.accepted, durability: placed.durability, bytes, decoded, failure }
+    Taken { placed, bytes, decoded, broken }
 }
 
 /// Passes a body on to the decoder; gives back how long it was, and what went wrong.
@@ -236,13 +267,14 @@ async fn read(body: Body, pieces: mpsc::Sender<Piece>, idle: Duration) -> (u64, 
 fn decode(
     mut decoder: Decoder,
     mut pieces: mpsc::Receiver<Piece>,
-    batches: mpsc::Sender<RecordBatch>,
+    batches: mpsc::Sender<FromDecoder>,
 ) -> Decoded {
-    let mut sink = |batch: RecordBatch| {
+    let send = |message| {
         // Nobody takes batches any more when placing one has failed; that failure is the one the client sees.
         let stopped = |_| Failure::new(ErrorCode::Unavailable, "placing rows has ended");
-        batches.blocking_send(batch).map_err(stopped)
+        batches.blocking_send(message).map_err(stopped)
     };
+    let mut sink = |batch| send(FromDecoder::Batch(batch));
     let mut decode = || {
         while let Some(piece) = pieces.blocking_recv() {
             match piece {
@@ -250,7 +282,8 @@ fn decode(
                 Piece::Broken => return Ok(()),
             }
         }
-        decoder.finish(&mut sink)
+        decoder.finish(&mut sink)?;
+        send(FromDecoder::End)
     };
     let outcome: Result<(), Failure> = decode();
     Decoded {
@@ -261,10 +294,13 @@ fn decode(
     }
 }
 
+/// What became of the batches of a body.
 #[derive(Debug, Default)]
 struct Placed {
     accepted: u64,
+    duplicates: u64,
     durability: String,
+    /// Why not all of them were taken.
     failure: Option<Failure>,
 }
 
@@ -273,21 +309,87 @@ impl Placed {
         match outcome {
             Ok(appended) => {
                 self.accepted += appended.rows;
-                self.durability = appended.durability;
+                self.duplicates += appended.duplicates;
+                // A body survives what the weakest of its batches survives.
+                if self.durability.is_empty() || strength(&appended.durability) < strength(&self.durability) {
+                    self.durability = appended.durability;
+                }
             }
             Err(failure) => {
-                // The first failure is told; its place in the body is what the client cannot know otherwise.
+                // The first failure is told, but one after which nobody knows what was taken before any other: a sender
+                // may send elsewhere what was surely not taken. Its place in the body is what they cannot know otherwise.
                 let place = format!("It was row batch {number} of the request.");
                 let detail =
                     failure.detail.as_ref().map_or(place.clone(), |detail| format!("{detail} {place}"));
-                self.failure.get_or_insert(failure.detail(detail));
+                let is_worse = failure.code == ErrorCode::Unconfirmed
+                    && self.failure.as_ref().is_some_and(|first| first.code != ErrorCode::Unconfirmed);
+                if self.failure.is_none() || is_worse {
+                    self.failure = Some(failure.detail(detail));
+                }
             }
         }
     }
 }
 
+/// How much a durability is, for comparing two.
+fn strength(durability: &str) -> u8 {
+    match durability {
+        "power" => 2,
+        "process" => 1,
+        _ => 0,
+    }
+}
+
+/// Batches on their way out of the decoder: with a sender, numbered, and one behind, until it is known whether another
+/// follows.
+struct Parts {
+    pin: Option<Pin>,
+    held: Option<Bytes>,
+    number: u32,
+}
+
+/// A batch ready to be sent.
+struct Message {
+    rows: Bytes,
+    /// The leaf and the place in the request, when the request has a sender.
+    part: Option<(Arc<Child>, Part)>,
+}
+
+impl Parts {
+    fn new(pin: Option<Pin>) -> Parts {
+        Parts { pin, held: None, number: 0 }
+    }
+
+    /// What can be sent now that this came.
+    fn ready(&mut self, came: FromDecoder) -> Result<Vec<Message>, Failure> {
+        let FromDecoder::Batch(batch) = came else {
+            return self.held.take().map(|rows| self.message(rows, true)).into_iter().collect();
+        };
+        let mut ready = Vec::new();
+        for rows in encode(&batch)? {
+            let rows = if self.pin.is_some() { self.held.replace(rows) } else { Some(rows) };
+            ready.extend(rows.map(|rows| self.message(rows, false)).transpose()?);
+        }
+        Ok(ready)
+    }
+
+    fn message(&mut self, rows: Bytes, is_last: bool) -> Result<Message, Failure> {
+        let part = self.pin.as_ref().map(|pin| pin.part(self.number, is_last));
+        self.number = self.number.checked_add(1).ok_or_else(|| {
+            let message = format!("a request of more than {} row batches exceeds the limit", u32::MAX);
+            Failure::new(ErrorCode::TooLarge, message)
+        })?;
+        Ok(Message { rows, part })
+    }
+}
+
 /// Hands batches to leaves, some at once, until there are no more or one fails. Those on their way are waited for.
-async fn place(aggregator: &Aggregator, table: &str, mut batches: mpsc::Receiver<RecordBatch>) -> Placed {
+async fn place(
+    aggregator: &Aggregator,
+    table: &str,
+    mut parts: Parts,
+    mut batches: mpsc::Receiver<FromDecoder>,
+) -> Placed {
     let in_flight_max = aggregator.config().appends_in_flight_max;
     let mut placed = Placed::default();
     let mut in_flight = FuturesUnordered::new();
@@ -295,11 +397,26 @@ async fn place(aggregator: &Aggregator, table: &str, mut batches: mpsc::Receiver
     while placed.failure.is_none() {
         tokio::select! {
             Some((number, outcome)) = in_flight.next(), if !in_flight.is_empty() => placed.note(number, outcome),
-            batch = batches.recv(), if in_flight.len() < in_flight_max => {
-                let Some(batch) = batch else { break };
-                number += 1;
-                let of_batch = number;
-                in_flight.push(async move { (of_batch, aggregator.append(table, &batch).await) });
+            came = batches.recv(), if in_flight.len() < in_flight_max => {
+                let Some(came) = came else { break };
+                let messages = match parts.ready(came) {
+                    Ok(messages) => messages,
+                    Err(failure) => {
+                        placed.note(number + 1, Err(failure));
+                        break;
+                    }
+                };
+                for Message { rows, part } in messages {
+                    number += 1;
+                    let of_batch = number;
+                    in_flight.push(async move {
+                        let outcome = match part {
+                            Some(part) => aggregator.append_part(table, rows, part).await,
+                            None => aggregator.append(table, rows).await,
+                        };
+                        (of_batch, outcome)
+                    });
+                }
             }
         }
     }

@@ -77,6 +77,11 @@ fn work(aggregator: &Aggregator, text: &mut Text) {
         text.value(name, &[], value);
     };
     counter("gannet_ingest_rows_total", "Rows accepted.", counts.rows_ingested);
+    counter(
+        "gannet_ingest_rows_duplicate_total",
+        "Rows that came again and were not counted again.",
+        counts.rows_duplicate,
+    );
     counter("gannet_ingest_rows_rejected_total", "Rows rejected for what they are.", counts.rows_rejected);
     counter("gannet_ingest_bytes_total", "Bytes of bodies with events.", counts.bytes_ingested);
     counter("gannet_ingest_batches_total", "Row batches that leaves took.", counts.batches_ingested);

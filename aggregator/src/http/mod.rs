@@ -22,6 +22,7 @@ mod events;
 mod metrics;
 mod query;
 mod render;
+mod sender;
 mod status;
 
 type Shared = State<Arc<Aggregator>>;
@@ -66,7 +67,11 @@ fn status_of(code: ErrorCode, about: About) -> StatusCode {
         }
         (ErrorCode::Overloaded, _) => StatusCode::TOO_MANY_REQUESTS,
         (ErrorCode::UnsupportedMedia, _) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        (ErrorCode::Unavailable | ErrorCode::Incomplete, _) => StatusCode::SERVICE_UNAVAILABLE,
+        (ErrorCode::DiskFull, _) => StatusCode::INSUFFICIENT_STORAGE,
+        (ErrorCode::SequenceTooOld, _) => StatusCode::CONFLICT,
+        (ErrorCode::Unavailable | ErrorCode::Unconfirmed | ErrorCode::Incomplete, _) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         (ErrorCode::Timeout, _) => StatusCode::GATEWAY_TIMEOUT,
         (ErrorCode::Internal, _) => StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -9,7 +9,9 @@ use tonic::Code;
 use tower::ServiceExt;
 
 use super::*;
-use crate::fakes::{Does, Served, over};
+use crate::fakes::{Does, Served, config, over};
+
+mod senders;
 
 struct Door {
     router: Router,
@@ -201,6 +203,7 @@ async fn an_unknown_outcome_is_told_and_not_sent_again() {
         "{message}"
     );
     assert_eq!(found["error"]["detail"], "lost in thought. It was row batch 1 of the request.");
+    assert_eq!((&found["error"]["code"], reply.headers.get("retry-after")), (&json!("unconfirmed"), None));
     assert_eq!(found["accepted"], 0);
     let asked: u64 = leaves.iter().map(|leaf| leaf.fake.appends_asked.load(Ordering::SeqCst)).sum();
     assert_eq!(asked, 1);

@@ -13,7 +13,7 @@ use crate::client::Client;
 use crate::demo::events::{BACKFILL_NS, Generator, backfill_times};
 use crate::ingest::columnar::{ARROW_STREAM, encode};
 use crate::ingest::cut::Piece;
-use crate::ingest::post::Target;
+use crate::ingest::post::{Producer, Target};
 use crate::outcome::Failure;
 use crate::units;
 use crate::up::terminal::Terminal;
@@ -52,6 +52,7 @@ async fn feed(server: &str, terminal: &Terminal) -> Result<(), Failure> {
         time_field: None,
         timeout: REQUEST_MAX,
         patience: REQUEST_MAX,
+        producer: Producer::new("gannet-demo"),
     };
     let now = now_ns();
     let held = rows_held(&target.client).await?;

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::client::{Client, ClientArgs};
 use crate::ingest::cut::{Limits, Piece};
-use crate::ingest::post::{PostFailure, Reply, Rest, Target};
+use crate::ingest::post::{PostFailure, Producer, Reply, Rest, Target};
 use crate::ingest::source::{Format, Reading, Source};
 use crate::outcome::{Exit, Failure, Outcome};
 use crate::units;
@@ -58,8 +58,9 @@ column with --time-field. Rows without a time get the time of their arrival.
 
 The format is found by the file's name, else by its first bytes; gzip and zstd are found by their first bytes. Files are \
 sent in pieces, and rows that cannot be taken are counted and named, while the others go in. Rows are searchable as soon \
-as they are acknowledged. When a request breaks off with an unknown outcome the ingest ends and says so; sending the same \
-rows again may count some of them twice.
+as they are acknowledged. A request that breaks off is sent again for two minutes under the same number, so that its rows \
+are counted once. When it stays unknown whether they were accepted the ingest ends and says so; a new run is a new sender, \
+and sending the same rows again may count some of them twice.
 
 Exit codes: 0 all rows accepted; 1 failed; 2 wrong usage; 4 no server; 5 timeout; 6 some rows were rejected; \
 130 interrupted.")]
@@ -101,8 +102,14 @@ pub(crate) async fn run(args: IngestArgs) -> Outcome {
         limits: Limits { bytes: PIECE_BYTES, rows: args.batch_rows },
         bytes_read: Arc::default(),
     };
-    let target =
-        Target { client, table: args.table, time_field: args.time_field, timeout, patience: PATIENCE };
+    let target = Target {
+        client,
+        table: args.table,
+        time_field: args.time_field,
+        timeout,
+        patience: PATIENCE,
+        producer: Producer::new("gannet-ingest"),
+    };
     let bar = if args.quiet { ProgressBar::hidden() } else { progress_bar(bytes_all) };
     let bytes_read = Arc::clone(&reading.bytes_read);
     let mut account = Account::new();
@@ -255,6 +262,8 @@ fn pieces_posted() -> usize {
 struct Account {
     started: Instant,
     accepted: u64,
+    /// Accepted rows that a request had brought before.
+    duplicates: u64,
     rejected: u64,
     /// Rows of requests that broke off.
     unknown: u64,
@@ -268,6 +277,7 @@ impl Account {
         Account {
             started: Instant::now(),
             accepted: 0,
+            duplicates: 0,
             rejected: 0,
             unknown: 0,
             shown: Vec::new(),
@@ -310,6 +320,7 @@ impl Account {
 
     fn note(&mut self, source: &Source, first_row: u64, reply: Reply) {
         self.accepted += reply.accepted;
+        self.duplicates += reply.duplicates;
         self.rejected += reply.rejected_all();
         let room = REJECTIONS_SHOWN - self.shown.len();
         self.shown.extend(reply.rejected.into_iter().take(room).map(|rejection| {
@@ -346,6 +357,10 @@ impl Account {
             units::count(self.rate()),
             units::count(self.rejected),
         );
+        if self.duplicates > 0 {
+            let count = units::count(self.duplicates);
+            text.push_str(&format!(", sent twice and counted once {count}"));
+        }
         if self.unknown > 0 {
             text.push_str(&format!(", unknown {}", units::count(self.unknown)));
         }
@@ -382,12 +397,17 @@ mod tests {
         let mut account = Account::new();
         let source = Source::File("a.ndjson".into());
         let rejected = vec![Rejection { row: 2, error: "not JSON\nat byte 1".to_owned() }];
-        let reply = Reply { accepted: 9, rejected, rejected_count: Some(3), ..Reply::default() };
+        let reply =
+            Reply { accepted: 9, duplicates: 4, rejected, rejected_count: Some(3), ..Reply::default() };
         account.add(&source, posted(101, 12, Ok(reply))).unwrap();
         let summary = account.summary();
         let mut lines = summary.lines();
         let first = lines.next().unwrap();
-        assert!(first.starts_with("accepted 9 rows in ") && first.ends_with(", rejected 3"), "{first}");
+        assert!(
+            first.starts_with("accepted 9 rows in ")
+                && first.ends_with(", rejected 3, sent twice and counted once 4"),
+            "{first}"
+        );
         assert_eq!(lines.collect::<Vec<_>>(), ["  a.ndjson:103: not JSON at byte 1", "  and 2 more"]);
     }
 

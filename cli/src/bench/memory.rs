@@ -1,0 +1,123 @@
+//! What a process and its segments take, sampled while something happens.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::copy::SHARED_MEMORY;
+
+/// Between two samples.
+const EVERY: Duration = Duration::from_millis(5);
+
+/// What was taken at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Sample {
+    /// Since the sampling began.
+    pub(super) seconds: f64,
+    /// Memory of the process itself: neither files nor segments.
+    pub(super) heap_bytes: u64,
+    /// Memory of the segments.
+    pub(super) shm_bytes: u64,
+}
+
+impl Sample {
+    /// Both together.
+    pub(super) fn bytes(&self) -> u64 {
+        self.heap_bytes + self.shm_bytes
+    }
+}
+
+/// A thread that takes samples until it is asked for them.
+#[derive(Debug)]
+pub(super) struct Sampler {
+    ends: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<Sample>>,
+}
+
+impl Sampler {
+    /// Begins, for a process and the segments whose names begin so.
+    pub(super) fn start(pid: u32, prefix: String) -> Sampler {
+        let ends = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&ends);
+        let thread = std::thread::spawn(move || {
+            let started = Instant::now();
+            let mut samples = Vec::new();
+            while !ended.load(Ordering::Relaxed) {
+                // The process may be gone by now; what it took is gone as well.
+                let (heap_bytes, shm_bytes) = (heap_bytes(pid).unwrap_or(0), segment_bytes(&prefix));
+                samples.push(Sample { seconds: started.elapsed().as_secs_f64(), heap_bytes, shm_bytes });
+                std::thread::sleep(EVERY);
+            }
+            samples
+        });
+        Sampler { ends, thread }
+    }
+
+    /// Ends, and gives back what was sampled.
+    pub(super) fn finish(self) -> Vec<Sample> {
+        self.ends.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap_or_default()
+    }
+}
+
+/// Anonymous memory of a process.
+pub(super) fn heap_bytes(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    kibibytes(&status, "RssAnon:").map(|kibibytes| kibibytes * 1024)
+}
+
+/// Memory that the machine could give to programs now.
+pub(super) fn available_bytes() -> Option<u64> {
+    let said = std::fs::read_to_string("/proc/meminfo").ok()?;
+    kibibytes(&said, "MemAvailable:").map(|kibibytes| kibibytes * 1024)
+}
+
+fn kibibytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+/// What the segments whose names begin so take.
+pub(super) fn segment_bytes(prefix: &str) -> u64 {
+    // A segment that goes while it is looked at takes nothing.
+    let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512);
+    segments(prefix).iter().map(|path| bytes(path)).sum()
+}
+
+/// The segments whose names begin so.
+pub(super) fn segments(prefix: &str) -> Vec<std::path::PathBuf> {
+    let Ok(entries) = std::fs::read_dir(SHARED_MEMORY) else { return Vec::new() };
+    let ours = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with(prefix);
+    entries.flatten().filter(|entry| ours(&entry.file_name())).map(|entry| entry.path()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_system_are_read() {
+        let text = "Name:\tgannet\nRssAnon:\t    1204 kB\nRssFile:\t 7 kB\n";
+        assert_eq!(kibibytes(text, "RssAnon:"), Some(1204));
+        assert_eq!(kibibytes(text, "RssShmem:"), None);
+        assert_eq!(kibibytes("RssAnon: many kB", "RssAnon:"), None);
+        assert!(heap_bytes(std::process::id()).is_some_and(|bytes| bytes > 0));
+        assert!(available_bytes().is_some_and(|bytes| bytes > 0));
+    }
+
+    #[test]
+    fn segments_are_found_by_their_prefix() {
+        let prefix = format!("gannet-bench-{}-", uuid::Uuid::new_v4());
+        let path = Path::new(SHARED_MEMORY).join(format!("{prefix}1"));
+        std::fs::write(&path, vec![1; 10_000]).unwrap();
+        let found = (segments(&prefix), segment_bytes(&prefix));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(found, (vec![path], 12_288));
+        assert_eq!(segment_bytes(&prefix), 0);
+    }
+}

@@ -1,0 +1,31 @@
+//! `gannet bench`: measures this build on this machine, with real processes.
+//!
+//! Everything it starts and writes is its own and goes when it ends: a leaf in a temporary directory, its segments, and
+//! segments of its own to compare with. It never talks to servers that run already.
+
+use clap::Subcommand;
+
+use crate::outcome::Outcome;
+
+mod copy;
+mod events;
+mod leaf;
+mod load;
+mod memory;
+mod plot;
+mod report;
+mod restart;
+mod stop;
+
+/// The benches.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    Restart(restart::RestartArgs),
+}
+
+/// Runs `gannet bench`.
+pub(crate) fn run(command: BenchCommand) -> Outcome {
+    match command {
+        BenchCommand::Restart(args) => restart::run(args),
+    }
+}
