@@ -11,6 +11,14 @@ test:
 demo:
     cargo run --release -- up --demo
 
+# Show what a seed of the simulation does, and whether it breaks a promise
+simulate SEED:
+    SIMULATION_SEED={{SEED}} cargo test -p gannet-tests --test simulation replay -- --nocapture
+
+# Try seeds of the simulation that nobody tried before, for an hour or as long as you say
+simulate-long SECONDS='3600':
+    SIMULATION_SECONDS={{SECONDS}} SIMULATION_FIRST_SEED=$(date +%s%N) cargo test -p gannet-tests --test simulation no_seed -- --nocapture
+
 # Run the benchmarks; `just bench --bench scan -- 1000000 'group'` runs some of one
 bench *ARGS:
     cargo bench -p gannet-benches {{ARGS}}

@@ -37,6 +37,8 @@ use log::{ReadLog, read_log};
 
 /// A file of the log gets no more records from this size on.
 const LOG_FILE_BYTES: u64 = 64 << 20;
+/// A log that may not be long has shorter files, because only whole files are removed and never the newest.
+const LOG_FILES_MIN: u64 = 8;
 /// A batch may take so much in the log; it came in one message, which is smaller.
 const LOG_RECORD_BYTES_MAX: u64 = 1 << 30;
 
@@ -103,7 +105,7 @@ fn start(
     }
     let settings = WalSettings {
         level: config.durability,
-        file_bytes_max: LOG_FILE_BYTES,
+        file_bytes_max: LOG_FILE_BYTES.min(config.wal_bytes_max / LOG_FILES_MIN),
         record_bytes_max: LOG_RECORD_BYTES_MAX,
     };
     let wal = Wal::open(Arc::clone(&surroundings.disk), settings, &contents)?;
@@ -115,6 +117,8 @@ fn start(
     let parts =
         Parts { manifest, lock, tables, origin, phases: vec![phase], wal, ledger, surroundings, segments };
     let leaf = Arc::new(Leaf::from_parts(config, parts)?);
+    // A wall clock that jumps from here on is known to jump.
+    leaf.retention_now();
     // The mark of a clean stop must be gone before anything is added.
     leaf.checkpoint(&mut leaf.manifest.lock())?;
     leaf.begin_recovery(remaining);

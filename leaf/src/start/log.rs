@@ -91,6 +91,7 @@ impl ReadLog {
     }
 
     fn note_damage(&mut self, manifest: &mut Manifest, contents: &WalContents) {
+        let (manifest_checkpoint, running_seconds) = (manifest.checkpoint_lsn, manifest.running_seconds);
         for file in &contents.damaged_headers {
             self.damage.push(format!("the header of log file {file} is damaged"));
         }
@@ -111,6 +112,14 @@ impl ReadLog {
                 let table = manifest.table(&rows.table);
                 table.next_row = table.next_row.max(numbers.1);
                 let times = (rows.time_min, rows.time_max);
+                // Its rows are in blocks, so it counts; rows that are lost may be sent again.
+                if header.lsn > manifest_checkpoint
+                    && table.done.missing_in(numbers.0, numbers.1).is_empty()
+                    && !table.withdrawn.contains(rows.first_row)
+                    && let Some(name) = name_of(rows)
+                {
+                    self.dedup.complete(&name, running_seconds, &DedupLimits::default());
+                }
                 self.lost.push(LostBatch { table: rows.table.to_string(), numbers, times });
             }
         }

@@ -83,7 +83,11 @@ fn what_was_committed_comes_back_in_order() {
         assert_eq!(wal.bytes(), wal.files().iter().map(|file| file.bytes).sum::<u64>());
         let next = Wal::open(Arc::new(disk.clone()), settings(level, 1000), &found).unwrap();
         assert_eq!(next.durable_lsn(), 20, "what was found is durable before anything is added");
-        assert_eq!(next.files(), wal.files());
+        assert_eq!(
+            next.files()[..wal.files().len()],
+            wal.files(),
+            "who reads behind the start needs the old ones"
+        );
         assert_eq!(commit(&next, 21).unwrap(), 21);
         check_holds(&contents(&disk, 0), 1..=21);
     }

@@ -106,7 +106,7 @@ impl Writer {
         let held = |found: &super::read::FoundFile| Held {
             name: found.name.clone(),
             file: found.file.clone(),
-            is_dirty: found.file.last_lsn > contents.durable_lsn,
+            is_dirty: false,
         };
         let mut writer = Writer {
             disk,
@@ -124,17 +124,21 @@ impl Writer {
             rewrites: 0,
             sync_failures: 0,
         };
-        let plan = writer.plan_sync_of_dirty();
-        let outcome = plan.run(&*writer.disk);
-        if outcome.is_err() {
-            // The next start would be told that all is well: what is not known to be durable goes to a new file.
-            let durable = writer.durable_lsn;
-            for place in contents.places.iter().filter(|place| place.header.lsn > durable) {
-                writer.keep(Arc::new(Entry::new(contents.record(place)?)));
+        // A sync of these files may have failed in an earlier process, and a second one would say that all is well: what
+        // is not known to be durable goes to a new file.
+        let durable = writer.durable_lsn;
+        for place in contents.places.iter().filter(|place| place.header.lsn > durable) {
+            writer.keep(Arc::new(Entry::new(contents.record(place)?)));
+            writer.poisoned = Some(contents.files[place.file].name.clone());
+        }
+        match writer.poisoned {
+            // The records stay in the old files as well, where those who read the log behind this know them.
+            Some(_) => _ = writer.write_anew(&[])?,
+            None => {
+                sync_directory(&*writer.disk).map_err(|error| WalError::file("sync", DIRECTORY, error))?;
+                writer.directory_is_dirty = false;
             }
         }
-        writer.finish_sync(&plan, outcome);
-        writer.mend()?;
         Ok(writer)
     }
 
@@ -268,6 +272,14 @@ impl Writer {
     /// After a failed sync: writes everything that is not known to be durable, and a group, to a new file. The file
     /// gets its name when all of that is in it and durable, because from then on earlier ones do not count.
     fn rewrite(&mut self, group: &[Arc<Entry>]) -> Result<(), WalError> {
+        let first = self.write_anew(group)?;
+        self.retire_before(first);
+        Ok(())
+    }
+
+    /// Writes everything that is not known to be durable, and a group, to a new file, and leaves the old ones as they
+    /// are. Returns the first LSN of the new one.
+    fn write_anew(&mut self, group: &[Arc<Entry>]) -> Result<u64, WalError> {
         let first = self.next_lsn - self.unsynced.len() as u64;
         let name = self.new_name(first);
         let (path, new) = (path_of(&name), format!("{}.new", path_of(&name)));
@@ -299,7 +311,6 @@ impl Writer {
             return Err(failed(error));
         }
         self.directory_is_dirty = false;
-        self.retire_before(first);
         self.note(self.files.len() - 1, &entries, first);
         self.current = Some(file);
         self.durable_lsn = first.saturating_add(entries.len() as u64).saturating_sub(1);
@@ -307,7 +318,7 @@ impl Writer {
         self.unsynced_bytes = 0;
         self.poisoned = None;
         self.rewrites += 1;
-        Ok(())
+        Ok(first)
     }
 
     /// The last file has everything from an LSN on: what others have of it does not count any more.
