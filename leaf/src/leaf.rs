@@ -72,6 +72,8 @@ pub struct Leaf {
     pub(crate) is_replayed: AtomicBool,
     /// A block is being subsampled.
     pub(crate) is_subsampling: AtomicBool,
+    /// See [`Manifest::unknown_records`].
+    pub(crate) unknown_records: AtomicU64,
     /// Blocks that could not be read from their files.
     pub(crate) unread: Mutex<Vec<(String, BlockEntry)>>,
     pub(crate) recovering_since: Mutex<Option<Duration>>,
@@ -130,6 +132,7 @@ impl Leaf {
             sealing_bytes: AtomicU64::new(0),
             is_replayed: AtomicBool::new(false),
             is_subsampling: AtomicBool::new(false),
+            unknown_records: AtomicU64::new(manifest.unknown_records),
             unread: Mutex::default(),
             recovering_since: Mutex::default(),
             retention: Mutex::default(),
@@ -244,6 +247,14 @@ impl Leaf {
         if pending > 0 {
             let detail = "the leaf is reading them from disk".to_owned();
             completeness.missing.push(missing(MissingReason::Restarting, pending, detail));
+        }
+        let unknown = self.unknown_records.load(Ordering::Relaxed);
+        if unknown > 0 {
+            let detail = format!(
+                "{unknown} records of the write-ahead log are damaged: nobody knows what rows they held"
+            );
+            let rows = None;
+            completeness.missing.push(Missing { rows, ..missing(MissingReason::Lost, 0, detail) });
         }
         let lost = state.lost_in(&plan.time_range);
         if lost > 0 {

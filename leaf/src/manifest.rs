@@ -46,6 +46,9 @@ pub struct Manifest {
     pub running_seconds: u64,
     /// What time it was for the age of rows, nanoseconds UTC; none before it was first asked.
     pub ran_until_ns: Option<i64>,
+    /// Records of the log of which nothing but their number is left: nobody knows what rows were in them.
+    #[serde(default)]
+    pub unknown_records: u64,
     /// What each table holds.
     pub tables: Vec<TableManifest>,
     /// Batches that were counted.
@@ -141,6 +144,8 @@ pub enum Edit {
         /// Their numbers.
         rows: RowRanges,
     },
+    /// A person has accepted that nobody knows what was in records of the log.
+    UnknownAccepted,
     /// Rows are lost.
     RowsLost {
         /// Of which table.
@@ -175,6 +180,7 @@ impl Manifest {
             next_block_id: 1,
             running_seconds: 0,
             ran_until_ns: None,
+            unknown_records: 0,
             tables: Vec::new(),
             dedup: Dedup::default(),
         }
@@ -216,6 +222,7 @@ impl Manifest {
                 table.next_row = table.next_row.max(rows.end());
                 table.done.union(&rows);
             }
+            Edit::UnknownAccepted => self.unknown_records = 0,
             Edit::RowsLost { table, lost } => self.table(&table).lost = lost,
         }
     }

@@ -225,6 +225,10 @@ impl Leaf {
                 rows += lost;
             }
         }
+        if self.unknown_records.load(Ordering::Relaxed) > 0 {
+            self.log_edits(&mut self.manifest.lock(), vec![Edit::UnknownAccepted])?;
+            self.unknown_records.store(0, Ordering::Relaxed);
+        }
         tracing::info!(rows, "loss accepted");
         Ok(rows)
     }

@@ -61,10 +61,13 @@ impl Clock for SimClock {
     }
 }
 
+/// Jobs of one kind, in the order they were given.
+type Waiting = (JobKind, VecDeque<Job>);
+
 /// Jobs that wait until the scenario runs them. Clones are the same queue.
 #[derive(Clone, Default)]
 pub(crate) struct SimBackground {
-    jobs: Arc<Mutex<Vec<(JobKind, VecDeque<Job>)>>>,
+    jobs: Arc<Mutex<Vec<Waiting>>>,
 }
 
 impl std::fmt::Debug for SimBackground {

@@ -105,6 +105,10 @@ impl ReadLog {
         }
         for lost in &contents.lost {
             self.damage.push(format!("the log has lost {lost}"));
+            if let Lost::Records { first_lsn, last_lsn } = lost {
+                // Those before the checkpoint are told once; all they can hide is rows that are not done.
+                manifest.unknown_records += last_lsn - first_lsn + 1;
+            }
             if let Lost::Body { header, .. } = lost
                 && let Kind::Rows(rows) = &header.kind
             {
