@@ -2,7 +2,7 @@
 //!
 //! A few batches are made once, with skews and cardinalities like those of request logs, and repeated with fresh times
 //! and row numbers: how long a restart takes depends on bytes and blocks, not on what they say. The column `n` numbers
-//! the rows from 0, so that its sum tells whether every row is there once.
+//! the rows from 0, so that sums over it tell whether every row is there once.
 
 use std::sync::Arc;
 

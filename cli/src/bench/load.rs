@@ -12,7 +12,7 @@ use serde::Serialize;
 use tonic::Code;
 
 use super::events::{Events, TABLE};
-use super::leaf::{Connection, Leaf};
+use super::leaf::{Connection, Leaf, remainder};
 use crate::outcome::Failure;
 use crate::units;
 
@@ -34,7 +34,7 @@ const SEED: u64 = 0x7265_7374;
 pub(super) struct Load {
     /// Rows acknowledged.
     pub(super) rows: u64,
-    /// The sum of their numbers.
+    /// The sum of the remainders of their numbers.
     #[serde(skip)]
     pub(super) sum: i64,
     /// Bytes the leaf says they take, once they were sealed.
@@ -125,8 +125,7 @@ async fn round(
         // Those on their way are waited for: what the leaf took has to be known.
         while let Some(taken) = appends.next().await {
             let Taken { first, rows, bytes: held, durability } = taken?;
-            let sum = i128::from(rows) * (2 * i128::from(first) + i128::from(rows) - 1) / 2;
-            load.sum = load.sum.saturating_add(i64::try_from(sum).unwrap_or(i64::MAX));
+            load.sum += (first..first + rows).map(remainder).sum::<u64>() as i64;
             load.rows += rows;
             load.durability = durability;
             enough.set(enough.get() || held >= bytes);

@@ -90,7 +90,7 @@ pub(super) struct Start {
     pub(super) rows_expected: u64,
     /// Rows of the last answer.
     pub(super) rows_found: u64,
-    /// Reading every row's number after that: seconds, and whether the sum was right.
+    /// Seconds of reading a column of every row after that, which tells whether they are the right ones.
     pub(super) check_seconds: f64,
     /// Bytes a second from exec until every row was there, when they were read from disk.
     pub(super) gb_per_second: Option<f64>,
@@ -198,7 +198,7 @@ fn write_run(out: &mut String, run: &Run) -> std::fmt::Result {
     if let Some(files) = &run.files {
         line(out, "reading the files", &format!("{} in {}", speed(files), units::seconds(files.seconds)))?;
     }
-    line(out, "reading every row", &units::seconds(start.check_seconds))
+    line(out, "checking every row", &units::seconds(start.check_seconds))
 }
 
 fn write_stop(out: &mut String, stop: &Stop) -> std::fmt::Result {

@@ -459,7 +459,8 @@ impl Bench {
         }
         if asked.correct.is_some() && whole.sum != Some(self.load.sum) {
             let (sum, expected) = (whole.sum.unwrap_or(0), self.load.sum);
-            let what = format!("{name}: the numbers of all rows add up to {sum} instead of {expected}");
+            let what =
+                format!("{name}: the remainders of all rows' numbers add up to {sum} instead of {expected}");
             self.report.problems.push(what);
         }
     }
