@@ -102,11 +102,6 @@ impl Life {
         self.inner.ended.load(Ordering::Relaxed)
     }
 
-    /// How many calls there were.
-    pub(crate) fn calls(&self) -> u64 {
-        self.inner.calls.load(Ordering::Relaxed)
-    }
-
     /// Counts a call.
     pub(crate) fn step(&self) -> Step {
         if self.has_ended() {

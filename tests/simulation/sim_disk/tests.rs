@@ -236,7 +236,7 @@ fn faults_hit_the_calls_they_are_set_for() {
 }
 
 /// One operation on a disk, and what it said, in words that do not depend on the disk.
-fn operate(disk: &dyn Disk, files: &mut Vec<Option<Box<dyn DiskFile>>>, rng: &mut StdRng) -> String {
+fn operate(disk: &dyn Disk, files: &mut [Option<Box<dyn DiskFile>>], rng: &mut StdRng) -> String {
     let directories = ["", "d", "d/e", "none"];
     let names = ["a", "b", "d/a", "d/b", "d/e/a", "none/a"];
     let name = names[rng.random_range(0..names.len())];
