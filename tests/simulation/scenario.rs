@@ -572,11 +572,10 @@ impl Scenario {
         }
     }
 
-    /// What the last start said of the log: when it lost records without knowing of which batches they were, one of
-    /// these whose rows are in a block may count again when it is sent again.
+    /// What the last start said of the log.
     fn hear_of_lost_records(&mut self) {
         if self.damaged && self.world.said.contains("lost records") {
-            self.model.may_repeat = true;
+            self.model.lost_records = true;
         }
     }
 

@@ -61,13 +61,13 @@ impl Clock for SimClock {
     }
 }
 
-/// Jobs of one kind, in the order they were given.
-type Waiting = (JobKind, VecDeque<Job>);
+/// The jobs of each kind that wait, oldest first.
+type Queues = Vec<(JobKind, VecDeque<Job>)>;
 
 /// Jobs that wait until the scenario runs them. Clones are the same queue.
 #[derive(Clone, Default)]
 pub(crate) struct SimBackground {
-    jobs: Arc<Mutex<Vec<Waiting>>>,
+    jobs: Arc<Mutex<Queues>>,
 }
 
 impl std::fmt::Debug for SimBackground {
