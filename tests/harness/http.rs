@@ -240,6 +240,24 @@ impl Client {
         self.try_get(path).await.unwrap_or_else(|| panic!("no reply to GET {path}"))
     }
 
+    /// Posts events under the name of a producer and a sequence; `None` when nobody replied.
+    pub async fn try_ingest_as(
+        &self,
+        table: &str,
+        producer: &str,
+        sequence: u64,
+        ndjson: &str,
+    ) -> Option<Reply> {
+        let request = self
+            .http
+            .post(format!("{}/v1/events/{table}", self.base))
+            .header(CONTENT_TYPE, "application/x-ndjson")
+            .header("Gannet-Producer", producer)
+            .header("Gannet-Sequence", sequence)
+            .body(ndjson.to_owned());
+        self.send(request).await
+    }
+
     /// POST of any body.
     ///
     /// # Panics

@@ -6,6 +6,7 @@ mod bench;
 mod commands;
 mod four_leaves;
 mod full_shm;
+mod killed;
 mod up;
 
 use std::fmt::Write;

@@ -30,6 +30,8 @@ use scenario::Report;
 
 /// Seconds that the suite spends on seeds, unless it is told otherwise.
 const SECONDS: u64 = 40;
+/// Seeds that broke a promise once: damage in the last record of the log; a torn file that was removed.
+const REGRESSIONS: [u64; 2] = [724, 1045];
 /// However slow the machine, so many seeds are tried.
 const SEEDS_MIN: u64 = 300;
 
@@ -112,6 +114,15 @@ fn no_seed_breaks_a_promise() {
     // A generator that has run dry finds nothing.
     assert!(reports.acknowledged > seeds * 5 && reports.duplicates > seeds && reports.unknown > seeds / 4);
     assert!(reports.starts > seeds * 5 && reports.power_cuts > seeds && reports.queries > seeds * 20);
+}
+
+#[test]
+fn what_was_broken_once_holds() {
+    for seed in REGRESSIONS {
+        if let Err(what) = run(seed, &Trace::new(false)) {
+            panic!("{what}\n{}", replay_command(seed));
+        }
+    }
 }
 
 #[test]

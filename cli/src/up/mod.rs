@@ -295,7 +295,9 @@ async fn start_after_leaves(
 fn insist(asked: &mut u32, orders: &[&watch::Sender<Order>], terminal: &Terminal) {
     *asked += 1;
     if *asked == 1 {
-        terminal.say("the hand-over goes on; once more ends everything at once, and rows are lost");
+        terminal.say(
+            "the hand-over goes on; once more ends everything at once, and the next start reads from disk",
+        );
         return;
     }
     for order in orders {

@@ -399,7 +399,10 @@ impl Writer {
 
     /// The file that was taken out was removed.
     pub(crate) fn forget(&mut self, held: &Held) {
-        self.advance(held.file.last_lsn);
+        // One without a record that counts says nothing of those that have its numbers now, in another file.
+        if held.file.last_lsn >= held.file.first_lsn {
+            self.advance(held.file.last_lsn);
+        }
     }
 
     /// Keeps a record in memory until it is known to be durable.
