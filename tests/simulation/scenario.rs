@@ -503,14 +503,11 @@ impl Scenario {
         match kind {
             0 | 1 => {
                 if let Some(path) = files.choose(&mut self.rng) {
-                    // A last record that is damaged cannot be told from one that was never finished.
-                    let newest = files.iter().rfind(|path| path.ends_with(".wal"));
-                    let bytes = match newest == Some(path) {
-                        true => self.world.drive.last_append(path),
-                        false => u64::MAX,
-                    };
-                    // Nor can a record in the middle, as long as nothing behind it says that it was synced.
+                    // A last record that is damaged cannot be told from one that was never finished, and any file
+                    // may turn out to be the last one when the power is cut.
                     let is_log = path.ends_with(".wal");
+                    let bytes = if is_log { self.world.drive.last_append(path) } else { u64::MAX };
+                    // Nor can a record in the middle, as long as nothing behind it says that it was synced.
                     let is_synced = self.world.config.durability == Durability::Power;
                     let bytes = if is_log && !is_synced { 0 } else { bytes };
                     let byte = self.world.drive.flip_bit(path, at, bytes);
