@@ -506,7 +506,7 @@ impl Scenario {
                     // A last record that is damaged cannot be told from one that was never finished, and any file
                     // may turn out to be the last one when the power is cut.
                     let is_log = path.ends_with(".wal");
-                    let bytes = if is_log { self.world.drive.last_append(path) } else { u64::MAX };
+                    let bytes = if is_log { self.world.drive.last_whole_append(path) } else { u64::MAX };
                     // Nor can a record in the middle, as long as nothing behind it says that it was synced.
                     let is_synced = self.world.config.durability == Durability::Power;
                     let bytes = if is_log && !is_synced { 0 } else { bytes };

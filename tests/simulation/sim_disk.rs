@@ -406,11 +406,11 @@ impl Drive {
         *state.inode(to) = Inode { live: bytes.clone(), durable: bytes, ..Inode::default() };
     }
 
-    /// Where the last append to a file began.
-    pub(crate) fn last_append(&self, path: &str) -> u64 {
+    /// Where the last append but one to a file began: the last one may have been cut short.
+    pub(crate) fn last_whole_append(&self, path: &str) -> u64 {
         let mut state = self.0.lock();
         let Ok(inode) = state.inode_of(path) else { return 0 };
-        state.inode(inode).appends.last().map_or(0, |at| *at as u64)
+        state.inode(inode).appends.iter().rev().nth(1).map_or(0, |at| *at as u64)
     }
 
     /// Turns a bit of the first bytes of a file, as a disk does that ages. `at` is any number, taken as a remainder.
