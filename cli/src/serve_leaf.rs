@@ -57,7 +57,7 @@ pub(crate) struct LeafArgs {
     /// Threads that scan; 0 means one for each core [default: 0]
     #[arg(long, env = "GANNET_LEAF_SCAN_THREADS", value_name = "N")]
     scan_threads: Option<usize>,
-    /// Rows older than this expire, such as 7d; 0 keeps them until memory is full [default: 30d]
+    /// Rows older than this expire, such as 7d; 0 keeps them until memory is needed [default: 0]
     #[arg(long, env = "GANNET_LEAF_RETENTION", value_name = "TIME", value_parser = units::parse_duration)]
     retention: Option<Duration>,
     /// What one table may take, such as 10GiB; 0 means no limit of its own [default: 0]

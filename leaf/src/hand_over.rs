@@ -81,7 +81,12 @@ impl Leaf {
         tables.iter().for_each(|table| self.seal_rest(table));
         // Whoever sealed the last runs beside us has by then said that they wait to be stored.
         drop(self.sealed.lock());
-        let stored = self.store_all().and_then(|()| self.checkpoint(&mut self.manifest.lock()));
+        let stored = self.store_all().and_then(|()| {
+            let mut manifest = self.manifest.lock();
+            self.checkpoint(&mut manifest)?;
+            self.empty_log(&manifest);
+            Ok(())
+        });
         let on_disk = clock.monotonic();
         let phase = |name: &str, seconds: f64, bytes| Phase { name: name.to_owned(), seconds, bytes };
         self.phases.lock().push(phase("writing to disk", (on_disk - began).as_secs_f64(), 0));

@@ -1,6 +1,6 @@
 //! The states of a leaf's life and the requests each admits: one table.
 //!
-//! starting → attaching | recovering → serving → draining → handing over → stopped. A state only ever moves forward.
+//! starting → attaching → recovering → serving → draining → handing over → stopped. A state only ever moves forward.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -20,11 +20,11 @@ pub fn admits(state: LeafState, request: Request) -> bool {
     match (state, request) {
         (LeafState::Serving, _) => true,
         // As soon as the log is read; see `Leaf::admit`.
-        (LeafState::Recovering, _) | (LeafState::Draining, Request::Query) => true,
-        (LeafState::Draining, Request::Append) => false,
-        (LeafState::Starting | LeafState::Attaching | LeafState::HandingOver | LeafState::Stopped, _) => {
-            false
-        }
+        (LeafState::Recovering, _) => true,
+        // What was found is there; nothing changes before the start is noted on disk.
+        (LeafState::Attaching | LeafState::Draining, Request::Query) => true,
+        (LeafState::Attaching | LeafState::Draining, Request::Append) => false,
+        (LeafState::Starting | LeafState::HandingOver | LeafState::Stopped, _) => false,
     }
 }
 
@@ -76,6 +76,7 @@ mod tests {
             assert_eq!(admits(state, Request::Append), takes, "{state:?}");
         }
         assert!(admits(LeafState::Draining, Request::Query));
+        assert!(admits(LeafState::Attaching, Request::Query));
         assert!(!admits(LeafState::HandingOver, Request::Query));
     }
 

@@ -15,6 +15,7 @@ use arrow::compute::concat_batches;
 use bytes::Bytes;
 use gannet_proto::decode_batches;
 use gannet_query::{LeafState, Phase, Span};
+use parking_lot::Mutex;
 
 use crate::append::rows_not_done;
 use crate::held_block::{BlockFile, FileError, HeldBlock};
@@ -28,6 +29,8 @@ use crate::surroundings::JobKind;
 use crate::table::{Arrival, Table};
 use crate::wal::{Kind, Place, WalContents, WalError};
 
+/// Blocks that each thread reads in one step.
+const BLOCKS_FOR_THREAD: usize = 4;
 /// Batches of the log that are brought back in one step.
 const BATCHES_AT_ONCE: usize = 64;
 
@@ -87,13 +90,29 @@ impl Leaf {
         if !self.is_replayed.swap(true, Ordering::AcqRel) {
             remaining.contents = None;
         }
-        match remaining.blocks.pop() {
-            Some((table, entry)) => {
+        self.load_some(&mut remaining.blocks)
+    }
+
+    /// Reads some blocks from their files, the newest first; false when there was none left.
+    fn load_some(self: &Arc<Self>, blocks: &mut Vec<(String, BlockEntry)>) -> bool {
+        let threads = self.surroundings.start_threads;
+        let count = if threads > 1 { threads * BLOCKS_FOR_THREAD } else { 1 };
+        let some = Mutex::new(blocks.split_off(blocks.len().saturating_sub(count)));
+        let load_all = || {
+            loop {
+                let next = some.lock().pop();
+                let Some((table, entry)) = next else { return };
                 self.load_block(&table, &entry);
-                true
             }
-            None => false,
-        }
+        };
+        let is_left = !some.lock().is_empty();
+        std::thread::scope(|scope| {
+            for _ in 1..threads.min(some.lock().len()) {
+                scope.spawn(load_all);
+            }
+            load_all();
+        });
+        is_left
     }
 
     /// Brings back the rows of some batches. Returns those that cannot be read now.

@@ -31,12 +31,15 @@ const MAINTENANCE: Duration = Duration::from_secs(1);
 pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), LeafError> {
     let listen = config.listen.clone();
     raise_file_limit();
-    let leaf = blocking(move || Leaf::start(config)).await?;
+    let attached = blocking(move || Leaf::attach(config)).await?;
     let wrong =
         |error: &dyn std::fmt::Display| LeafError::Config(format!("setting listen is {listen}: {error}"));
     let address: ChildAddress = listen.parse().map_err(|error| wrong(&error))?;
     let listener = Listener::bind(&address).await.map_err(|error| wrong(&error))?;
-    serve(leaf, listener, shutdown).await
+    let leaf = Arc::clone(&attached.leaf);
+    // Queries are answered meanwhile.
+    let begun = blocking(move || attached.begin());
+    serve_from(leaf, begun, listener, shutdown).await
 }
 
 /// Serves a started leaf on a listener until `shutdown` resolves or somebody calls Admin.Stop, then hands over.
@@ -48,13 +51,23 @@ pub async fn serve(
     listener: Listener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), LeafError> {
+    let begun = std::future::ready(Ok(Arc::clone(&leaf)));
+    serve_from(leaf, begun, listener, shutdown).await
+}
+
+/// Serves a leaf whose start ends when `begun` does; nothing but queries happens before that.
+async fn serve_from(
+    leaf: Arc<Leaf>,
+    begun: impl Future<Output = Result<Arc<Leaf>, LeafError>> + Send,
+    listener: Listener,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), LeafError> {
     let stop = Arc::new(Notify::new());
     let door = Door {
         queries: Arc::new(Semaphore::new(leaf.config().queries_running_max)),
         leaf: Arc::clone(&leaf),
         stop: Arc::clone(&stop),
     };
-    let _maintenance = EndOnDrop(tokio::spawn(maintain(Arc::clone(&leaf))));
     let (close, closed) = tokio::sync::oneshot::channel::<()>();
     let server = tonic::transport::Server::builder()
         .max_frame_size(gannet_proto::address::FRAME_BYTES)
@@ -71,6 +84,9 @@ pub async fn serve(
             let _ = closed.await;
         });
     let mut server = EndOnDrop(tokio::spawn(server));
+    // A stop waits for this as well: a start that was noted by half is no start.
+    let leaf = begun.await?;
+    let _maintenance = EndOnDrop(tokio::spawn(maintain(Arc::clone(&leaf))));
     let mut shutdown = std::pin::pin!(shutdown);
     tokio::select! {
         () = &mut shutdown => {}

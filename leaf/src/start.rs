@@ -19,7 +19,7 @@ mod find;
 mod log;
 
 use gannet_query::holdings::fold_spans;
-use gannet_query::{Phase, Span};
+use gannet_query::{LeafState, Phase, Span};
 use gannet_shm::{DirectoryLock, Instance, Segments};
 
 use crate::held_block::{DIRECTORY, id_of_file};
@@ -57,6 +57,28 @@ pub(crate) struct Remaining {
     pub(crate) unverified: Vec<(String, u64)>,
 }
 
+/// A leaf that answers about what it found, and has yet to note its start.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    /// The leaf, which takes no rows yet.
+    pub(crate) leaf: Arc<Leaf>,
+    remaining: Remaining,
+}
+
+impl Attached {
+    /// Notes the start in the manifest, without which nothing may change, and begins to bring back what remains.
+    ///
+    /// # Errors
+    /// When the manifest cannot be written.
+    pub(crate) fn begin(self) -> Result<Arc<Leaf>, LeafError> {
+        let Attached { leaf, remaining } = self;
+        // The mark of a clean stop must be gone before anything is added.
+        leaf.checkpoint(&mut leaf.manifest.lock())?;
+        leaf.begin_recovery(remaining);
+        Ok(leaf)
+    }
+}
+
 impl Leaf {
     /// Starts a leaf on this machine.
     ///
@@ -64,11 +86,20 @@ impl Leaf {
     /// When another process has the directory, the manifest or the log is not this leaf's or cannot be read, or a
     /// setting is wrong. A refusal of shared memory is no error: it is named in the log and in the status.
     pub fn start(config: Config) -> Result<Arc<Leaf>, LeafError> {
+        Leaf::attach(config)?.begin()
+    }
+
+    /// The first half of a start, after which queries can be answered: writing the manifest waits for the disk, which
+    /// may be busy with what the last process left.
+    ///
+    /// # Errors
+    /// As [`Leaf::start`].
+    pub(crate) fn attach(config: Config) -> Result<Attached, LeafError> {
         config.check()?;
         create_directory(&config)?;
         let lock = DirectoryLock::acquire(&config.data_dir)?;
         let surroundings = Surroundings::of(&config)?;
-        start(config, surroundings, Some(lock))
+        attach(config, surroundings, Some(lock))
     }
 
     /// Starts a leaf in these surroundings. Whoever made them sees to it that nobody else uses them.
@@ -77,15 +108,15 @@ impl Leaf {
     /// As [`Leaf::start`].
     pub fn start_in(config: Config, surroundings: Surroundings) -> Result<Arc<Leaf>, LeafError> {
         config.check()?;
-        start(config, surroundings, None)
+        attach(config, surroundings, None)?.begin()
     }
 }
 
-fn start(
+fn attach(
     config: Config,
     surroundings: Surroundings,
     lock: Option<DirectoryLock>,
-) -> Result<Arc<Leaf>, LeafError> {
+) -> Result<Attached, LeafError> {
     let began = surroundings.clock.monotonic();
     let mut manifest = load_or_make(&config, &surroundings)?;
     let contents = wal::read(Arc::clone(&surroundings.disk), manifest.instance, manifest.checkpoint_lsn)?;
@@ -119,10 +150,8 @@ fn start(
     let leaf = Arc::new(Leaf::from_parts(config, parts)?);
     // A wall clock that jumps from here on is known to jump.
     leaf.retention_now();
-    // The mark of a clean stop must be gone before anything is added.
-    leaf.checkpoint(&mut leaf.manifest.lock())?;
-    leaf.begin_recovery(remaining);
-    Ok(leaf)
+    leaf.lifecycle.enter(LeafState::Attaching);
+    Ok(Attached { leaf, remaining })
 }
 
 /// The manifest of the directory. One that has none gets its first one, before anything else is written.
@@ -208,8 +237,8 @@ fn create_directory(config: &Config) -> Result<(), LeafError> {
 /// given up.
 fn remove_strays(surroundings: &Surroundings, segments: &Segments, manifest: &Manifest, log_is_sound: bool) {
     let blocks = || manifest.tables.iter().flat_map(|table| &table.blocks);
-    let kept: Vec<&str> = blocks().filter_map(|block| Some(block.home.as_ref()?.segment.as_str())).collect();
-    remove_segments(&*surroundings.memory, segments, &kept);
+    let kept = blocks().filter_map(|block| Some(block.home.as_ref()?.segment.as_str()));
+    remove_segments(&*surroundings.memory, segments, &kept.collect());
     if !log_is_sound {
         return;
     }

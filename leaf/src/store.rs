@@ -247,6 +247,14 @@ impl Leaf {
         Ok(())
     }
 
+    /// Leaves a log without records behind a checkpoint, for a start reads all that is in it.
+    pub(crate) fn empty_log(&self, manifest: &Manifest) {
+        match self.wal.rotate() {
+            Ok(()) => self.truncate_log(manifest),
+            Err(error) => tracing::warn!(leaf = self.id(), %error, "the next start reads the log"),
+        }
+    }
+
     /// Removes files of the log that nothing needs any more: all before the first that holds an edit or a batch behind
     /// the checkpoint, or a row that is not done.
     fn truncate_log(&self, manifest: &Manifest) {

@@ -21,6 +21,8 @@ const NICENESS: i32 = 10;
 const SEAL_THREADS_MAX: usize = 4;
 /// Threads that copy at a stop: more of them only wait for memory.
 const HAND_OVER_THREADS_MAX: usize = 4;
+/// Threads that open blocks at a start: the rest of the machine has work of its own.
+const START_THREADS_MAX: usize = 8;
 /// Sealing casts values with functions that recurse as deep as types nest.
 const STACK_BYTES: usize = 8 << 20;
 
@@ -64,6 +66,8 @@ pub struct Surroundings {
     pub background: Arc<dyn Background>,
     /// Threads that copy at a stop.
     pub hand_over_threads: usize,
+    /// Threads that open blocks at a start, or read their files; at least 1.
+    pub start_threads: usize,
     /// What a leaf that never ran names its segments and its log by.
     pub instance: uuid::Uuid,
 }
@@ -80,6 +84,7 @@ impl Surroundings {
             clock: Arc::new(OsClock { started: Instant::now() }),
             background: Arc::new(Threads::start()?),
             hand_over_threads: cores().min(HAND_OVER_THREADS_MAX),
+            start_threads: cores().min(START_THREADS_MAX),
             instance: uuid::Uuid::new_v4(),
         })
     }

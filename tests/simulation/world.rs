@@ -99,6 +99,7 @@ impl World {
             clock: self.time.clock(),
             background: Arc::new(self.background.clone()),
             hand_over_threads: 1,
+            start_threads: 1,
             instance: uuid::Uuid::from_bytes(self.instance),
         };
         let good = self.catalogue_is_good();

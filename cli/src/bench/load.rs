@@ -17,7 +17,7 @@ use crate::outcome::Failure;
 use crate::units;
 
 /// Batches on their way at once.
-const IN_FLIGHT: usize = 3;
+pub(super) const IN_FLIGHT: usize = 3;
 /// How long a leaf may say "come back".
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two tries, and between two looks at what is held.
@@ -27,7 +27,7 @@ const SAME_LOOKS: u32 = 40;
 /// So much of what was asked for is enough: open rows take more than sealed ones.
 const ENOUGH_PERCENT: u64 = 97;
 /// The same events each time.
-const SEED: u64 = 0x7265_7374;
+pub(super) const SEED: u64 = 0x7265_7374;
 
 /// What was loaded, and how.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -64,7 +64,7 @@ pub(super) async fn fill(leaf: &mut Leaf, bytes: u64) -> Result<Load, Failure> {
 }
 
 /// Waits until a leaf that was just started answers.
-async fn ready(leaf: &mut Leaf) -> Result<Connection, Failure> {
+pub(super) async fn ready(leaf: &mut Leaf) -> Result<Connection, Failure> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         leaf.check()?;
@@ -80,15 +80,17 @@ async fn ready(leaf: &mut Leaf) -> Result<Connection, Failure> {
 }
 
 /// Rows on their way: the number of the first, and all of them encoded.
-type Made = Result<(u64, Bytes), String>;
+pub(super) type Made = Result<(u64, Bytes), String>;
 
 /// What a leaf said of one batch.
-struct Taken {
+pub(super) struct Taken {
     first: u64,
-    rows: u64,
+    /// Rows it took.
+    pub(super) rows: u64,
     /// What the table takes now.
     bytes: u64,
-    durability: String,
+    /// What they survive.
+    pub(super) durability: String,
 }
 
 /// Sends batches until the leaf says that it holds so many bytes.
@@ -135,7 +137,7 @@ async fn round(
 }
 
 /// Appends one batch, again when the leaf says "come back".
-async fn append(mut connection: Connection, made: Made) -> Result<Taken, Failure> {
+pub(super) async fn append(mut connection: Connection, made: Made) -> Result<Taken, Failure> {
     let (first, rows) = made.map_err(|why| Failure::failed(format!("make events: {why}")))?;
     let deadline = Instant::now() + PATIENCE;
     loop {

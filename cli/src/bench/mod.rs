@@ -9,6 +9,8 @@ use crate::outcome::Outcome;
 
 mod copy;
 mod events;
+mod folder;
+mod ingest;
 mod leaf;
 mod load;
 mod memory;
@@ -20,12 +22,14 @@ mod stop;
 /// The benches.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
+    Ingest(ingest::IngestArgs),
     Restart(restart::RestartArgs),
 }
 
 /// Runs `gannet bench`.
 pub(crate) fn run(command: BenchCommand) -> Outcome {
     match command {
+        BenchCommand::Ingest(args) => ingest::run(args),
         BenchCommand::Restart(args) => restart::run(args),
     }
 }

@@ -15,6 +15,7 @@ use gannet_query::{Holdings, LeafState, MissingReason};
 use rustix::process::Signal;
 
 use super::copy;
+use super::folder::Folder;
 use super::leaf::{Answer, Connection, Leaf};
 use super::load::{self, Load};
 use super::memory::{self, Sampler};
@@ -115,28 +116,6 @@ pub(crate) fn run(args: RestartArgs) -> Outcome {
     }
 }
 
-/// A folder that goes when this is dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(parent: Option<&Path>) -> Result<Folder, Failure> {
-        let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
-        let path = parent.join(format!("gannet-bench-{}", std::process::id()));
-        let failed = |error| Failure::failed(format!("make directory {}: {error}", path.display()));
-        std::fs::create_dir_all(&parent).and_then(|()| std::fs::create_dir(&path)).map_err(failed)?;
-        // The leaf is started in it, so the path must not depend on where this process is.
-        let path = path.canonicalize().map_err(failed)?;
-        Ok(Folder(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // Nobody is left to tell; the path has the name of this program.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// How a leaf ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -157,7 +136,7 @@ async fn measure(args: &RestartArgs) -> Result<Report, Failure> {
     let bytes = (args.gb * 1e9) as u64;
     // Dropped last: leaves take their segments with them by what is in it.
     let folder = Folder::new(args.dir.as_deref())?;
-    check_room(bytes, &folder.0)?;
+    check_room(bytes, &folder.path())?;
     let mut bench = Bench {
         report: Report {
             version: env!("CARGO_PKG_VERSION"),
@@ -171,8 +150,8 @@ async fn measure(args: &RestartArgs) -> Result<Report, Failure> {
         warm: args.warm,
         load: Load { rows: 0, sum: 0, bytes: 0, seconds: 0.0, durability: String::new() },
     };
-    bench.in_heap(&folder.0.join("heap"), bytes).await?;
-    bench.in_shared_memory(&folder.0.join("shm"), bytes).await?;
+    bench.in_heap(&folder.path().join("heap"), bytes).await?;
+    bench.in_shared_memory(&folder.path().join("shm"), bytes).await?;
     Ok(bench.report)
 }
 

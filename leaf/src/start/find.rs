@@ -1,10 +1,11 @@
 //! What a start finds in shared memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::buffer::Buffer;
 use gannet_shm::{Edition, MappedSegment, SegmentName, Segments, SharedMemory};
+use parking_lot::Mutex;
 
 use crate::held_block::{BlockFile, HeldBlock, SegmentHome};
 use crate::manifest::{BlockEntry, Home, Manifest};
@@ -14,6 +15,9 @@ use crate::surroundings::Surroundings;
 
 /// Blocks begin at multiples of this in a segment, so that their memory can be given back one by one.
 pub(crate) const BLOCK_ALIGN: u64 = 4096;
+
+/// Fewer segments are opened on one thread.
+const SEGMENTS_FOR_THREADS: usize = 32;
 
 /// Whether anything was found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,6 +40,21 @@ pub(super) struct Found {
     pub(super) refused: Vec<String>,
 }
 
+impl Found {
+    fn add(&mut self, other: Found) {
+        self.blocks.extend(other.blocks);
+        self.bytes += other.bytes;
+        self.refused.extend(other.refused);
+    }
+}
+
+/// A block that the manifest places in shared memory.
+struct Wanted<'a> {
+    table: &'a str,
+    entry: &'a BlockEntry,
+    home: &'a Home,
+}
+
 /// What a catalogue of this build and this generation is written for.
 pub(crate) fn edition(generation: u64) -> Edition {
     Edition { layout_version: LAYOUT_VERSION, generation }
@@ -53,32 +72,60 @@ pub(super) fn find(surroundings: &Surroundings, segments: &Segments, manifest: &
         }
         found.source = Source::SharedMemory;
     }
-    let mut mappings: BTreeMap<&str, Option<Arc<dyn MappedSegment>>> = BTreeMap::new();
+    let mut segments_of_blocks: BTreeMap<&str, Vec<Wanted<'_>>> = BTreeMap::new();
     for table in &manifest.tables {
         for entry in &table.blocks {
-            let Some(home) = &entry.home else { continue };
-            let mapping = mappings.entry(&home.segment).or_insert_with(|| {
-                let name = segments.parse(&home.segment);
-                let mapping = name.and_then(|name| memory.map(&name, home.segment_bytes));
-                mapping.map_err(|error| found.refused.push(error.to_string())).ok()
-            });
-            let Some(mapping) = mapping else { continue };
-            match open_block(surroundings, mapping, home, entry) {
-                Ok(held) => {
-                    found.bytes += entry.bytes;
-                    found.blocks.insert(entry.id, held);
-                }
-                Err(what) => {
-                    found.refused.push(format!("block {} of table {}: {what}", entry.id, table.name));
-                }
+            if let Some(home) = &entry.home {
+                let wanted = Wanted { table: &table.name, entry, home };
+                segments_of_blocks.entry(&home.segment).or_default().push(wanted);
             }
         }
     }
-    mappings.into_values().flatten().for_each(|mapping| mapping.unlink_when_empty());
+    let work = Mutex::new(segments_of_blocks.into_values());
+    let open_all = || {
+        let mut found = Found::default();
+        loop {
+            let next = work.lock().next();
+            let Some(wanted) = next else { return found };
+            open_segment(surroundings, segments, &wanted, &mut found);
+        }
+    };
+    let others = if work.lock().len() < SEGMENTS_FOR_THREADS { 0 } else { surroundings.start_threads - 1 };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (0..others).map(|_| scope.spawn(open_all)).collect();
+        found.add(open_all());
+        for other in others {
+            match other.join() {
+                Ok(part) => found.add(part),
+                // What it had opened is read from disk.
+                Err(_) => found.refused.push("a thread that opened segments failed".to_owned()),
+            }
+        }
+    });
     if !found.blocks.is_empty() {
         found.source = Source::SharedMemory;
     }
     found
+}
+
+/// Opens all blocks of one segment.
+fn open_segment(surroundings: &Surroundings, segments: &Segments, wanted: &[Wanted<'_>], found: &mut Found) {
+    let Some(Wanted { home, .. }) = wanted.first() else { return };
+    let name = segments.parse(&home.segment);
+    let mapping = match name.and_then(|name| surroundings.memory.map(&name, home.segment_bytes)) {
+        Ok(mapping) => mapping,
+        Err(error) => return found.refused.push(error.to_string()),
+    };
+    for Wanted { table, entry, home } in wanted {
+        match open_block(surroundings, &mapping, home, entry) {
+            Ok(held) => {
+                found.bytes += entry.bytes;
+                found.blocks.insert(entry.id, held);
+            }
+            Err(what) => found.refused.push(format!("block {} of table {table}: {what}", entry.id)),
+        }
+    }
+    mapping.unlink_when_empty();
 }
 
 fn open_block(
@@ -109,7 +156,7 @@ fn open_block(
 }
 
 /// Removes the segments of an instance but for those kept.
-pub(crate) fn remove_segments(memory: &dyn SharedMemory, segments: &Segments, kept: &[&str]) {
+pub(crate) fn remove_segments(memory: &dyn SharedMemory, segments: &Segments, kept: &BTreeSet<&str>) {
     let names: Vec<SegmentName> = match memory.list(segments) {
         Ok(names) => names,
         Err(error) => {
@@ -117,7 +164,7 @@ pub(crate) fn remove_segments(memory: &dyn SharedMemory, segments: &Segments, ke
             return;
         }
     };
-    for name in names.iter().filter(|name| !kept.contains(&name.as_str())) {
+    for name in names.iter().filter(|name| !kept.contains(name.as_str())) {
         if let Err(error) = memory.unlink(name) {
             tracing::warn!(%error, "a segment was not removed");
         }

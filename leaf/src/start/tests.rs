@@ -1,5 +1,6 @@
 //! Stop and start, as a leaf lives through them.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -83,7 +84,7 @@ struct Cleanup(tempfile::TempDir);
 
 impl Drop for Cleanup {
     fn drop(&mut self) {
-        remove_segments(&OsSharedMemory, &segments(self.0.path()), &[]);
+        remove_segments(&OsSharedMemory, &segments(self.0.path()), &BTreeSet::new());
     }
 }
 
@@ -266,7 +267,7 @@ fn without_its_segments_a_leaf_reads_its_files() {
     let (directory, leaf) = filled();
     leaf.hand_over().unwrap();
     end(leaf);
-    remove_segments(&OsSharedMemory, &segments(directory.0.path()), &[]);
+    remove_segments(&OsSharedMemory, &segments(directory.0.path()), &BTreeSet::new());
     let leaf = start_again(&directory);
     check_whole(&leaf);
     let said = leaf.describe();
@@ -351,7 +352,7 @@ fn a_block_that_is_damaged_everywhere_is_named_and_not_served() {
     assert!(partial.completeness.missing.iter().any(|missing| missing.reason == MissingReason::Error));
     end(leaf);
     // Without shared memory the file alone is tried, set aside, and the loss is remembered until it is accepted.
-    remove_segments(&OsSharedMemory, &segments(directory.0.path()), &[]);
+    remove_segments(&OsSharedMemory, &segments(directory.0.path()), &BTreeSet::new());
     for _ in 0..2 {
         let leaf = start_again(&directory);
         let (partial, count, _) = ask(&leaf);
@@ -376,7 +377,7 @@ fn what_is_pending_is_missing_and_not_covered() {
     let (directory, leaf) = filled();
     leaf.hand_over().unwrap();
     end(leaf);
-    remove_segments(&OsSharedMemory, &segments(directory.0.path()), &[]);
+    remove_segments(&OsSharedMemory, &segments(directory.0.path()), &BTreeSet::new());
     // Nothing runs behind this leaf.
     #[derive(Default)]
     struct Never(parking_lot::Mutex<Vec<crate::surroundings::Job>>);

@@ -381,6 +381,18 @@ impl Wal {
         outcome.map(|()| writer.durable_lsn())
     }
 
+    /// Begins a new file, so that all others can be removed: a leaf that stops leaves nothing for its next start to read.
+    ///
+    /// # Errors
+    /// When the new file cannot be made; the log is then as it was.
+    pub fn rotate(&self) -> Result<(), WalError> {
+        let _turn = self.syncing.lock();
+        let mut writer = self.writer.lock();
+        let outcome = writer.rotate();
+        self.publish(&writer);
+        outcome
+    }
+
     /// Removes the oldest files as long as all their records are below an LSN; never the newest file. Returns how many.
     ///
     /// # Errors

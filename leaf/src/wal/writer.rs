@@ -321,6 +321,15 @@ impl Writer {
         Ok(first)
     }
 
+    /// Begins a new file, unless the newest has no record yet. The old ones stay as they are.
+    pub(crate) fn rotate(&mut self) -> Result<(), WalError> {
+        let has_records = |held: &Held| held.file.last_lsn >= held.file.first_lsn;
+        if self.files.back().is_some_and(has_records) {
+            self.write_anew(&[])?;
+        }
+        Ok(())
+    }
+
     /// The last file has everything from an LSN on: what others have of it does not count any more.
     fn retire_before(&mut self, first_lsn: u64) {
         let last = self.files.pop_back();
