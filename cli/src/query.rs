@@ -2,23 +2,18 @@
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use reqwest::Method;
+use gannet_client::{Completeness, QueryOptions, Stats};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::client::{Client, ClientArgs};
-use crate::completeness::Completeness;
+use crate::completeness::warning;
 use crate::outcome::{Exit, Failure, Outcome};
 use crate::render::{self, Style, Table, write_csv, write_ndjson};
 use crate::units;
 
-/// How long the server may take when nobody says.
-const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
-/// The server answers by the deadline with what it has; its answer needs this much more to come back.
-const REPLY_MARGIN: Duration = Duration::from_secs(5);
 /// Rows that a table shows when nobody says.
 const TABLE_ROWS_MAX: usize = 10_000;
 /// SQL files longer than the server takes are not read to their end.
@@ -93,28 +88,13 @@ struct Column {
     type_name: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Stats {
-    elapsed_ms: f64,
-    rows_scanned: u64,
-    /// Rows that the filter let through.
-    stored_rows: u64,
-    /// Events that those stand for, by their `sample_rate`.
-    represented_events: u64,
-}
-
 /// Runs `gannet query`.
 pub(crate) async fn run(args: QueryArgs) -> Outcome {
     let client = Client::new(&args.client.server)?;
     let sql = read_sql(&args)?;
-    let timeout = args.client.timeout.unwrap_or(TIMEOUT_DEFAULT);
-    let body = json!({ "sql": sql, "timeout_ms": u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX) });
-    let request = client.request(Method::POST, &["v1", "query"]).json(&body);
-    let patience = timeout + REPLY_MARGIN;
-    let response = client.send(request, patience).await?;
-    let body =
-        client.successful_body(response, patience).await.map_err(|failure| with_excerpt(failure, &sql))?;
+    let options = QueryOptions { timeout: args.client.timeout, min_completeness: None };
+    let body = client.inner().query_json(&sql, &options).await;
+    let body = body.map_err(|error| with_excerpt(error.into(), &sql))?;
     let answer: Answer = client.decode(&body)?;
 
     let mut out = io::BufWriter::new(io::stdout().lock());
@@ -127,7 +107,7 @@ pub(crate) async fn run(args: QueryArgs) -> Outcome {
     }
     out.flush()?;
     drop(out);
-    if let Some(warning) = answer.completeness.warning() {
+    if let Some(warning) = warning(&answer.completeness) {
         let _ = writeln!(io::stderr(), "{warning}");
     }
     Ok(if answer.completeness.reaches(args.min_completeness) { Exit::Done } else { Exit::Incomplete })
@@ -260,6 +240,8 @@ fn excerpt(sql: &str, line: usize, column: usize) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn answer(rows: Value) -> Answer {

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use clap::Args;
-use serde::Deserialize;
+use gannet_client::Status;
 
 use crate::client::{Client, ClientArgs};
 use crate::outcome::{Exit, Outcome};
@@ -30,50 +30,6 @@ pub(crate) struct StatusArgs {
     json: bool,
     #[command(flatten)]
     client: ClientArgs,
-}
-
-#[derive(Debug, Deserialize)]
-struct Status {
-    ready: bool,
-    #[serde(default)]
-    aggregator: Aggregator,
-    leaves: Vec<Leaf>,
-    #[serde(default)]
-    unheard: Vec<Unheard>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Aggregator {
-    uptime_seconds: f64,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Leaf {
-    leaf: String,
-    state: String,
-    detail: String,
-    source: String,
-    source_detail: String,
-    rows: u64,
-    rows_lost: u64,
-    memory_used_bytes: u64,
-    memory_limit_bytes: u64,
-    phases: Vec<Phase>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Phase {
-    seconds: f64,
-}
-
-/// A child that nothing was ever heard of.
-#[derive(Debug, Deserialize)]
-struct Unheard {
-    leaf: String,
-    #[serde(default)]
-    detail: String,
 }
 
 /// Runs it.

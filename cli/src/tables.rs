@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use gannet_client::TableDescription;
 use serde::Deserialize;
 
 use crate::client::{Client, ClientArgs};
@@ -58,37 +59,7 @@ pub(crate) struct DescribeArgs {
 
 #[derive(Debug, Deserialize)]
 struct Tables {
-    tables: Vec<Listed>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Listed {
-    name: String,
-    rows: u64,
-    bytes: u64,
-    time_min: Option<String>,
-    time_max: Option<String>,
-    columns: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Described {
-    name: String,
-    rows: u64,
-    bytes: u64,
-    time_min: Option<String>,
-    time_max: Option<String>,
-    columns: Vec<Column>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Column {
-    name: String,
-    #[serde(rename = "type")]
-    type_name: String,
-    null_share: f64,
-    distinct_estimate: u64,
-    bytes: u64,
+    tables: Vec<gannet_client::Table>,
 }
 
 /// Runs it.
@@ -143,7 +114,7 @@ fn print_list(out: &mut dyn Write, tables: &Tables) -> io::Result<()> {
     }
 }
 
-fn print_described(out: &mut dyn Write, table: &Described) -> io::Result<()> {
+fn print_described(out: &mut dyn Write, table: &TableDescription) -> io::Result<()> {
     let columns = [("column", false), ("type", false), ("null", true), ("distinct", true), ("memory", true)];
     let mut shown = Table::new(columns.map(|(name, right)| (name.to_owned(), right)));
     for column in &table.columns {

@@ -1,6 +1,4 @@
-//! Sizes, durations, counts and percentages: read from people, written for people.
-//!
-//! Percentages round down, and `100%` is written only for exactly everything.
+//! Sizes, durations and counts: read from people, written for people.
 
 use std::time::Duration;
 
@@ -122,22 +120,6 @@ pub(crate) fn seconds(value: f64) -> String {
     }
 }
 
-/// `covered` of `expected` in percent, rounded down to 0.1; `100%` only when nothing is missing.
-pub(crate) fn percent(covered: u64, expected: u64) -> String {
-    if covered >= expected {
-        return "100%".to_owned();
-    }
-    let tenths = u128::from(covered) * 1000 / u128::from(expected);
-    format!("{}.{}%", tenths / 10, tenths % 10)
-}
-
-/// A ratio in percent, rounded down to 0.1; `100%` only for 1.
-pub(crate) fn percent_of_ratio(ratio: f64) -> String {
-    // Through millionths, which ratios are given in: 0.29 is slightly less than 29 % as a float.
-    let millionths = (ratio.clamp(0.0, 1.0) * 1e6).round() as u64;
-    if millionths == 1_000_000 && ratio < 1.0 { "99.9%".to_owned() } else { percent(millionths, 1_000_000) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,23 +201,5 @@ mod tests {
         check_seconds(185.0, "3m05s");
         check_seconds(7260.0, "2h01m");
         check_seconds(f64::NAN, "unknown");
-    }
-
-    #[test]
-    fn percentages_round_down() {
-        let check = |covered, expected, text: &str| assert_eq!(percent(covered, expected), text);
-        check(0, 0, "100%");
-        check(400_000, 400_000, "100%");
-        check(399_999, 400_000, "99.9%");
-        check(299_999, 400_000, "74.9%");
-        check(300_000, 400_000, "75.0%");
-        check(0, 5, "0.0%");
-        check(u64::MAX - 1, u64::MAX, "99.9%");
-        let check_ratio = |ratio, text: &str| assert_eq!(percent_of_ratio(ratio), text, "{ratio}");
-        check_ratio(1.0, "100%");
-        check_ratio(0.999_999_9, "99.9%");
-        check_ratio(0.29, "29.0%");
-        check_ratio(0.749_999, "74.9%");
-        check_ratio(0.0, "0.0%");
     }
 }

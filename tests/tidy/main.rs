@@ -27,7 +27,7 @@ fn refuse(rule: &str, found: &[String]) {
 
 /// Every Rust source of the workspace as path from the root and text, in order.
 fn rust_sources() -> Vec<(String, String)> {
-    let crates = ["query", "proto", "shm", "leaf", "aggregator", "cli", "tests", "benches"];
+    let crates = ["query", "proto", "shm", "leaf", "aggregator", "client", "cli", "tests", "benches"];
     let mut open: Vec<PathBuf> = crates.iter().map(|name| root().join(name)).collect();
     let mut sources = Vec::new();
     while let Some(directory) = open.pop() {

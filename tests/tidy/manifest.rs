@@ -61,7 +61,7 @@ fn root_lints_are_there() {
 
 #[test]
 fn every_crate_takes_the_root_lints() {
-    let crates = ["query", "proto", "shm", "leaf", "aggregator", "cli", "tests", "benches"];
+    let crates = ["query", "proto", "shm", "leaf", "aggregator", "client", "cli", "tests", "benches"];
     let without: Vec<String> = crates
         .iter()
         .filter(|name| {
@@ -83,7 +83,7 @@ fn every_dependency_has_a_reason() {
 
 #[test]
 fn versions_are_written_once() {
-    let crates = ["query", "proto", "shm", "leaf", "aggregator", "cli", "tests", "benches"];
+    let crates = ["query", "proto", "shm", "leaf", "aggregator", "client", "cli", "tests", "benches"];
     let mut found = Vec::new();
     for name in crates {
         let text = std::fs::read_to_string(root().join(name).join("Cargo.toml")).unwrap();

@@ -61,7 +61,7 @@ pub(super) fn body(answer: &SqlAnswer, elapsed: Duration, format: Format) -> Res
             line
         }),
         Format::Csv => csv(answer),
-        Format::Arrow => arrow(answer),
+        Format::Arrow => arrow(answer, elapsed),
     }
 }
 
@@ -143,6 +143,21 @@ struct StatsText {
     scan_ms_max: f64,
 }
 
+impl StatsText {
+    fn new(answer: &SqlAnswer, elapsed: Duration) -> StatsText {
+        let stats = &answer.stats;
+        StatsText {
+            elapsed_ms: elapsed.as_micros() as f64 / 1e3,
+            rows_scanned: stats.rows_scanned,
+            blocks_scanned: stats.blocks_scanned,
+            blocks_pruned: stats.blocks_pruned,
+            stored_rows: stats.stored_rows,
+            represented_events: stats.represented_events,
+            scan_ms_max: stats.scan_us_max as f64 / 1e3,
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct ColumnText<'a> {
     name: &'a str,
@@ -177,18 +192,7 @@ fn json(answer: &SqlAnswer, elapsed: Duration, open: &[u8]) -> Result<Vec<u8>, A
     out.extend_from_slice(b"],\"completeness\":");
     put(&mut out, &CompletenessText::new(&answer.completeness, usize::MAX, Details::Shown));
     out.extend_from_slice(b",\"stats\":");
-    put(
-        &mut out,
-        &StatsText {
-            elapsed_ms: elapsed.as_micros() as f64 / 1e3,
-            rows_scanned: answer.stats.rows_scanned,
-            blocks_scanned: answer.stats.blocks_scanned,
-            blocks_pruned: answer.stats.blocks_pruned,
-            stored_rows: answer.stats.stored_rows,
-            represented_events: answer.stats.represented_events,
-            scan_ms_max: answer.stats.scan_us_max as f64 / 1e3,
-        },
-    );
+    put(&mut out, &StatsText::new(answer, elapsed));
     out.push(b'}');
     Ok(out)
 }
@@ -222,11 +226,14 @@ fn csv(answer: &SqlAnswer) -> Result<Vec<u8>, ArrowError> {
     Ok(out)
 }
 
-fn arrow(answer: &SqlAnswer) -> Result<Vec<u8>, ArrowError> {
+/// The record of completeness and the statistics stand in the metadata of the schema, before the first row.
+fn arrow(answer: &SqlAnswer, elapsed: Duration) -> Result<Vec<u8>, ArrowError> {
     let completeness = CompletenessText::new(&answer.completeness, usize::MAX, Details::Shown);
     let text = serde_json::to_string(&completeness).unwrap_or_default();
     let mut metadata = answer.schema.metadata().clone();
     metadata.insert("gannet.completeness".to_owned(), text);
+    let stats = serde_json::to_string(&StatsText::new(answer, elapsed)).unwrap_or_default();
+    metadata.insert("gannet.stats".to_owned(), stats);
     let schema: SchemaRef = Arc::new(Schema::new_with_metadata(answer.schema.fields().clone(), metadata));
     let mut writer = StreamWriter::try_new(Vec::new(), &schema)?;
     for batch in &answer.batches {
@@ -292,6 +299,9 @@ mod tests {
         let bytes = body(&answer(), Duration::ZERO, Format::Arrow).unwrap();
         let reader = StreamReader::try_new(bytes.as_slice(), None).unwrap();
         assert!(reader.schema().metadata()["gannet.completeness"].starts_with("{\"ratio\":0.75,"));
+        assert!(
+            reader.schema().metadata()["gannet.stats"].starts_with("{\"elapsed_ms\":0.0,\"rows_scanned\":3,")
+        );
         assert_eq!(reader.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 2);
     }
 

@@ -98,7 +98,7 @@ fn bars(out: &mut String, report: &Report, end: f64) {
         match run.start.correct_seconds {
             Some(seconds) => bar(out, (y + BAR + 2.0, x(seconds)), COMPLETE, &units::seconds(seconds)),
             None => {
-                let lost = units::percent(run.start.rows_lost(), run.start.rows_expected);
+                let lost = gannet_client::percent(run.start.rows_lost(), run.start.rows_expected);
                 bar(out, (y + BAR + 2.0, LEFT + 1.0), LOST, &format!("never: {lost} lost"));
             }
         }

@@ -183,7 +183,7 @@ fn write_run(out: &mut String, run: &Run) -> std::fmt::Result {
         (Some(seconds), Some(rate)) => format!("{} after exec, {rate:.2} GB/s", units::seconds(seconds)),
         (Some(seconds), None) => format!("{} after exec", units::seconds(seconds)),
         (None, _) => {
-            let lost = units::percent(start.rows_lost(), start.rows_expected);
+            let lost = gannet_client::percent(start.rows_lost(), start.rows_expected);
             format!("never, {lost} lost ({})", units::rows(start.rows_lost()))
         }
     };
