@@ -1,12 +1,13 @@
 //! The children: connections, health, and what they are asked.
 //!
 //! A child whose connection fails counts as down at once, and then costs no query any waiting: only the background
-//! probe tries it, and the first description it gives makes it count as up again. A child that is reached but does not
-//! describe itself several times in a row counts as down as well.
+//! probe tries it, and the first description it gives makes it count as up again. A child that is silent for too long
+//! although it was asked counts as down as well (`health`); a query that hears nothing asks the probe to find out.
 //!
 //! This module and the gRPC door are the only ones that know the wire.
 
 use std::error::Error;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -24,6 +25,10 @@ use tonic::{Code, Status};
 
 use crate::sender::{Part, Sender};
 
+mod health;
+
+use health::Health;
+
 /// A server as its parent sees it.
 #[derive(Debug)]
 pub struct Child {
@@ -32,20 +37,12 @@ pub struct Child {
     ingest: IngestClient<Channel>,
     admin: AdminClient<Channel>,
     health: Mutex<Health>,
+    /// It said that it does not take rows: it is an aggregator.
+    takes_no_rows: AtomicBool,
     /// Asks the background probe to describe the child now.
     probe: Notify,
     /// Held while the child is asked what it holds: its answers are noted in the order they were given.
     describing: tokio::sync::Mutex<()>,
-}
-
-#[derive(Debug, Default)]
-struct Health {
-    /// Why it counts as down.
-    down: Option<String>,
-    /// Descriptions in a row that did not come in time.
-    silent: u32,
-    /// It said that it does not take rows: it is an aggregator.
-    takes_no_rows: bool,
 }
 
 /// Why a child did not do what it was asked.
@@ -77,6 +74,17 @@ pub enum ChildError {
     NotServed,
     /// Anything else.
     Failed(String),
+}
+
+/// What a run of a plan may take.
+#[derive(Debug, Clone, Copy)]
+pub struct RunLimits {
+    /// By when the answer must be here.
+    pub until: Instant,
+    /// How large it may be.
+    pub bytes_max: u64,
+    /// How long a child may be silent before it counts as down.
+    pub silence_max: Duration,
 }
 
 /// What a child returned for a plan: pieces of one body, still encoded, and the record beside it.
@@ -131,6 +139,7 @@ impl Child {
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_BYTES_MAX),
             health: Mutex::default(),
+            takes_no_rows: AtomicBool::new(false),
             probe: Notify::new(),
             describing: tokio::sync::Mutex::default(),
         })
@@ -143,12 +152,12 @@ impl Child {
 
     /// Why it counts as down, if it does.
     pub fn down(&self) -> Option<String> {
-        self.health.lock().down.clone()
+        self.health.lock().down().map(str::to_owned)
     }
 
     /// It said that it does not take rows.
     pub fn takes_no_rows(&self) -> bool {
-        self.health.lock().takes_no_rows
+        self.takes_no_rows.load(Ordering::Relaxed)
     }
 
     /// Asks the background probe to describe it now.
@@ -168,46 +177,70 @@ impl Child {
         self.describing.lock().await
     }
 
-    /// Asks for a plan. The child gets `for_child` of time; the answer must be here by `until`.
+    /// Asks for a plan. Dropping the future tells the child that nobody waits for its answer any more.
     ///
     /// # Errors
     /// When it does not answer, or with something that is no answer.
     pub async fn run(
         &self,
-        (plan, top): (wire::Plan, Option<wire::Top>),
-        query_id: &str,
-        for_child: Duration,
-        until: Instant,
-        bytes_max: u64,
+        request: wire::RunRequest,
+        limits: &RunLimits,
     ) -> Result<ChildAnswer, ChildError> {
-        let request = wire::RunRequest {
-            plan: Some(plan),
-            deadline_ms: u32::try_from(for_child.as_millis()).unwrap_or(u32::MAX),
-            query_id: query_id.to_owned(),
-            top,
-        };
-        let mut client = self.query.clone();
-        let answer = async {
-            let mut replies = client.run(request).await.map_err(classify)?.into_inner();
-            let (mut pieces, mut bytes) = (Vec::new(), 0u64);
-            while let Some(reply) = replies.message().await.map_err(classify)? {
-                bytes += reply.body.len() as u64;
-                if bytes > bytes_max {
-                    return Err(ChildError::TooLarge(format!("an answer exceeds {bytes_max} bytes")));
-                }
-                if !reply.body.is_empty() {
-                    pieces.push(reply.body);
-                }
-                if let Some(completeness) = reply.completeness {
-                    let completeness = Completeness::try_from(completeness).map_err(malformed)?;
-                    let stats = reply.stats.map(ScanStats::try_from).transpose().map_err(malformed)?;
-                    return Ok(ChildAnswer { pieces, completeness, stats: stats.unwrap_or_default() });
-                }
+        self.health.lock().asked(Instant::now());
+        let mut answer = std::pin::pin!(self.answer(request, limits.bytes_max));
+        let doubt = Instant::now() + limits.silence_max / 4;
+        let outcome = match timeout_at(doubt.min(limits.until).into(), &mut answer).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                // It may be busy with this very question, or it may be stopped: whoever comes next should know.
+                self.probe.notify_one();
+                timeout_at(limits.until.into(), answer).await.unwrap_or(Err(ChildError::Timeout))
             }
-            Err(ChildError::Failed("the answer ended without its completeness".to_owned()))
         };
-        let outcome = timeout_at(until.into(), answer).await.unwrap_or(Err(ChildError::Timeout));
+        if outcome.as_ref().is_err_and(|error| *error == ChildError::Timeout) {
+            self.waited(limits.silence_max);
+        }
         self.note(outcome)
+    }
+
+    async fn answer(&self, request: wire::RunRequest, bytes_max: u64) -> Result<ChildAnswer, ChildError> {
+        let mut client = self.query.clone();
+        let mut replies = self.hear(client.run(request).await)?.into_inner();
+        let (mut pieces, mut bytes) = (Vec::new(), 0u64);
+        while let Some(reply) = self.hear(replies.message().await)? {
+            bytes += reply.body.len() as u64;
+            if bytes > bytes_max {
+                // This child is out of its mind, or the question too large; what the others say is as good.
+                return Err(ChildError::Failed(format!("its answer exceeds {bytes_max} bytes")));
+            }
+            if !reply.body.is_empty() {
+                pieces.push(reply.body);
+            }
+            if let Some(completeness) = reply.completeness {
+                let completeness = Completeness::try_from(completeness).map_err(malformed)?;
+                let stats = reply.stats.map(ScanStats::try_from).transpose().map_err(malformed)?;
+                return Ok(ChildAnswer { pieces, completeness, stats: stats.unwrap_or_default() });
+            }
+        }
+        Err(ChildError::Failed("the answer ended without its completeness".to_owned()))
+    }
+
+    /// What came over the connection; whatever the child itself said, it is there.
+    fn hear<T>(&self, received: Result<T, Status>) -> Result<T, ChildError> {
+        let received = received.map_err(classify);
+        if !matches!(&received, Err(ChildError::Down(_) | ChildError::Lost(_))) {
+            self.health.lock().heard();
+        }
+        received
+    }
+
+    /// Somebody waited in vain.
+    fn waited(&self, silence_max: Duration) {
+        let mut health = self.health.lock();
+        if health.waited(Instant::now(), silence_max) {
+            tracing::warn!(child = self.address, why = health.down(), "child counts as down");
+            self.probe.notify_one();
+        }
     }
 
     /// Asks what it holds, and notes whether it is up.
@@ -215,33 +248,24 @@ impl Child {
     /// # Errors
     /// When it does not say, in time.
     pub async fn describe(&self, timeout: Duration, silent_max: u32) -> Result<Description, ChildError> {
+        self.health.lock().asked(Instant::now());
         let mut client = self.query.clone();
         let describe = async {
-            let reply = client.describe(wire::DescribeRequest {}).await.map_err(classify)?.into_inner();
+            let reply = self.hear(client.describe(wire::DescribeRequest {}).await)?.into_inner();
             let leaves = reply.leaves.into_iter().map(Holdings::try_from).collect::<Result<_, _>>();
             let unreachable = reply.unreachable.into_iter().map(|leaf| (leaf.leaf, leaf.detail)).collect();
             Ok(Description { leaves: leaves.map_err(malformed)?, unreachable })
         };
         let outcome = tokio::time::timeout(timeout, describe).await.unwrap_or(Err(ChildError::Timeout));
-        let mut health = self.health.lock();
         match &outcome {
             Ok(_) => {
-                if let Some(why) = health.down.take() {
+                if let Some(why) = self.health.lock().described() {
                     tracing::info!(child = self.address, was = why, "child is up");
                 }
-                health.silent = 0;
             }
-            Err(ChildError::Timeout) => {
-                health.silent = health.silent.saturating_add(1);
-                if health.silent >= silent_max && health.down.is_none() {
-                    let why = format!("it does not say what it holds within {} ms", timeout.as_millis());
-                    tracing::warn!(child = self.address, why, "child counts as down");
-                    health.down = Some(why);
-                }
-            }
+            Err(ChildError::Timeout) => self.waited(timeout * silent_max),
             Err(_) => {}
         }
-        drop(health);
         self.note(outcome)
     }
 
@@ -270,7 +294,7 @@ impl Child {
         };
         let outcome = tokio::time::timeout(timeout, append).await.unwrap_or(Err(ChildError::Timeout));
         if outcome.as_ref().is_err_and(|error| *error == ChildError::NotServed) {
-            self.health.lock().takes_no_rows = true;
+            self.takes_no_rows.store(true, Ordering::Relaxed);
         }
         self.note(outcome)
     }
@@ -289,13 +313,11 @@ impl Child {
 
     /// Notes a failed connection.
     fn note<T>(&self, outcome: Result<T, ChildError>) -> Result<T, ChildError> {
-        if let Err(ChildError::Down(why) | ChildError::Lost(why)) = &outcome {
-            let mut health = self.health.lock();
-            if health.down.is_none() {
-                tracing::warn!(child = self.address, why, "child is down");
-                health.down = Some(why.clone());
-                self.probe.notify_one();
-            }
+        if let Err(ChildError::Down(why) | ChildError::Lost(why)) = &outcome
+            && self.health.lock().failed(why)
+        {
+            tracing::warn!(child = self.address, why, "child is down");
+            self.probe.notify_one();
         }
         outcome
     }

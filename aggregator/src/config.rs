@@ -28,6 +28,8 @@ pub struct Config {
     pub describe_timeout_ms: u64,
     /// After this many of these in a row without an answer, a child counts as down.
     pub describe_failures_max: u32,
+    /// A child that a query waited for in vain counts as down when it has said nothing at all for this long.
+    pub child_silence_ms_max: u64,
     /// The deadline of a query that does not name one.
     pub query_timeout_ms: u64,
     /// The longest deadline that a query may name.
@@ -82,6 +84,7 @@ impl Default for Config {
             probe_interval_ms: 500,
             describe_timeout_ms: 2_000,
             describe_failures_max: 3,
+            child_silence_ms_max: 1_000,
             query_timeout_ms: 10_000,
             query_timeout_ms_max: 600_000,
             margin_ms_min: 20,
@@ -152,6 +155,7 @@ impl Config {
             ("describe_interval_ms", self.describe_interval_ms),
             ("probe_interval_ms", self.probe_interval_ms),
             ("describe_timeout_ms", self.describe_timeout_ms),
+            ("child_silence_ms_max", self.child_silence_ms_max),
             ("query_timeout_ms", self.query_timeout_ms),
             ("query_timeout_ms_max", self.query_timeout_ms_max),
             ("queries_running_max", self.queries_running_max as u64),

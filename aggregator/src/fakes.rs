@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures::Stream;
 use gannet_proto::address::{ChildAddress, Listener};
@@ -41,7 +42,14 @@ pub(crate) enum Does {
     EndEarly,
     /// Sends bytes that are no body.
     Garbage,
+    /// Sends a byte now and then, and never ends.
+    Drip,
+    /// Sends as many bytes as are taken, and never ends.
+    Flood,
 }
+
+/// How often a dripping fake sends a byte.
+const DRIP: Duration = Duration::from_millis(5);
 
 /// A leaf that is not one.
 #[derive(Debug)]
@@ -56,6 +64,10 @@ pub(crate) struct Fake {
     pub(crate) tops_asked: AtomicU64,
     pub(crate) appends_asked: AtomicU64,
     pub(crate) deadline_ms: AtomicU64,
+    /// It says nothing at all, as a process that was stopped.
+    pub(crate) silent: AtomicBool,
+    /// Runs whose asker went away before they ended.
+    pub(crate) runs_abandoned: Arc<AtomicU64>,
     /// What it says that rows survive.
     pub(crate) durability: Mutex<&'static str>,
     /// The row batches it took, without their rows, as they came.
@@ -88,6 +100,8 @@ impl Served {
             tops_asked: AtomicU64::new(0),
             appends_asked: AtomicU64::new(0),
             deadline_ms: AtomicU64::new(0),
+            silent: AtomicBool::new(false),
+            runs_abandoned: Arc::default(),
             durability: Mutex::new("memory"),
             parts: Mutex::default(),
             ingested: AtomicU64::new(0),
@@ -139,7 +153,23 @@ pub(crate) async fn over(folder: &Path, children: &[&Served]) -> Arc<Aggregator>
     Aggregator::start(config(folder, children)).await.unwrap()
 }
 
+/// Counts when it is dropped.
+struct CountOnDrop(Arc<AtomicU64>);
+
+impl Drop for CountOnDrop {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 impl Fake {
+    /// Never resolves while it is silent.
+    async fn unless_silent(&self) {
+        if self.silent.load(Ordering::SeqCst) {
+            std::future::pending().await
+        }
+    }
+
     fn holdings(&self) -> Holdings {
         let rows = self.rows.load(Ordering::SeqCst);
         let column = |name: &str, column_type| ColumnHolding {
@@ -218,13 +248,17 @@ impl Query for Door {
     async fn run(&self, request: Request<wire::RunRequest>) -> Result<Response<Replies>, Status> {
         let request = request.into_inner();
         self.0.runs_asked.fetch_add(1, Ordering::SeqCst);
+        self.0.unless_silent().await;
         self.0.tops_asked.fetch_add(u64::from(request.top.is_some()), Ordering::SeqCst);
         self.0.deadline_ms.store(u64::from(request.deadline_ms), Ordering::SeqCst);
         let plan = Plan::try_from(request.plan.unwrap()).unwrap();
         let does = next(&self.0.runs);
         match &does {
             Does::Fail(code, text) => return Err(Status::new(*code, *text)),
-            Does::Hang => std::future::pending().await,
+            Does::Hang => {
+                let _abandoned = CountOnDrop(Arc::clone(&self.0.runs_abandoned));
+                std::future::pending().await
+            }
             _ => {}
         }
         let pieces = encode_body(&self.0.body(&plan)).unwrap();
@@ -247,6 +281,16 @@ impl Query for Door {
                     hanging,
                 ))));
             }
+            Does::Drip => {
+                let drops = tokio_stream::wrappers::IntervalStream::new(tokio::time::interval(DRIP));
+                return Ok(Response::new(Box::pin(futures::StreamExt::map(drops, move |_| {
+                    piece("x".into())
+                }))));
+            }
+            Does::Flood => {
+                let flood = futures::stream::repeat_with(move || piece(vec![b'x'; 1 << 16].into()));
+                return Ok(Response::new(Box::pin(flood)));
+            }
             Does::EndEarly => {}
             Does::Garbage => {
                 replies = vec![piece("no body".into()), last];
@@ -260,6 +304,7 @@ impl Query for Door {
         &self,
         _: Request<wire::DescribeRequest>,
     ) -> Result<Response<wire::DescribeReply>, Status> {
+        self.0.unless_silent().await;
         let leaves = vec![(&self.0.holdings()).into()];
         Ok(Response::new(wire::DescribeReply { leaves, unreachable: vec![] }))
     }

@@ -20,7 +20,7 @@ use gannet_query::{
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
-use crate::children::{Child, ChildAnswer, ChildError, Description, wire_plan};
+use crate::children::{Child, ChildAnswer, ChildError, Description, RunLimits, wire_plan};
 use crate::config::Config;
 use crate::error::{ErrorCode, Failure};
 use crate::roster::Roster;
@@ -195,7 +195,7 @@ impl FanOut {
         for decoded in held {
             gathering.add(decoded).await?;
         }
-        gathering.finish().await
+        gathering.finish(deadline).await
     }
 
     /// Sends the plan to every child that is not known to be down.
@@ -213,7 +213,17 @@ impl FanOut {
         let until = deadline.checked_sub(margin / 2).unwrap_or(deadline);
         // What several children cut could not be added up.
         let top = top.filter(|_| self.children.len() == 1).map(wire::Top::from);
-        let message = (wire_plan(plan), top);
+        let request = wire::RunRequest {
+            plan: Some(wire_plan(plan)),
+            deadline_ms: u32::try_from(for_child.as_millis()).unwrap_or(u32::MAX),
+            query_id: query_id.to_owned(),
+            top,
+        };
+        let limits = RunLimits {
+            until,
+            bytes_max: self.config.child_answer_bytes_max,
+            silence_max: Duration::from_millis(self.config.child_silence_ms_max),
+        };
         let shared = Arc::new(plan.clone());
         let mut asked = JoinSet::new();
         for child in &self.children {
@@ -221,10 +231,9 @@ impl FanOut {
                 gathering.missed(child, &ChildError::Down(why));
                 continue;
             }
-            let (child, plan, message) = (Arc::clone(child), Arc::clone(&shared), message.clone());
-            let (query_id, bytes_max) = (query_id.to_owned(), self.config.child_answer_bytes_max);
+            let (child, plan, request) = (Arc::clone(child), Arc::clone(&shared), request.clone());
             asked.spawn(async move {
-                let answer = child.run(message, &query_id, for_child, until, bytes_max).await;
+                let answer = child.run(request, &limits).await;
                 let decoded = match answer {
                     Ok(answer) => decode(Arc::clone(&child), plan, answer).await,
                     Err(error) => Err(error),
@@ -257,17 +266,30 @@ impl FanOut {
     }
 
     /// Describes the children of leaves whose answers are of an epoch that the roster has not seen: until then it does
-    /// not know what they came back without.
-    async fn meet_new_epochs(&self, epochs: &[LeafEpoch], counted: &BTreeMap<String, String>) {
-        let unseen: BTreeSet<&String> = {
+    /// not know what they came back without. Gives back the leaves of which it still does not know by the deadline.
+    async fn meet_new_epochs(
+        &self,
+        epochs: &[LeafEpoch],
+        counted: &BTreeMap<String, String>,
+        deadline: Instant,
+    ) -> Vec<String> {
+        let unseen: Vec<String> = {
             let roster = self.roster.lock();
             let unseen = epochs
                 .iter()
                 .filter(|answered| roster.epoch(&answered.leaf).is_some_and(|known| known != answered.epoch));
-            unseen.filter_map(|answered| counted.get(&answered.leaf)).collect()
+            unseen.map(|answered| answered.leaf.clone()).collect()
         };
-        let children = self.children.iter().filter(|child| unseen.iter().any(|at| *at == child.address()));
-        futures::future::join_all(children.map(|child| self.refresh(child))).await;
+        let at = |leaf: &String| counted.get(leaf).map(String::as_str);
+        let children =
+            self.children.iter().filter(|child| unseen.iter().any(|leaf| at(leaf) == Some(child.address())));
+        let met = futures::future::join_all(children.map(async |child| {
+            let met = tokio::time::timeout_at(deadline.into(), self.refresh(child)).await;
+            (child.address(), met.unwrap_or(false))
+        }));
+        let unmet: BTreeSet<&str> =
+            met.await.into_iter().filter(|(_, met)| !met).map(|(child, _)| child).collect();
+        unseen.into_iter().filter(|leaf| at(leaf).is_some_and(|child| unmet.contains(child))).collect()
     }
 }
 
@@ -402,9 +424,17 @@ impl<'a> Gathering<'a> {
     }
 
     /// Accounts for every leaf of the roster, once, and closes the body.
-    async fn finish(mut self) -> Result<Partial, GatherError> {
-        self.fan_out.meet_new_epochs(&self.completeness.answered, &self.counted).await;
+    async fn finish(mut self, deadline: Instant) -> Result<Partial, GatherError> {
+        let epochs = &self.completeness.answered;
+        let unmet = self.fan_out.meet_new_epochs(epochs, &self.counted, deadline).await;
         self.account();
+        self.completeness.missing.extend(unmet.into_iter().map(|leaf| Missing {
+            leaf,
+            reason: MissingReason::Lost,
+            rows: None,
+            answered: true,
+            detail: "it was started anew and has not said yet what it came back with".to_owned(),
+        }));
         let Some(merger) = self.merger.take() else {
             return Err(GatherError::Failed(Failure::new(ErrorCode::Internal, "merging ended early")));
         };

@@ -43,6 +43,29 @@ pub struct Origin {
     pub rows: u64,
 }
 
+/// What a leaf does for those who ask.
+#[derive(Debug, Default)]
+struct Activity {
+    running: AtomicU64,
+    stopped_early: AtomicU64,
+}
+
+/// A query that runs, until this is dropped.
+struct Running<'a>(&'a Activity);
+
+impl<'a> Running<'a> {
+    fn begin(activity: &'a Activity) -> Running<'a> {
+        activity.running.fetch_add(1, Ordering::AcqRel);
+        Running(activity)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// A leaf. See the module.
 #[derive(Debug)]
 pub struct Leaf {
@@ -78,6 +101,7 @@ pub struct Leaf {
     pub(crate) unread: Mutex<Vec<(String, BlockEntry)>>,
     pub(crate) recovering_since: Mutex<Option<Duration>>,
     pub(crate) retention: Mutex<crate::retention::Watch>,
+    activity: Activity,
     pub(crate) epoch: u64,
     /// How long it ran in its lives before.
     ran_before_seconds: u64,
@@ -136,6 +160,7 @@ impl Leaf {
             unread: Mutex::default(),
             recovering_since: Mutex::default(),
             retention: Mutex::default(),
+            activity: Activity::default(),
             epoch: manifest.epoch,
             ran_before_seconds: manifest.running_seconds,
             ran_until_ns: manifest.ran_until_ns,
@@ -162,6 +187,17 @@ impl Leaf {
     /// Its settings.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Queries that run now.
+    pub fn queries_running(&self) -> u64 {
+        self.activity.running.load(Ordering::Acquire)
+    }
+
+    /// Queries since the start whose scan did not come to its end, because of their deadline or because nobody waited
+    /// any more.
+    pub fn queries_stopped_early(&self) -> u64 {
+        self.activity.stopped_early.load(Ordering::Acquire)
     }
 
     /// Bytes in use by rows.
@@ -206,6 +242,7 @@ impl Leaf {
     /// # Errors
     /// [`LeafError::NotServing`], [`LeafError::StalePlan`], [`LeafError::Plan`], [`LeafError::Limit`].
     pub fn query(&self, plan: &Plan, cancel: &Cancel) -> Result<Partial, LeafError> {
+        let _running = Running::begin(&self.activity);
         let _admitted = self.queries.read_recursive();
         self.admit(Request::Query)?;
         let started = self.surroundings.clock.monotonic();
@@ -235,6 +272,7 @@ impl Leaf {
             ..Default::default()
         };
         if outcome.unscanned > 0 {
+            self.activity.stopped_early.fetch_add(1, Ordering::AcqRel);
             let detail = "the deadline came before all blocks were scanned".to_owned();
             completeness.missing.push(missing(MissingReason::Timeout, outcome.unscanned, detail));
         }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and the backtrace says where")]
 
 mod full_memory;
+mod nobody_waits;
 mod partial_answer;
 mod restart;
 mod retention;

@@ -41,7 +41,9 @@ async fn ask(aggregator: &Aggregator) -> String {
 async fn check(does: Does, expect: &str) {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (Served::start(folder.path(), "a", 30).await, Served::start(folder.path(), "b", 10).await);
-    let aggregator = over(folder.path(), &[&a, &b]).await;
+    let mut settings = config(folder.path(), &[&a, &b]);
+    settings.child_answer_bytes_max = 1 << 20;
+    let aggregator = Aggregator::start(settings).await.unwrap();
     b.does(does);
     assert_eq!(ask(&aggregator).await, expect);
 }
@@ -53,6 +55,8 @@ async fn every_way_not_to_answer_has_its_reason() {
     check(Does::HangAfterBody, "30 0.75 b:timeout:10").await;
     check(Does::EndEarly, "30 0.75 b:error:10").await;
     check(Does::Garbage, "30 0.75 b:error:10").await;
+    check(Does::Drip, "30 0.75 b:timeout:10").await;
+    check(Does::Flood, "30 0.75 b:error:10").await;
     check(Does::Fail(Code::Unavailable, "starting"), "30 0.75 b:restarting:10").await;
     check(Does::Fail(Code::ResourceExhausted, "full"), "30 0.75 b:overloaded:10").await;
     check(Does::Fail(Code::Internal, "broken"), "30 0.75 b:error:10").await;
@@ -126,6 +130,60 @@ async fn a_child_that_went_down_is_missed_and_not_waited_for() {
     assert_eq!(b.fake.runs_asked.load(Ordering::SeqCst), 0);
     assert!(aggregator.fan_out().refresh(&aggregator.children()[1]).await);
     assert_eq!(ask(&aggregator).await, "40 1");
+}
+
+#[tokio::test]
+async fn a_child_that_was_stopped_costs_one_query_its_time_and_the_next_ones_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (Served::start(folder.path(), "a", 30).await, Served::start(folder.path(), "b", 10).await);
+    let mut settings = config(folder.path(), &[&a, &b]);
+    settings.child_silence_ms_max = 100;
+    let aggregator = Aggregator::start(settings).await.unwrap();
+    b.fake.silent.store(true, Ordering::SeqCst);
+    assert_eq!(ask(&aggregator).await, "30 0.75 b:timeout:10");
+    assert_eq!(b.fake.runs_asked.load(Ordering::SeqCst), 1);
+    assert_eq!(ask(&aggregator).await, "30 0.75 b:down:10");
+    assert_eq!(b.fake.runs_asked.load(Ordering::SeqCst), 1, "it is not asked again");
+    let why = aggregator.children()[1].down().unwrap();
+    assert!(why.starts_with("it has said nothing for "), "{why}");
+    // It goes on, and says so when it is probed.
+    b.fake.silent.store(false, Ordering::SeqCst);
+    assert!(aggregator.fan_out().refresh(&aggregator.children()[1]).await);
+    assert_eq!(ask(&aggregator).await, "40 1");
+}
+
+#[tokio::test]
+async fn a_child_that_is_slow_with_one_question_is_asked_the_next_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (Served::start(folder.path(), "a", 30).await, Served::start(folder.path(), "b", 10).await);
+    let mut settings = config(folder.path(), &[&a, &b]);
+    // The query hears nothing for so long, but the probe does.
+    settings.child_silence_ms_max = 200;
+    let aggregator = Aggregator::start(settings).await.unwrap();
+    b.does(Does::Hang);
+    assert_eq!(ask(&aggregator).await, "30 0.75 b:timeout:10");
+    assert_eq!(aggregator.children()[1].down(), None);
+    b.does(Does::Work);
+    assert_eq!(ask(&aggregator).await, "40 1");
+}
+
+#[tokio::test]
+async fn children_learn_that_nobody_waits_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let a = Served::start(folder.path(), "a", 30).await;
+    let aggregator = over(folder.path(), &[&a]).await;
+    a.does(Does::Hang);
+    let asking = tokio::spawn(async move {
+        let options = QueryOptions { timeout: Some(Duration::from_secs(600)), min_completeness: None };
+        aggregator.query(COUNT, options).await
+    });
+    while a.fake.runs_asked.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    asking.abort();
+    while a.fake.runs_abandoned.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

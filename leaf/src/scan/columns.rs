@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, UInt32Array, new_null_array};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
@@ -18,9 +19,6 @@ use super::{Cancel, RowRun, ScanError, Stop};
 use crate::cast::cast_column;
 use crate::column::{Codes, Column, power_of_ten};
 use crate::text::StoredText;
-
-/// Rows that are evaluated between two looks at the deadline.
-const ROWS_PER_LOOK: usize = 8_192;
 
 /// A column of one run under the plan's type.
 #[derive(Debug)]
@@ -396,16 +394,31 @@ impl<'a> Run<'a> {
         let row_count = rows.len();
         let arrays: Vec<ArrayRef> =
             compiled.columns.iter().map(|column| self.array(*column, rows)).collect::<Result<_, _>>()?;
-        if row_count <= ROWS_PER_LOOK {
+        self.evaluate_over(compiled, arrays, row_count)
+    }
+
+    /// An expression's values over arrays of its columns, so many rows at a time that a deadline is met in between.
+    pub(super) fn evaluate_over(
+        &self,
+        compiled: &Compiled,
+        arrays: Vec<ArrayRef>,
+        row_count: usize,
+    ) -> Result<ArrayRef, Stop> {
+        let evaluate = |arrays, count| -> Result<ArrayRef, Stop> {
             self.look()?;
-            return Ok(compiled.evaluate(arrays, row_count)?);
+            let begun = Instant::now();
+            let values = compiled.evaluate(arrays, count)?;
+            compiled.pace.took(count, begun.elapsed());
+            Ok(values)
+        };
+        if row_count <= compiled.pace.rows() || arrays.iter().any(|array| array.len() != row_count) {
+            return evaluate(arrays, row_count);
         }
-        let mut parts = Vec::with_capacity(row_count.div_ceil(ROWS_PER_LOOK));
-        for start in (0..row_count).step_by(ROWS_PER_LOOK) {
-            self.look()?;
-            let count = ROWS_PER_LOOK.min(row_count - start);
-            let arrays = arrays.iter().map(|array| array.slice(start, count)).collect();
-            parts.push(compiled.evaluate(arrays, count)?);
+        let (mut parts, mut start) = (Vec::new(), 0);
+        while start < row_count {
+            let count = compiled.pace.rows().min(row_count - start);
+            parts.push(evaluate(arrays.iter().map(|array| array.slice(start, count)).collect(), count)?);
+            start += count;
         }
         let parts: Vec<&dyn Array> = parts.iter().map(|part| &**part).collect();
         Ok(arrow::compute::concat(&parts)?)

@@ -5,7 +5,9 @@
 //! leaf and on the aggregator. A compiled expression is shared by all scanning threads.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::{can_cast_types, cast};
@@ -57,6 +59,43 @@ pub(super) struct Compiled {
     pub(super) volatile: bool,
     /// The expression as text, for errors.
     text: String,
+    /// How many rows it is evaluated over between two looks at the deadline.
+    pub(super) pace: Pace,
+}
+
+/// Rows of an expression that are evaluated at once: few where a row takes long, so that whoever wants the scan to stop
+/// need not wait, and many where that costs nothing.
+#[derive(Debug)]
+pub(super) struct Pace(AtomicUsize);
+
+/// An expression is first evaluated over this many rows.
+const PACE_FIRST: usize = 64;
+/// And over this many at most.
+const PACE_MAX: usize = 8_192;
+/// Stretches that take less than this become longer.
+const STRETCH_SHORT: Duration = Duration::from_millis(2);
+/// And those that take more than this shorter.
+const STRETCH_LONG: Duration = Duration::from_millis(8);
+
+impl Pace {
+    fn first() -> Pace {
+        Pace(AtomicUsize::new(PACE_FIRST))
+    }
+
+    /// How many rows come next.
+    pub(super) fn rows(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Notes how long so many rows took.
+    pub(super) fn took(&self, rows: usize, time: Duration) {
+        if time < STRETCH_SHORT && rows >= self.rows() {
+            self.0.store((rows * 2).min(PACE_MAX), Ordering::Relaxed);
+        } else if time > STRETCH_LONG {
+            let fits = rows as f64 * STRETCH_LONG.as_secs_f64() / time.as_secs_f64();
+            self.0.store((fits as usize).max(1), Ordering::Relaxed);
+        }
+    }
 }
 
 impl Compiled {
@@ -125,7 +164,7 @@ pub(super) fn compile(
     if found != data_type && !can_cast_types(&found, &data_type) {
         return Err(ScanError::Compile(format!("{text}: its type is {found}, not {data_type}")));
     }
-    Ok(Compiled { physical, schema, columns, cuts, data_type, volatile, text })
+    Ok(Compiled { physical, schema, columns, cuts, data_type, volatile, text, pace: Pace::first() })
 }
 
 /// A long text cut to what an error can carry.

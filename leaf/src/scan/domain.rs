@@ -194,7 +194,7 @@ impl<'a> Domain<'a> {
                     _ => run.array(*column, Rows::all(run.row_count))?,
                 });
             }
-            Ok(compiled.evaluate(arrays, count)?)
+            run.evaluate_over(compiled, arrays, count)
         };
         match self {
             Domain::One => over(None, 1),
@@ -291,7 +291,7 @@ fn combined(run: &Run<'_>, compiled: &Compiled, parts: &[Part<'_>], count: usize
             (None, _) => return Err(Stop::Failed(ScanError::Evaluate("a column of no domain".to_owned()))),
         });
     }
-    Ok(compiled.evaluate(arrays, count)?)
+    run.evaluate_over(compiled, arrays, count)
 }
 
 fn narrow_product(mut parts: Vec<Part<'_>>, selection: Selection, table: &[bool]) -> Selection {

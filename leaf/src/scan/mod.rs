@@ -102,17 +102,24 @@ pub struct ScanLimits {
 pub struct Cancel {
     deadline: Option<Instant>,
     cancelled: AtomicBool,
+    abandoned: AtomicBool,
 }
 
 impl Cancel {
     /// Stops at the deadline, if there is one.
     pub fn new(deadline: Option<Instant>) -> Cancel {
-        Cancel { deadline, cancelled: AtomicBool::new(false) }
+        Cancel { deadline, ..Cancel::default() }
     }
 
-    /// Stops now.
+    /// Stops now: nobody waits for the outcome.
     pub fn cancel(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
         self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// True when nobody waits for the outcome.
+    pub fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
     }
 
     /// True when it is time to stop.
@@ -123,7 +130,7 @@ impl Cancel {
         let late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
         if late {
             // A deadline does not come back; the next check is a load.
-            self.cancel();
+            self.cancelled.store(true, Ordering::Relaxed);
         }
         late
     }

@@ -247,8 +247,13 @@ impl Scan<'_> {
         Ok(Some(Found { row_count, events }))
     }
 
-    fn finish(&self, threads: Vec<Gathered>) -> Result<ScanOutcome, ScanError> {
+    fn finish(&self, mut threads: Vec<Gathered>) -> Result<ScanOutcome, ScanError> {
         let mut whole = self.gathered()?;
+        if self.cancel.is_abandoned() {
+            // Merging what nobody waits for would only take time: nothing is covered.
+            threads.clear();
+            whole.unscanned = self.order.iter().map(|run| self.runs[*run].rows() as u64).sum();
+        }
         if let OutputPlan::Groups(plan) = &self.prepared.output
             && plan.keys.is_empty()
         {
