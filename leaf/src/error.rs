@@ -101,10 +101,10 @@ pub enum LeafError {
     /// The query needs more than it may have.
     #[error("{0}")]
     Limit(String),
-    /// The hand-over found no room before it moved anything.
-    #[error("cannot hand over {needed} bytes: shared memory has {available} free")]
+    /// There is no room in shared memory; nothing was moved there.
+    #[error("{needed} bytes do not go into shared memory, which has {available} free")]
     NoRoom {
-        /// Bytes to hand over.
+        /// Bytes to move.
         needed: u64,
         /// Bytes free.
         available: u64,

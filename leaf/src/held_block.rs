@@ -121,6 +121,11 @@ impl HeldBlock {
         self.block.image().len() as u64
     }
 
+    /// Bytes it takes in memory: its image, and what is kept of its directory beside it.
+    pub fn memory_bytes(&self) -> u64 {
+        self.bytes() + self.block.directory_memory_bytes()
+    }
+
     /// One column, from the image or else from the file.
     ///
     /// # Errors

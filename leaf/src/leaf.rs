@@ -95,6 +95,8 @@ pub struct Leaf {
     pub(crate) is_replayed: AtomicBool,
     /// A block is being subsampled.
     pub(crate) is_subsampling: AtomicBool,
+    /// The last block that was sealed found no room in shared memory.
+    pub(crate) shm_is_short: AtomicBool,
     /// See [`Manifest::unknown_records`].
     pub(crate) unknown_records: AtomicU64,
     /// Blocks that could not be read from their files.
@@ -156,6 +158,7 @@ impl Leaf {
             sealing_bytes: AtomicU64::new(0),
             is_replayed: AtomicBool::new(false),
             is_subsampling: AtomicBool::new(false),
+            shm_is_short: AtomicBool::new(false),
             unknown_records: AtomicU64::new(manifest.unknown_records),
             unread: Mutex::default(),
             recovering_since: Mutex::default(),

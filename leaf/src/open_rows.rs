@@ -24,6 +24,8 @@ pub use crate::row_block::ROWS_PER_BLOCK_MAX;
 use crate::row_block::{Gathered, RowsError, time_range, types_of};
 use crate::row_ranges::{RowOrder, RowRanges};
 
+/// What a column of a chunk takes beside its values, about: field, array, buffers, and what they are counted by.
+const COLUMN_OVERHEAD_BYTES: usize = 1000;
 /// Chunks are merged as long as the result has at most this many bytes: merging holds up other writers.
 const MERGED_BYTES_MAX: usize = 16 << 20;
 /// A chunk of this many rows stays as it is: scanning it costs no more than as a part of a larger one.
@@ -245,6 +247,7 @@ impl OpenChunk {
         let time_range = time.ok_or_else(absent)?;
         // Only columns of different lengths could fail here, and all were made for the same rows.
         let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(|_| absent())?;
+        bytes += columns.len() * COLUMN_OVERHEAD_BYTES;
         Ok(OpenChunk { batch, columns, time_range, bytes, numbers })
     }
 

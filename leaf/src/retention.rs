@@ -164,7 +164,7 @@ impl Leaf {
             return;
         }
         let rows: usize = gone.iter().map(|held| held.block.rows()).sum();
-        let bytes: u64 = gone.iter().map(|held| held.bytes()).sum();
+        let bytes: u64 = gone.iter().map(|held| held.memory_bytes()).sum();
         self.used_bytes.fetch_sub(bytes as i64, Ordering::Relaxed);
         tracing::info!(table = table.name(), rows, bytes, why, "rows expired");
         self.remove_soon(table, gone);
@@ -194,7 +194,7 @@ impl Leaf {
             let mut blocks: Vec<(i64, u64, u64)> = state
                 .blocks
                 .iter()
-                .map(|held| (held.block.time_range().1, held.block.id(), held.bytes()))
+                .map(|held| (held.block.time_range().1, held.block.id(), held.memory_bytes()))
                 .collect();
             blocks.sort_unstable();
             let mut oldest = Vec::new();

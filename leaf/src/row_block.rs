@@ -37,6 +37,8 @@ pub use layout::{ALIGNMENT, COLUMNS_MAX, ColumnMeta, LAYOUT_VERSION, NAME_BYTES_
 
 /// A row block holds at most this many rows.
 pub const ROWS_PER_BLOCK_MAX: usize = 65_536;
+/// What the allocator keeps for a column's name and the range of its texts, about.
+const RANGE_BYTES: usize = 64;
 
 /// Why a row block cannot be made or read. Whoever holds the image decides where to get the rows from instead.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
@@ -198,6 +200,13 @@ impl RowBlock {
     /// Its bytes.
     pub fn image(&self) -> &Buffer {
         &self.image
+    }
+
+    /// Bytes that are kept beside the image, so that its directory need not be read again.
+    pub fn directory_memory_bytes(&self) -> u64 {
+        let names: usize = self.columns.iter().map(|column| column.name.len()).sum();
+        let each = size_of::<ColumnMeta>() + size_of::<Touched>() + RANGE_BYTES;
+        (size_of::<RowBlock>() + self.columns.len() * each + names) as u64
     }
 
     /// Its columns in order of name.

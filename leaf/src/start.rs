@@ -1,6 +1,7 @@
 //! Starting: what a leaf held before is found again, in shared memory or on disk.
 //!
-//! In this order: lock the directory; read the manifest; read the log and apply its edits; find each block. After a
+//! In this order: lock the directory; read the manifest; read the log and apply its edits; find each block; answer
+//! queries; note the start in the manifest, which may wait for a busy disk; take rows and bring back the rest. After a
 //! clean stop the catalogue in shared memory is taken, whose gates compare it with the manifest and whose valid mark is
 //! cleared before anything else of it is read; then blocks are served from the segments where they are. After any other
 //! end there is no catalogue to be trusted, but segments are read-only once they are written, so each block is taken

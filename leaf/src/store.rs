@@ -279,9 +279,17 @@ impl Leaf {
             return held;
         }
         match self.place_in_segment(&held) {
-            Ok(placed) => placed,
+            Ok(placed) => {
+                if self.shm_is_short.swap(false, Ordering::Relaxed) {
+                    tracing::info!(leaf = self.id(), "shared memory has room again");
+                }
+                placed
+            }
             Err(error) => {
-                tracing::warn!(leaf = self.id(), %error, "a block stays in the heap");
+                // Said once: where shared memory is small, every block meets the same.
+                if !self.shm_is_short.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(leaf = self.id(), %error, "blocks stay in the heap: a crash will have to read them from disk");
+                }
                 held
             }
         }
@@ -291,6 +299,10 @@ impl Leaf {
         let image = held.block.image().as_slice();
         let bytes = image.len() as u64;
         let memory = &self.surroundings.memory;
+        let available = memory.available_bytes()?;
+        if bytes > available {
+            return Err(LeafError::NoRoom { needed: bytes, available });
+        }
         let name = self.segments.name(&format!("{}-b{}", self.epoch, held.block.id()))?;
         let mut writer = memory.create(&name, bytes)?;
         writer.write_at(0, image)?;

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use crate::LeafError;
 use crate::held_block::HeldBlock;
 use crate::open_rows::{OpenChunk, OpenRows};
-use crate::row_block::{Preference, RowBlock};
+use crate::row_block::{ColumnMeta, Preference, RowBlock};
 
 /// Open rows are sealed at this many bytes even when they are few, 128 MiB: a block is the unit of expiry and of
 /// hand-over.
@@ -80,7 +80,7 @@ impl TableState {
 
     /// Bytes held.
     pub fn bytes(&self) -> u64 {
-        let blocks: u64 = self.blocks.iter().map(|held| held.bytes()).sum();
+        let blocks: u64 = self.blocks.iter().map(|held| held.memory_bytes()).sum();
         blocks + self.open_runs().map(|open| open.bytes() as u64).sum::<u64>()
     }
 
@@ -138,6 +138,22 @@ impl TableState {
             self.schema = Arc::new(schema);
             self.schema_version += 1;
         }
+    }
+}
+
+impl TableState {
+    /// Adds the columns of one more block to the schema: thousands of blocks come back one by one.
+    fn widen_schema(&mut self, columns: &[ColumnMeta]) {
+        let is_known = |column: &ColumnMeta| {
+            let known = self.schema.get(&column.name);
+            known.is_some_and(|known| known.union(column.types) == *known)
+        };
+        if columns.iter().all(is_known) {
+            return;
+        }
+        let schema = Arc::make_mut(&mut self.schema);
+        columns.iter().for_each(|column| widen(schema, &column.name, column.types));
+        self.schema_version += 1;
     }
 }
 
@@ -330,10 +346,10 @@ impl Table {
     pub fn publish(&self, block: Arc<HeldBlock>) -> u64 {
         let _writer = self.writer.lock();
         let mut state = (*self.state.load_full()).clone();
-        let (id, bytes) = (block.block.id(), block.bytes());
+        let (id, bytes) = (block.block.id(), block.memory_bytes());
         Arc::make_mut(&mut state.pending).retain(|pending| pending.of != Pending::Block(id));
+        state.widen_schema(block.block.columns());
         insert_in_order(&mut state, block);
-        state.refresh_schema();
         self.state.store(Arc::new(state));
         bytes
     }

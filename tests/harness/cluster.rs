@@ -145,6 +145,8 @@ impl Cluster {
             seal_age_seconds: 3600,
             // Generated rows are as old as they are.
             retention_seconds: 0,
+            // Rows are where a crash takes them, unless a test says otherwise.
+            seal_into_shm: false,
             ..Default::default()
         };
         (self.settings.leaf)(&mut config);

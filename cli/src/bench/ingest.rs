@@ -1,7 +1,7 @@
 //! `gannet bench ingest`: what it costs that acknowledged rows survive.
 //!
 //! The same batches, made and encoded before any clock runs, go to a fresh leaf process once for each way to keep rows:
-//! `process`, `power`, and `power` with `seal_into_shm`. The rounds are interleaved, each begins with another way, and
+//! `process`, `power`, and `power` without `seal_into_shm`. The rounds are interleaved, each begins with another way, and
 //! what counts is the median of the rounds, so that a machine with other work treats all ways alike. The clock stops at
 //! the last acknowledgement. Batches repeat when there are fewer of them than rows asked for; the rows are the bench's
 //! own and nobody else's.
@@ -39,7 +39,7 @@ Starts a fresh leaf of this binary for each way to keep rows, sends it the same 
 the first batch to the last acknowledgement, sealing included:
   process          durability = \"process\": rows survive the end of the process
   power            durability = \"power\", the default: they survive a power failure too
-  power, in shm    the same with seal_into_shm = true
+  power, in heap   the same with seal_into_shm = false
 The ways take turns, and what is shown is the median of the rounds with the least and the most, and the share of `process`.
 Everything it writes is in a directory that is removed at the end; what `power` costs depends on the disk it is on.
 
@@ -69,7 +69,7 @@ pub(crate) struct IngestArgs {
 const WAYS: [(&str, &str); 3] = [
     ("process", "durability = \"process\"\n"),
     ("power", "durability = \"power\"\n"),
-    ("power, in shm", "durability = \"power\"\nseal_into_shm = true\n"),
+    ("power, in heap", "durability = \"power\"\nseal_into_shm = false\n"),
 ];
 
 /// What was measured.

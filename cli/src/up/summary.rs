@@ -57,8 +57,8 @@ mod tests {
             true,
         );
         check(
-            ended(exit(0), None, Some("warning: cannot hand over 9 bytes: shared memory has 0 free")),
-            "  leaf-0  left its rows on disk (warning: cannot hand over 9 bytes: shared memory has 0 free); see \
+            ended(exit(0), None, Some("warning: 9 bytes do not go into shared memory, which has 0 free")),
+            "  leaf-0  left its rows on disk (warning: 9 bytes do not go into shared memory, which has 0 free); see \
              /data/leaf-0/leaf.log",
             true,
         );

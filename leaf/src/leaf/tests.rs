@@ -44,6 +44,7 @@ fn what_waits_to_be_sealed_is_bounded_and_stays_visible() {
         data_dir: directory.path().to_owned(),
         // Two megabytes may wait: about two runs of these rows.
         table_bytes_max: (2 << 20) * SEALING_PART_OF_MEMORY,
+        seal_into_shm: false,
         ..Config::default()
     };
     let leaf = Leaf::start(config).unwrap();

@@ -20,7 +20,14 @@ use crate::scan::Cancel;
 use crate::{Batch, row_block};
 
 fn config(directory: &Path) -> Config {
-    Config { id: "leaf-7".into(), data_dir: directory.to_owned(), retention_seconds: 0, ..Config::default() }
+    Config {
+        id: "leaf-7".into(),
+        data_dir: directory.to_owned(),
+        retention_seconds: 0,
+        // Rows are where a crash takes them, unless a test says otherwise.
+        seal_into_shm: false,
+        ..Config::default()
+    }
 }
 
 fn rows(range: std::ops::Range<i64>) -> RecordBatch {
