@@ -14,12 +14,15 @@ use crate::outcome::{Exit, Failure, Outcome};
 
 mod accept_loss;
 mod bench;
+mod cells;
 mod client;
 mod completeness;
 mod demo;
 mod ingest;
+mod interrupt;
 mod outcome;
 mod parent;
+mod progress_line;
 mod query;
 mod render;
 mod runtime;
@@ -99,7 +102,7 @@ fn run(command: Command) -> Outcome {
         Command::Up(args) => up::run(args),
         Command::Leaf(args) => serve_leaf::run(args),
         Command::Aggregator(args) => serve_aggregator::run(args),
-        Command::Query(args) => runtime::small()?.block_on(query::run(args)),
+        Command::Query(args) => runtime::paired()?.block_on(query::run(args)),
         Command::Ingest(args) => runtime::small()?.block_on(ingest::run(args)),
         Command::Status(args) => runtime::small()?.block_on(status::run(args)),
         Command::Table(command) => runtime::small()?.block_on(tables::run(command)),

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use std::io;
 use std::process::ExitCode;
 
+use crate::interrupt::Interrupted;
+
 /// The exit codes of every command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -145,6 +147,7 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Failure::new(Exit::Done, ""),
+            _ if error.get_ref().is_some_and(|inner| inner.is::<Interrupted>()) => Interrupted.into(),
             _ => Failure::failed(format!("write the output: {error}")),
         }
     }

@@ -1,32 +1,98 @@
-//! Answers as text: a table for people, CSV and NDJSON for programs.
+//! Tables for people.
 //!
-//! A table never lets a value reach the terminal raw: control characters are written as escapes, long values are cut.
-//! CSV and NDJSON are exact.
+//! A table never lets a value reach the terminal raw: control characters are written as escapes, long values are cut. On
+//! a terminal it never gets wider than that: text is cut first, then the last columns are left out, and both is said.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 
-use serde_json::Value;
+use clap::ValueEnum;
 
 /// A value in a table is cut at this width.
 const CELL_WIDTH_MAX: usize = 200;
-/// Digits that a table shows of a fraction; whole digits are always shown.
-const SIGNIFICANT_DIGITS: i32 = 6;
+/// Columns of text are not cut below this width to make a table fit.
+const SHRUNK_WIDTH_MIN: usize = 8;
 
-/// Colours for a terminal, or nothing.
+/// How a screen can be drawn on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Style {
-    /// Plain text.
-    Plain,
-    /// Dimmed rules and NULLs.
-    Colour,
+pub(crate) struct Style {
+    /// Dimmed rules and NULLs, and more where it helps.
+    pub(crate) colour: bool,
+    /// Lines and blocks beyond ASCII.
+    pub(crate) unicode: bool,
+    /// Columns of the terminal, where there is one.
+    pub(crate) width: Option<usize>,
 }
 
-/// Colours where stdout is a terminal and nobody objects.
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Colour {
+    /// On a terminal, unless NO_COLOR is set or TERM is `dumb`
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// What `--color` said; commands without it follow the terminal.
+static COLOUR: OnceLock<Colour> = OnceLock::new();
+
+/// Takes what `--color` said, once, for everything that is drawn after.
+pub(crate) fn choose_colour(colour: Colour) {
+    // A second call would be a second command in one process, which there is not.
+    let _ = COLOUR.set(colour);
+}
+
+/// What stdout can show.
 pub(crate) fn style() -> Style {
-    if io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
-        Style::Colour
-    } else {
-        Style::Plain
+    let is_terminal = io::stdout().is_terminal();
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    let wanted = !is_set("NO_COLOR") && variable("TERM") != "dumb";
+    let colour = match COLOUR.get().copied().unwrap_or(Colour::Auto) {
+        Colour::Auto => is_terminal && wanted,
+        Colour::Always => true,
+        Colour::Never => false,
+    };
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].map(variable).into_iter().find(|value| !value.is_empty());
+    // What is piped goes to programs and files, whose encoding does not depend on where this runs.
+    let unicode = !is_terminal || locale.is_some_and(|locale| is_utf8(&locale));
+    let width = is_terminal.then(terminal_width).flatten();
+    Style { colour, unicode, width }
+}
+
+fn is_set(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|value| !value.is_empty())
+}
+
+fn is_utf8(locale: &str) -> bool {
+    let locale = locale.to_ascii_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
+}
+
+/// Columns of the terminal behind stdout.
+pub(crate) fn terminal_width() -> Option<usize> {
+    terminal_size::terminal_size_of(io::stdout())
+        .map(|(width, _)| usize::from(width.0))
+        .filter(|width| *width > 0)
+}
+
+impl Style {
+    /// Plain text of any width.
+    pub(crate) const PLAIN: Style = Style { colour: false, unicode: true, width: None };
+
+    /// Text between the codes that dim it.
+    pub(crate) fn dim(self, text: &str) -> String {
+        if self.colour { format!("\u{1b}[2m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+
+    /// What stands for NULL.
+    pub(crate) fn null(self) -> &'static str {
+        if self.unicode { "∅" } else { "NULL" }
+    }
+
+    fn ellipsis(self) -> char {
+        if self.unicode { '…' } else { '~' }
     }
 }
 
@@ -36,20 +102,27 @@ pub(crate) struct Table {
     names: Vec<String>,
     right: Vec<bool>,
     widths: Vec<usize>,
-    cells: Vec<Vec<Cell>>,
+    cells: Vec<Vec<Option<Cell>>>,
 }
 
 #[derive(Debug)]
 struct Cell {
     text: String,
     width: usize,
-    null: bool,
 }
 
 impl Cell {
-    fn new(text: String, null: bool) -> Cell {
-        Cell { width: width(&text), text, null }
+    fn new(text: &str) -> Cell {
+        let text = cell_text(text);
+        Cell { width: width(&text), text }
     }
+}
+
+/// What did not fit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct LeftOut {
+    /// Columns at the end.
+    pub(crate) columns: usize,
 }
 
 impl Table {
@@ -61,113 +134,118 @@ impl Table {
         Table { names, right, widths, cells: Vec::new() }
     }
 
-    /// Adds a row of JSON values. Values that are missing are NULL.
-    pub(crate) fn row(&mut self, values: &[Value]) {
-        let cells = (0..self.names.len()).map(|column| match values.get(column) {
-            None | Some(Value::Null) => Cell::new("∅".to_owned(), true),
-            Some(value) => Cell::new(cell_text(&table_text(value)), false),
-        });
-        self.add(cells.collect());
-    }
-
-    /// Adds a row of ready text.
-    pub(crate) fn text_row(&mut self, texts: impl IntoIterator<Item = String>) {
-        self.add(texts.into_iter().map(|text| Cell::new(cell_text(&text), false)).collect());
-    }
-
-    fn add(&mut self, cells: Vec<Cell>) {
+    /// Adds a row; `None` is NULL.
+    pub(crate) fn row(&mut self, texts: impl IntoIterator<Item = Option<String>>) {
+        let cells: Vec<Option<Cell>> =
+            texts.into_iter().map(|text| text.map(|text| Cell::new(&text))).collect();
         for (known, cell) in self.widths.iter_mut().zip(&cells) {
-            *known = (*known).max(cell.width);
+            *known = (*known).max(cell.as_ref().map_or(1, |cell| cell.width));
         }
         self.cells.push(cells);
     }
 
-    /// Writes it.
-    pub(crate) fn write(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
-        let (dim, plain) = match style {
-            Style::Colour => ("\u{1b}[2m", "\u{1b}[0m"),
-            Style::Plain => ("", ""),
-        };
-        let bar = format!(" {dim}│{plain} ");
+    /// Adds a row of ready text.
+    pub(crate) fn text_row(&mut self, texts: impl IntoIterator<Item = String>) {
+        self.row(texts.into_iter().map(Some));
+    }
+
+    /// Writes it, as wide as the terminal at most.
+    pub(crate) fn write(&self, out: &mut dyn Write, style: Style) -> io::Result<LeftOut> {
+        let widths = self.fitted(style);
+        let shown = widths.len();
+        let (bar, dash, cross) = if style.unicode { ("│", "─", "┼") } else { ("|", "-", "+") };
+        let bar = format!(" {} ", style.dim(bar));
         let mut line = String::new();
-        for (column, name) in self.names.iter().enumerate() {
+        for (column, name) in self.names.iter().enumerate().take(shown) {
             line.push_str(if column == 0 { " " } else { &bar });
-            self.pad(&mut line, column, name, width(name));
+            let name = cut(name, widths[column], style);
+            pad(&mut line, &name, width(&name), widths[column], self.right[column]);
         }
         writeln!(out, "{}", line.trim_end())?;
-        let rules: Vec<String> = self.widths.iter().map(|width| "─".repeat(width + 2)).collect();
-        writeln!(out, "{dim}{}{plain}", rules.join("┼"))?;
+        let rules: Vec<String> = widths.iter().map(|width| dash.repeat(width + 2)).collect();
+        writeln!(out, "{}", style.dim(&rules.join(cross)))?;
         for cells in &self.cells {
             line.clear();
-            for (column, cell) in cells.iter().enumerate() {
+            for (column, cell) in cells.iter().enumerate().take(shown) {
                 line.push_str(if column == 0 { " " } else { &bar });
-                if cell.null && style == Style::Colour {
-                    self.pad(&mut line, column, &format!("{dim}{}{plain}", cell.text), cell.width);
-                } else {
-                    self.pad(&mut line, column, &cell.text, cell.width);
+                let (space, right) = (widths[column], self.right[column]);
+                match cell {
+                    None => pad(&mut line, &style.dim(style.null()), width(style.null()), space, right),
+                    Some(cell) if cell.width <= space => pad(&mut line, &cell.text, cell.width, space, right),
+                    Some(cell) => {
+                        let text = cut(&cell.text, space, style);
+                        pad(&mut line, &text, width(&text), space, right);
+                    }
                 }
             }
             writeln!(out, "{}", line.trim_end())?;
         }
-        Ok(())
+        Ok(LeftOut { columns: self.names.len() - shown })
     }
 
-    fn pad(&self, line: &mut String, column: usize, text: &str, text_width: usize) {
-        let space = self.widths[column].saturating_sub(text_width);
-        if self.right[column] {
-            line.extend(std::iter::repeat_n(' ', space));
-            line.push_str(text);
-        } else {
-            line.push_str(text);
-            line.extend(std::iter::repeat_n(' ', space));
+    /// The widths of the columns that are shown.
+    fn fitted(&self, style: Style) -> Vec<usize> {
+        let mut widths = self.widths.clone();
+        if !style.unicode {
+            // `NULL` is longer than the sign for it.
+            for (column, width) in widths.iter_mut().enumerate() {
+                if self.cells.iter().any(|cells| matches!(cells.get(column), Some(None))) {
+                    *width = (*width).max(4);
+                }
+            }
         }
-    }
-}
-
-/// A value as a table shows it: floats rounded, lists in brackets.
-fn table_text(value: &Value) -> String {
-    match value {
-        Value::Number(number) if number.is_f64() => {
-            number.as_f64().map_or_else(|| number.to_string(), rounded)
+        let Some(limit) = style.width else { return widths };
+        let taken = |widths: &[usize]| widths.iter().map(|width| width + 3).sum::<usize>().saturating_sub(2);
+        while taken(&widths) > limit {
+            let text = |column: &usize| !self.right[*column] && widths[*column] > SHRUNK_WIDTH_MIN;
+            let Some(widest) = (0..widths.len()).filter(text).max_by_key(|column| widths[*column]) else {
+                break;
+            };
+            let over = taken(&widths) - limit;
+            // The widest gives way until it is as narrow as the next.
+            let next = (0..widths.len()).filter(|column| *column != widest && text(column));
+            let next = next.map(|column| widths[column]).max().unwrap_or(SHRUNK_WIDTH_MIN);
+            let least = next.clamp(SHRUNK_WIDTH_MIN, widths[widest] - 1);
+            widths[widest] = widths[widest].saturating_sub(over).max(least);
         }
-        other => plain_text(other),
-    }
-}
-
-/// A value as text without loss.
-fn plain_text(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(plain_text).collect();
-            format!("[{}]", items.join(", "))
+        while widths.len() > 1 && taken(&widths) > limit {
+            widths.pop();
         }
-        other => other.to_string(),
+        widths
     }
 }
 
-/// Six significant digits, without trailing zeros.
-fn rounded(value: f64) -> String {
-    let magnitude = value.abs();
-    if magnitude != 0.0 && !(1e-5..1e15).contains(&magnitude) {
-        let text = format!("{value:.5e}");
-        return match text.split_once('e') {
-            Some((digits, exponent)) => format!("{}e{exponent}", trim_zeros(digits)),
-            None => text,
-        };
+fn pad(line: &mut String, text: &str, text_width: usize, space: usize, right: bool) {
+    let space = space.saturating_sub(text_width);
+    if right {
+        line.extend(std::iter::repeat_n(' ', space));
+        line.push_str(text);
+    } else {
+        line.push_str(text);
+        line.extend(std::iter::repeat_n(' ', space));
     }
-    let whole_digits = if magnitude < 1.0 { 0 } else { magnitude.log10().floor() as i32 + 1 };
-    let decimals = (SIGNIFICANT_DIGITS - whole_digits).clamp(0, 10) as usize;
-    trim_zeros(&format!("{value:.decimals$}")).to_owned()
 }
 
-fn trim_zeros(digits: &str) -> &str {
-    if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits }
+/// Text of this width at most; what was cut off shows as an ellipsis.
+pub(crate) fn cut(text: &str, space: usize, style: Style) -> String {
+    if width(text) <= space {
+        return text.to_owned();
+    }
+    let mut shown = String::new();
+    let mut taken = 0;
+    for c in text.chars() {
+        if taken + char_width(c) > space.saturating_sub(1) {
+            break;
+        }
+        taken += char_width(c);
+        shown.push(c);
+    }
+    shown.push(style.ellipsis());
+    shown
 }
 
 /// Text that takes one line of a terminal, and not too much of it.
-fn cell_text(text: &str) -> String {
+pub(crate) fn cell_text(text: &str) -> String {
     let mut shown = String::with_capacity(text.len().min(CELL_WIDTH_MAX + 8));
     let mut taken = 0;
     for c in text.chars() {
@@ -175,7 +253,7 @@ fn cell_text(text: &str) -> String {
             shown.push('…');
             break;
         }
-        if c.is_control() || is_direction(c) {
+        if is_harmful(c) {
             let escaped: String = c.escape_default().collect();
             taken += escaped.len();
             shown.push_str(&escaped);
@@ -187,12 +265,14 @@ fn cell_text(text: &str) -> String {
     shown
 }
 
-/// Marks that turn the direction of the text around them, which would garble a table.
-fn is_direction(c: char) -> bool {
-    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+/// Characters that do something to a terminal other than being shown: controls, and marks that turn the direction of the
+/// text around them.
+pub(crate) fn is_harmful(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
 }
 
-fn width(text: &str) -> usize {
+/// Cells of a terminal that a text takes.
+pub(crate) fn width(text: &str) -> usize {
     text.chars().map(char_width).sum()
 }
 
@@ -216,153 +296,93 @@ fn char_width(c: char) -> usize {
     }
 }
 
-/// Writes CSV with a header line (RFC 4180, line ends LF). NULL is an empty field, an empty string is `""`.
-pub(crate) fn write_csv<'a>(
-    out: &mut dyn Write,
-    names: impl IntoIterator<Item = &'a str>,
-    rows: &[Vec<Value>],
-) -> io::Result<()> {
-    let mut line = String::new();
-    for (index, name) in names.into_iter().enumerate() {
-        if index > 0 {
-            line.push(',');
-        }
-        push_csv(&mut line, name);
-    }
-    writeln!(out, "{line}")?;
-    for row in rows {
-        line.clear();
-        for (index, value) in row.iter().enumerate() {
-            if index > 0 {
-                line.push(',');
-            }
-            match value {
-                Value::Null => {}
-                Value::Array(_) | Value::Object(_) => push_csv(&mut line, &value.to_string()),
-                other => push_csv(&mut line, &plain_text(other)),
-            }
-        }
-        writeln!(out, "{line}")?;
-    }
-    Ok(())
-}
-
-fn push_csv(line: &mut String, text: &str) {
-    if text.is_empty()
-        || text.contains([',', '"', '\n', '\r'])
-        || text.starts_with(' ')
-        || text.ends_with(' ')
-    {
-        line.push('"');
-        line.push_str(&text.replace('"', "\"\""));
-        line.push('"');
-    } else {
-        line.push_str(text);
-    }
-}
-
-/// Writes one JSON object a line.
-pub(crate) fn write_ndjson<'a>(
-    out: &mut dyn Write,
-    names: impl IntoIterator<Item = &'a str>,
-    rows: &[Vec<Value>],
-) -> io::Result<()> {
-    let names: Vec<String> = names.into_iter().map(|name| Value::from(name).to_string()).collect();
-    for row in rows {
-        let mut line = String::from("{");
-        for (index, (name, value)) in names.iter().zip(row).enumerate() {
-            if index > 0 {
-                line.push(',');
-            }
-            line.push_str(name);
-            line.push(':');
-            line.push_str(&value.to_string());
-        }
-        line.push('}');
-        writeln!(out, "{line}")?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
-    fn rows(value: Value) -> Vec<Vec<Value>> {
-        serde_json::from_value(value).unwrap()
-    }
-
-    fn check(columns: &[(&str, bool)], values: Value, expect: &str) {
+    fn check(columns: &[(&str, bool)], rows: &[&[Option<&str>]], style: Style, expect: &str) -> LeftOut {
         let mut table = Table::new(columns.iter().map(|(name, right)| ((*name).to_owned(), *right)));
-        for row in rows(values) {
-            table.row(&row);
+        for row in rows {
+            table.row(row.iter().map(|text| text.map(str::to_owned)));
         }
         let mut out = Vec::new();
-        table.write(&mut out, Style::Plain).unwrap();
+        let left_out = table.write(&mut out, style).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), expect);
+        left_out
     }
 
     #[test]
     fn a_table_is_aligned() {
+        let columns = [("region", false), ("count", true), ("p99", true)];
+        let rows: [&[Option<&str>]; 2] =
+            [&[Some("eu"), Some("18204118"), Some("412.5")], &[Some("äß東"), None, Some("1e-9")]];
         check(
-            &[("region", false), ("count", true), ("p99", true)],
-            json!([["eu", 18_204_118, 412.5], ["äß東", null, 1e-9]]),
+            &columns,
+            &rows,
+            Style::PLAIN,
             " region │    count │   p99\n\
              ────────┼──────────┼───────\n \
              eu     │ 18204118 │ 412.5\n \
              äß東   │        ∅ │  1e-9\n",
         );
-        check(&[("n", true)], json!([]), " n\n───\n");
+        check(
+            &columns,
+            &rows[..1],
+            Style { unicode: false, ..Style::PLAIN },
+            " region |    count |   p99\n\
+             --------+----------+-------\n \
+             eu     | 18204118 | 412.5\n",
+        );
+        check(&[("n", true)], &[], Style::PLAIN, " n\n───\n");
     }
 
     #[test]
     fn values_cannot_garble_the_terminal() {
         check(
             &[("s", false)],
-            json!([["a\u{1b}[31m\nb"], ["x\u{202e}y"], [["p", "q"]]]),
+            &[&[Some("a\u{1b}[31m\nb")], &[Some("x\u{202e}y")]],
+            Style::PLAIN,
             " s\n\
              ────────────────\n \
              a\\u{1b}[31m\\nb\n \
-             x\\u{202e}y\n \
-             [p, q]\n",
+             x\\u{202e}y\n",
         );
         let long = cell_text(&"x".repeat(10_000));
         assert_eq!((long.chars().count(), long.ends_with('…')), (CELL_WIDTH_MAX + 1, true));
     }
 
     #[test]
-    fn floats_are_rounded_in_tables_only() {
-        let check = |value: f64, text: &str| assert_eq!(rounded(value), text, "{value:?}");
-        check(0.0, "0");
-        check(87.329_182_736_45, "87.3292");
-        check(0.333_333_333_3, "0.333333");
-        check(1_234_567.891, "1234568");
-        check(-2.5, "-2.5");
-        check(1e15, "1e15");
-        check(1.5e-7, "1.5e-7");
-        check(100.0, "100");
-        check(999_999.96, "1000000");
-        let mut out = Vec::new();
-        write_csv(&mut out, ["v"], &rows(json!([[87.329_182_736_45]]))).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "v\n87.32918273645\n");
+    fn a_table_is_no_wider_than_the_terminal() {
+        let columns = [("url", false), ("text", false), ("n", true), ("m", true)];
+        let row: &[Option<&str>] =
+            &[Some("https://a/b/c/d/e/f"), Some("one two three four"), Some("1234567"), Some("7654321")];
+        let at = |width| Style { width: Some(width), ..Style::PLAIN };
+        let left_out = check(
+            &columns,
+            &[row],
+            at(50),
+            " url           │ text          │       n │       m\n\
+             ───────────────┼───────────────┼─────────┼─────────\n \
+             https://a/b/… │ one two thre… │ 1234567 │ 7654321\n",
+        );
+        assert_eq!(left_out, LeftOut { columns: 0 });
+        let left_out = check(
+            &columns,
+            &[row],
+            at(32),
+            " url      │ text     │       n\n\
+             ──────────┼──────────┼─────────\n \
+             https:/… │ one two… │ 1234567\n",
+        );
+        assert_eq!(left_out, LeftOut { columns: 1 });
     }
 
     #[test]
-    fn csv_and_ndjson_are_exact() {
-        let values = rows(json!([["a,b", null, ["x", "y\""]], ["", 1, "say \"hi\"\n"]]));
-        let mut out = Vec::new();
-        write_csv(&mut out, ["s", "n", "l,"], &values).unwrap();
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            "s,n,\"l,\"\n\"a,b\",,\"[\"\"x\"\",\"\"y\\\"\"\"\"]\"\n\"\",1,\"say \"\"hi\"\"\n\"\n"
-        );
-        let mut out = Vec::new();
-        write_ndjson(&mut out, ["s", "n", "n"], &values).unwrap();
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            "{\"s\":\"a,b\",\"n\":null,\"n\":[\"x\",\"y\\\"\"]}\n{\"s\":\"\",\"n\":1,\"n\":\"say \\\"hi\\\"\\n\"}\n"
-        );
+    fn locales() {
+        for (locale, expect) in
+            [("en_US.UTF-8", true), ("C.utf8", true), ("C", false), ("de_DE.ISO-8859-1", false)]
+        {
+            assert_eq!(is_utf8(locale), expect, "{locale}");
+        }
     }
 }

@@ -9,6 +9,11 @@ pub(crate) fn small() -> Result<Runtime, Failure> {
     started(Builder::new_current_thread().enable_all().build())
 }
 
+/// The calling thread, and one beside it that keeps the connection going and hears Ctrl-C while answers are written.
+pub(crate) fn paired() -> Result<Runtime, Failure> {
+    started(Builder::new_multi_thread().worker_threads(1).enable_all().build())
+}
+
 /// A thread for each core.
 pub(crate) fn large() -> Result<Runtime, Failure> {
     started(Builder::new_multi_thread().enable_all().build())

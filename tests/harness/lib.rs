@@ -14,4 +14,5 @@ pub mod oracle;
 pub mod process;
 pub mod rows;
 pub mod segments;
+pub mod transcript;
 pub mod wait;

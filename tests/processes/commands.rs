@@ -26,12 +26,12 @@ async fn commands_and_their_exit_codes() {
 
     // Questions.
     let ask = async |args: &[&str]| gannet(&[&["query"], args, &["--server", &server]].concat(), "").await;
-    let said = ask(&["SELECT count(*), sum(a), count(b) FROM t"]).await;
+    let said = ask(&["SELECT count(*), sum(a), count(b) FROM t", "--format", "table"]).await;
     assert_eq!(said.code, 0, "{said:?}");
     assert!(said.out.contains("completeness 100%"), "{said:?}");
     let said = ask(&["SELECT a, b FROM t ORDER BY a", "--format", "csv"]).await;
     assert_eq!((said.code, said.out.as_str()), (0, "a,b\n1,x\n2,y\n3,z\n4,\n5,\n6,\n"), "{said:?}");
-    let said = ask(&["SELECT max(a) AS m FROM t", "--format", "ndjson"]).await;
+    let said = ask(&["SELECT max(a) AS m FROM t"]).await;
     assert_eq!((said.code, said.out.lines().next()), (0, Some("{\"m\":6}")), "{said:?}");
     let said = ask(&["SELECT nosuch FROM t"]).await;
     assert_eq!(said.code, 1, "{said:?}");
@@ -61,7 +61,7 @@ async fn commands_and_their_exit_codes() {
     let said = ask(&["SELECT count(*) AS n FROM t", "--format", "csv", "--min-completeness", "1"]).await;
     assert_eq!((said.code, said.out), (3, format!("n\n{rows}\n")));
     assert!(said.err.contains("leaf-0"), "{}", said.err);
-    let said = ask(&["SELECT count(*) AS n FROM t", "--min-completeness", "0"]).await;
+    let said = ask(&["SELECT count(*) AS n FROM t", "--min-completeness", "0", "--format", "table"]).await;
     assert_eq!(said.code, 0, "{said:?}");
     assert!(!said.out.contains("100%"), "{said:?}");
 }

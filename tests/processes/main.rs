@@ -7,6 +7,7 @@ mod commands;
 mod four_leaves;
 mod full_shm;
 mod killed;
+mod transcripts;
 mod up;
 
 use std::fmt::Write;
