@@ -15,9 +15,12 @@ use crate::outcome::{Exit, Failure, Outcome};
 mod accept_loss;
 mod bench;
 mod cells;
+mod charts;
 mod client;
 mod completeness;
 mod demo;
+mod diff;
+mod explore;
 mod ingest;
 mod interrupt;
 mod outcome;
@@ -71,6 +74,8 @@ struct Cli {
 enum Command {
     Up(up::UpArgs),
     Query(query::QueryArgs),
+    Explore(Box<explore::ExploreArgs>),
+    Diff(Box<diff::DiffArgs>),
     Ingest(ingest::IngestArgs),
     Status(status::StatusArgs),
     /// See which tables and columns there are
@@ -103,6 +108,8 @@ fn run(command: Command) -> Outcome {
         Command::Leaf(args) => serve_leaf::run(args),
         Command::Aggregator(args) => serve_aggregator::run(args),
         Command::Query(args) => runtime::paired()?.block_on(query::run(args)),
+        Command::Explore(args) => runtime::paired()?.block_on(explore::run(*args)),
+        Command::Diff(args) => runtime::paired()?.block_on(diff::run(*args)),
         Command::Ingest(args) => runtime::small()?.block_on(ingest::run(args)),
         Command::Status(args) => runtime::small()?.block_on(status::run(args)),
         Command::Table(command) => runtime::small()?.block_on(tables::run(command)),
@@ -162,6 +169,22 @@ mod tests {
             &["query", "select 1"],
             &["query", "-f", "x.sql", "--format", "csv"],
             &["query", "-", "--json", "--min-completeness", "100%", "--timeout", "2s", "--server", "a:1"],
+            &[
+                "query",
+                "select $a",
+                "--param",
+                "a=1",
+                "-F",
+                "parquet",
+                "-o",
+                "x",
+                "--timezone",
+                "Europe/Berlin",
+                "-q",
+            ],
+            &["explore", "t", "--show", "count,p99(x)", "--last", "2d", "--compare", "1w", "--view", "table"],
+            &["explore", "t", "--from", "-90m", "--to", "now"],
+            &["diff", "t", "--select", "a > 1", "--against", "b", "--limit", "3"],
             &["ingest", "t", "a.csv", "b.parquet", "--time-field", "at"],
             &["ingest", "t", "-", "--format", "ndjson"],
             &["status", "--json"],
@@ -179,6 +202,10 @@ mod tests {
             (&["query"][..], ErrorKind::MissingRequiredArgument),
             (&["query", "select 1", "-f", "x"], ErrorKind::ArgumentConflict),
             (&["query", "x", "--min-completeness", "2"], ErrorKind::ValueValidation),
+            (&["query", "x", "--param", "a"], ErrorKind::ValueValidation),
+            (&["query", "x", "--timezone", "Moon"], ErrorKind::ValueValidation),
+            (&["explore", "t", "--last", "1h", "--from", "now"], ErrorKind::ArgumentConflict),
+            (&["diff", "t"], ErrorKind::MissingRequiredArgument),
             (&["ingest", "t"], ErrorKind::MissingRequiredArgument),
             (&["up", "--leaves", "0"], ErrorKind::ValueValidation),
             (&["up", "--memory-limit", "lots"], ErrorKind::ValueValidation),

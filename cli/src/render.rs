@@ -12,6 +12,8 @@ use clap::ValueEnum;
 const CELL_WIDTH_MAX: usize = 200;
 /// Columns of text are not cut below this width to make a table fit.
 const SHRUNK_WIDTH_MIN: usize = 8;
+/// They are cut to this width where the last columns are left out.
+const READABLE_WIDTH_MAX: usize = 24;
 
 /// How a screen can be drawn on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +151,11 @@ impl Table {
         self.row(texts.into_iter().map(Some));
     }
 
+    /// How wide it is where nothing limits it.
+    pub(crate) fn natural_width(&self) -> usize {
+        self.widths.iter().map(|width| width + 3).sum::<usize>().saturating_sub(1)
+    }
+
     /// Writes it, as wide as the terminal at most.
     pub(crate) fn write(&self, out: &mut dyn Write, style: Style) -> io::Result<LeftOut> {
         let widths = self.fitted(style);
@@ -195,7 +202,21 @@ impl Table {
             }
         }
         let Some(limit) = style.width else { return widths };
-        let taken = |widths: &[usize]| widths.iter().map(|width| width + 3).sum::<usize>().saturating_sub(2);
+        let taken = |widths: &[usize]| widths.iter().map(|width| width + 3).sum::<usize>().saturating_sub(1);
+        let least = |column: usize| {
+            if self.right[column] { widths[column] } else { widths[column].min(SHRUNK_WIDTH_MIN) }
+        };
+        if taken(&(0..widths.len()).map(least).collect::<Vec<_>>()) > limit {
+            // Columns are left out in any case, so those that stay can be read.
+            for (width, right) in widths.iter_mut().zip(&self.right) {
+                if !right {
+                    *width = (*width).min(READABLE_WIDTH_MAX);
+                }
+            }
+            while widths.len() > 1 && taken(&widths) > limit {
+                widths.pop();
+            }
+        }
         while taken(&widths) > limit {
             let text = |column: &usize| !self.right[*column] && widths[*column] > SHRUNK_WIDTH_MIN;
             let Some(widest) = (0..widths.len()).filter(text).max_by_key(|column| widths[*column]) else {
@@ -207,9 +228,6 @@ impl Table {
             let next = next.map(|column| widths[column]).max().unwrap_or(SHRUNK_WIDTH_MIN);
             let least = next.clamp(SHRUNK_WIDTH_MIN, widths[widest] - 1);
             widths[widest] = widths[widest].saturating_sub(over).max(least);
-        }
-        while widths.len() > 1 && taken(&widths) > limit {
-            widths.pop();
         }
         widths
     }
@@ -361,20 +379,20 @@ mod tests {
             &columns,
             &[row],
             at(50),
-            " url           │ text          │       n │       m\n\
-             ───────────────┼───────────────┼─────────┼─────────\n \
-             https://a/b/… │ one two thre… │ 1234567 │ 7654321\n",
+            " url           │ text         │       n │       m\n\
+             ───────────────┼──────────────┼─────────┼─────────\n \
+             https://a/b/… │ one two thr… │ 1234567 │ 7654321\n",
         );
         assert_eq!(left_out, LeftOut { columns: 0 });
         let left_out = check(
             &columns,
             &[row],
             at(32),
-            " url      │ text     │       n\n\
-             ──────────┼──────────┼─────────\n \
-             https:/… │ one two… │ 1234567\n",
+            " url\n\
+             ─────────────────────\n \
+             https://a/b/c/d/e/f\n",
         );
-        assert_eq!(left_out, LeftOut { columns: 1 });
+        assert_eq!(left_out, LeftOut { columns: 3 });
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Transcripts: what somebody sees who types commands one after the other. A file holds lines `$ gannet …`, each followed
 //! by what the command says (stdout, then stderr) and, when it is not 0, its exit code as `[3]`.
 //!
-//! Times that a run takes are shown as `_`, because they are never twice the same. With `GANNET_COMPLETE` set, the file is
-//! written anew instead of compared, to be read before it is committed.
+//! Times that a run takes and rows that it scans are shown as `_`, because they are never twice the same. With
+//! `GANNET_COMPLETE` set, the file is written anew instead of compared, to be read before it is committed.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -91,7 +91,12 @@ fn masked(text: &str) -> String {
             .map(|part| {
                 let is_time = part.starts_with(|c: char| c.is_ascii_digit())
                     && (part.ends_with(" ms") || part.ends_with(" s"));
-                if is_time { "_" } else { part }
+                // Which leaf a row went to is left to chance, and with it which blocks are looked at.
+                match part {
+                    _ if is_time => "_",
+                    part if part.ends_with(" scanned") => "_ scanned",
+                    part => part,
+                }
             })
             .collect();
         let _ = writeln!(masked, "{}", parts.join(" · ").trim_end());

@@ -136,7 +136,7 @@ async fn measure(args: &RestartArgs) -> Result<Report, Failure> {
     let bytes = (args.gb * 1e9) as u64;
     // Dropped last: leaves take their segments with them by what is in it.
     let folder = Folder::new(args.dir.as_deref())?;
-    check_room(bytes, &folder.path())?;
+    check_room(bytes, folder.path())?;
     let mut bench = Bench {
         report: Report {
             version: env!("CARGO_PKG_VERSION"),

@@ -535,6 +535,12 @@ pub(crate) fn footer(about: About<'_>, shown: usize, rows: usize) -> String {
     } else {
         format!("{} of {} (more with --max-rows N)", units::count(shown as u64), units::rows(rows as u64))
     };
+    let partial = if about.is_partial { "partial · " } else { "" };
+    format!("{partial}{rows} · {}", what_it_took(About { is_partial: false, ..about }))
+}
+
+/// `12 ms · 1,204,331 rows scanned · completeness 100%`.
+pub(crate) fn what_it_took(about: About<'_>) -> String {
     let stats = &about.stats;
     let sampled = if stats.represented_events == stats.stored_rows {
         String::new()
@@ -547,7 +553,7 @@ pub(crate) fn footer(about: About<'_>, shown: usize, rows: usize) -> String {
     };
     let partial = if about.is_partial { "partial · " } else { "" };
     format!(
-        "{partial}{rows} · {} · {} scanned{sampled} · completeness {}",
+        "{partial}{} · {} scanned{sampled} · completeness {}",
         units::seconds(stats.elapsed_ms / 1000.0),
         units::rows(stats.rows_scanned),
         about.completeness.percent()

@@ -80,7 +80,7 @@ pub(crate) struct QueryArgs {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct AnswerArgs {
     /// How to print the answer [default: table on a terminal, else ndjson]
-    #[arg(short = 'F', long, value_enum, env = "GANNET_FORMAT")]
+    #[arg(short = 'F', long, value_enum)]
     pub(crate) format: Option<Format>,
     /// Same as --format json
     #[arg(long)]
@@ -174,25 +174,35 @@ pub(crate) async fn run(args: QueryArgs) -> Outcome {
         return Err(Failure::usage("the SQL is empty").hint("try: gannet query \"show tables\""));
     }
     parameters::fill(&mut statements, &args.params)?;
-    let layout = args.answer.layout();
+    print_answers(&client, &statements, &args.answer, args.client.timeout).await
+}
+
+/// Asks statements one after the other and prints their answers.
+pub(crate) async fn print_answers(
+    client: &Client,
+    statements: &[Statement],
+    args: &AnswerArgs,
+    timeout: Option<Duration>,
+) -> Outcome {
+    let layout = args.layout();
     if layout.format.is_binary() && statements.len() > 1 {
         let (name, count) = (layout.format.name(), statements.len());
         return Err(Failure::usage(format!("{name} holds one answer, and there are {count} statements")));
     }
-    if layout.format == Format::Json && args.answer.wait_complete.is_some() {
+    if layout.format == Format::Json && args.wait_complete.is_some() {
         return Err(Failure::usage(
             "--wait-complete does not go with json, which is the server's final reply",
         ));
     }
     let interrupt = Interrupt::listen();
-    let options = QueryOptions { timeout: args.client.timeout, min_completeness: None };
+    let options = QueryOptions { timeout, min_completeness: None };
     let asker = Asker { client: client.inner(), options, interrupt: &interrupt };
     let mut query = Query {
         asker,
-        args: &args.answer,
+        args,
         layout,
-        out: Output::open(args.answer.output.as_deref(), layout.format, &interrupt)?,
-        stats_file: args.answer.stats_file.as_deref().map(create).transpose()?,
+        out: Output::open(args.output.as_deref(), layout.format, &interrupt)?,
+        stats_file: args.stats_file.as_deref().map(create).transpose()?,
     };
     let mut exit = Exit::Done;
     for (index, statement) in statements.iter().enumerate() {

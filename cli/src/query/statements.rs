@@ -78,6 +78,86 @@ pub(crate) fn parameters(sql: &str) -> Vec<(Range<usize>, &str)> {
     found
 }
 
+/// A piece of SQL that can stand in parentheses: what it opens it closes, and nothing in it ends a statement or a line.
+pub(crate) fn is_closed(sql: &str) -> bool {
+    let mut depth = 0_i64;
+    for token in tokens(sql) {
+        match token {
+            Token::Code(range) => {
+                for c in sql[range].chars() {
+                    match c {
+                        '(' | '[' => depth += 1,
+                        ')' | ']' => depth -= 1,
+                        ';' => return false,
+                        _ => {}
+                    }
+                    if depth < 0 {
+                        return false;
+                    }
+                }
+            }
+            Token::Closed(range) => {
+                let text = &sql[range];
+                let is_whole = match text.as_bytes()[0] {
+                    b'-' => false,
+                    b'/' => {
+                        end_of_comment(text.as_bytes(), 0) == text.len()
+                            && text.ends_with("*/")
+                            && text.len() > 3
+                    }
+                    // A doubled quote is a part of the text, so a text that is closed has an even number of them.
+                    quote => text.bytes().filter(|byte| *byte == quote).count() % 2 == 0,
+                };
+                if !is_whole {
+                    return false;
+                }
+            }
+        }
+    }
+    depth == 0
+}
+
+/// The SQL names this column, in any case, quoted or not.
+pub(crate) fn mentions(sql: &str, column: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let column = column.to_lowercase();
+    tokens(sql).into_iter().any(|token| match token {
+        Token::Code(range) => {
+            let code = sql[range].to_lowercase();
+            code.match_indices(&column).any(|(at, _)| {
+                let before = code[..at].chars().next_back();
+                let after = code[at + column.len()..].chars().next();
+                !before.is_some_and(is_part) && !after.is_some_and(is_part)
+            })
+        }
+        Token::Closed(range) => sql[range].to_lowercase() == format!("\"{column}\""),
+    })
+}
+
+/// The parts between commas that are in no parentheses, quotes or comments.
+pub(crate) fn split_at_commas(text: &str) -> Result<Vec<String>, String> {
+    if !is_closed(text) {
+        return Err(format!("`{text}` is no list of expressions: quotes and parentheses must close"));
+    }
+    let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0);
+    for token in tokens(text) {
+        let Token::Code(range) = token else { continue };
+        for (at, c) in text[range.clone()].char_indices() {
+            match c {
+                '(' | '[' => depth += 1,
+                ')' | ']' => depth -= 1,
+                ',' if depth == 0 => {
+                    parts.push(text[start..range.start + at].trim().to_owned());
+                    start = range.start + at + 1;
+                }
+                _ => {}
+            }
+        }
+    }
+    parts.push(text[start..].trim().to_owned());
+    if parts.iter().any(String::is_empty) { Err(format!("`{text}` has an empty part")) } else { Ok(parts) }
+}
+
 fn is_comment(text: &str) -> bool {
     text.starts_with("--") || text.starts_with("/*")
 }
@@ -163,6 +243,37 @@ mod tests {
         check("select 'open; ", &[("select 'open;", 1)]);
         check("select /* open; ", &[("select /* open;", 1)]);
         check("select 'ü;';ä", &[("select 'ü;'", 1), ("ä", 1)]);
+    }
+
+    #[test]
+    fn columns_that_are_named() {
+        for (sql, expect) in [
+            ("Status >= 1", true),
+            ("a.status", true),
+            ("statuses", false),
+            ("'status'", false),
+            ("\"STATUS\" = 1", true),
+        ] {
+            assert_eq!(mentions(sql, "status"), expect, "{sql}");
+        }
+    }
+
+    #[test]
+    fn pieces_that_close_what_they_open() {
+        for (sql, expect) in [
+            ("a = 'it''s'", true),
+            ("f(a[1])", true),
+            ("'a", false),
+            ("'it''", false),
+            ("a)", false),
+            ("a; b", false),
+            ("a -- b", false),
+            ("a /* b */", true),
+            ("a /* b", false),
+            ("a /*/", false),
+        ] {
+            assert_eq!(is_closed(sql), expect, "{sql}");
+        }
     }
 
     #[test]

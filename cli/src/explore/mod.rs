@@ -1,0 +1,281 @@
+//! `gannet explore`: a table looked at without writing SQL, drawn in the terminal.
+
+use std::io::{self, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use gannet_client::{Answer, QueryOptions};
+
+use crate::client::{Client, ClientArgs};
+use crate::completeness::warning;
+use crate::explore::question::{Question, View};
+use crate::explore::screen::{Chart, Screen};
+use crate::explore::series::BUCKETS_MAX;
+use crate::interrupt::{Interrupt, Interrupted};
+use crate::outcome::{Exit, Failure, Outcome};
+use crate::progress_line::ProgressLine;
+use crate::query::ask::{Asker, Reply};
+use crate::query::excerpt::with_excerpt;
+use crate::query::format::{About, Format, what_it_took};
+use crate::query::statements::Statement;
+use crate::query::{AnswerArgs, print_answers};
+use crate::render;
+
+pub(crate) mod question;
+pub(crate) mod screen;
+pub(crate) mod series;
+pub(crate) mod span;
+pub(crate) mod spread;
+
+/// The width of what is no terminal.
+const WIDTH_DEFAULT: usize = 100;
+/// Charts are no narrower and no wider than this.
+const WIDTHS: std::ops::RangeInclusive<usize> = 40..=200;
+
+/// Look at a table over time, by group, by distribution or row by row, without writing SQL
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  gannet explore requests
+  gannet explore requests --show 'count,p99(duration_ms)' --group-by service --last 6h
+  gannet explore requests --where 'status >= 500' --last 2h --compare 1d
+  gannet explore requests --view distribution --show duration_ms --where \"service = 'cart'\"
+  gannet explore requests --view samples --where 'status = 503' --limit 5 --format vertical
+  gannet explore requests --group-by region --view table --compare 1w --sql
+
+--show takes aggregates of SQL, separated by commas; count alone counts events. --where may be repeated, and all hold. \
+A comparison is one request: both periods are read by the same leaves at the same moment. --sql prints the SQL in place of \
+asking it, and --format prints the rows behind a view.
+
+Exit codes are those of gannet query.")]
+pub(crate) struct ExploreArgs {
+    /// The table
+    table: String,
+    /// What to show: aggregates separated by commas; for a distribution the column
+    #[arg(long, value_name = "EXPRESSIONS", default_value = "count")]
+    show: Vec<String>,
+    /// Only rows for which this is true; may be repeated, and all must hold
+    #[arg(long = "where", value_name = "CONDITION")]
+    filters: Vec<String>,
+    /// Groups by these expressions, separated by commas
+    #[arg(long, value_name = "EXPRESSIONS")]
+    group_by: Vec<String>,
+    /// A column made of others, such as slow='duration_ms > 1000'; may be repeated
+    #[arg(long, value_name = "NAME=EXPRESSION", value_parser = parse_derived)]
+    derive: Vec<(String, String)>,
+    /// Only groups for which this is true; may be repeated
+    #[arg(long, value_name = "CONDITION")]
+    having: Vec<String>,
+    /// An expression to order by, with asc or desc [default: the first of --show, downwards]
+    #[arg(long, value_name = "EXPRESSION")]
+    order_by: Option<String>,
+    /// How many groups or rows to show
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    limit: u32,
+    #[command(flatten)]
+    range: RangeArgs,
+    /// The width of a bucket [default: what fits]
+    #[arg(long, value_name = "TIME", value_parser = span::parse_span)]
+    every: Option<i64>,
+    /// Compare with the same range so long ago
+    #[arg(long, value_name = "TIME", value_parser = span::parse_span)]
+    compare: Option<i64>,
+    /// The way to look
+    #[arg(long, value_enum, default_value_t = View::Series)]
+    view: View,
+    /// Print the SQL and ask nothing
+    #[arg(long)]
+    sql: bool,
+    /// How to draw numbers over time
+    #[arg(long, value_enum, default_value_t = Chart::Auto)]
+    chart: Chart,
+    #[command(flatten)]
+    drawing: DrawingArgs,
+    #[command(flatten)]
+    answer: AnswerArgs,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// Which time is looked at.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RangeArgs {
+    /// The time up to now, such as 15m, 6h or 2d [default: 1h]
+    #[arg(long, value_name = "TIME", value_parser = span::parse_span, conflicts_with_all = ["from", "to"])]
+    pub(crate) last: Option<i64>,
+    /// From when: a date, a time, or a stretch before now such as -90m
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) from: Option<String>,
+    /// Until when [default: now]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) to: Option<String>,
+}
+
+impl RangeArgs {
+    /// First instant, and the first after.
+    pub(crate) fn resolve(&self, now: i64, zone: crate::cells::Zone) -> Result<(i64, i64), String> {
+        const HOUR: i64 = 3600 * span::SECOND;
+        let to = self.to.as_deref().map_or(Ok(now), |to| span::parse_instant(to, now, zone))?;
+        let from = match &self.from {
+            Some(from) => span::parse_instant(from, now, zone)?,
+            None => to.saturating_sub(self.last.unwrap_or(HOUR)),
+        };
+        Ok((from, to))
+    }
+}
+
+/// What is drawn on.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DrawingArgs {
+    /// Columns of the drawing, 40 to 200 [default: the terminal's, else 100]
+    #[arg(long, value_name = "N")]
+    pub(crate) width: Option<usize>,
+    /// Draw with ASCII characters only
+    #[arg(long)]
+    pub(crate) ascii: bool,
+}
+
+impl DrawingArgs {
+    /// The screen.
+    pub(crate) fn screen(&self, answer: &AnswerArgs, chart: Chart, now: i64) -> Screen {
+        let style = answer.layout().style;
+        let width = self.width.or(style.width).unwrap_or(WIDTH_DEFAULT);
+        let width = width.clamp(*WIDTHS.start(), *WIDTHS.end());
+        let style = render::Style { unicode: style.unicode && !self.ascii, width: Some(width), ..style };
+        Screen { style, width, zone: answer.timezone, chart, now }
+    }
+}
+
+fn parse_derived(text: &str) -> Result<(String, String), String> {
+    let (name, expression) =
+        text.split_once('=').ok_or_else(|| format!("derived column `{text}` must be NAME=EXPRESSION"))?;
+    let (name, expression) = (name.trim(), expression.trim());
+    if name.is_empty() || expression.is_empty() {
+        return Err(format!("derived column `{text}` must be NAME=EXPRESSION"));
+    }
+    Ok((name.to_owned(), expression.to_owned()))
+}
+
+/// The end of this second, as events have it: what happened now is before it, and people can read it.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+    seconds.saturating_add(1).saturating_mul(span::SECOND)
+}
+
+impl ExploreArgs {
+    fn question(&self, screen: &Screen) -> Result<Question, String> {
+        let lists = |texts: &[String]| -> Result<Vec<String>, String> {
+            let lists = texts.iter().map(|text| question::list(text));
+            Ok(lists.collect::<Result<Vec<_>, _>>()?.concat())
+        };
+        let (from, to) = self.range.resolve(screen.now, screen.zone)?;
+        // Two dots of a line are a cell apart; a heatmap has a cell a bucket.
+        let buckets = match self.view {
+            View::Distribution => screen.width.saturating_sub(10),
+            _ => screen.width.saturating_sub(10).min(120),
+        };
+        let range = to.saturating_sub(from).max(1);
+        let every = self.every.unwrap_or_else(|| span::step(range, buckets, self.compare));
+        if range / every >= BUCKETS_MAX as i64 {
+            return Err(format!("--every {} makes more than {BUCKETS_MAX} buckets", span::span_text(every)));
+        }
+        // Buckets begin at round times, so the first one is whole.
+        let is_bucketed = matches!(self.view, View::Series | View::Distribution);
+        let from = if is_bucketed { from.div_euclid(every) * every } else { from };
+        let question = Question {
+            table: self.table.clone(),
+            show: lists(&self.show)?,
+            filters: self.filters.clone(),
+            group_by: lists(&self.group_by)?,
+            derive: self.derive.clone(),
+            having: self.having.clone(),
+            order_by: self.order_by.clone(),
+            limit: self.limit as usize,
+            from,
+            to,
+            every,
+            compare: self.compare,
+            view: self.view,
+        };
+        question.check()?;
+        Ok(question)
+    }
+
+    /// Somebody wants the rows and no drawing.
+    fn wants_rows(&self) -> bool {
+        self.view == View::Samples
+            || self.answer.format.is_some()
+            || self.answer.json
+            || self.answer.output.is_some()
+    }
+}
+
+/// Runs it.
+pub(crate) async fn run(mut args: ExploreArgs) -> Outcome {
+    let screen = args.drawing.screen(&args.answer, args.chart, now());
+    let question = args.question(&screen).map_err(Failure::usage)?;
+    let statement = Statement { sql: question.sql(), line: 1 };
+    if args.sql {
+        writeln!(io::stdout(), "{}", statement.sql)?;
+        return Ok(Exit::Done);
+    }
+    let client = Client::new(&args.client.server)?;
+    if args.wants_rows() {
+        if args.view == View::Samples && args.answer.output.is_none() && !args.answer.json {
+            args.answer.format = args.answer.format.or(Some(Format::Table));
+        }
+        return print_answers(&client, &[statement], &args.answer, args.client.timeout).await;
+    }
+    let (answer, is_partial) = ask(&client, &statement, &args.answer, &args.client).await?;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match question.view {
+        View::Series => {
+            let series = series::read(&question, &answer, screen.zone)?;
+            screen.series(&mut out, &question, &series)?;
+        }
+        View::Table => screen.table(&mut out, &question, &answer)?,
+        View::Distribution => screen.distribution(&mut out, &question, &answer)?,
+        View::Samples => {}
+    }
+    finish(&mut out, &answer, is_partial, &args.answer)
+}
+
+/// The whole answer to one statement, and whether it is the final one.
+pub(crate) async fn ask(
+    client: &Client,
+    statement: &Statement,
+    args: &AnswerArgs,
+    to: &ClientArgs,
+) -> Result<(Answer, bool), Failure> {
+    let interrupt = Interrupt::listen();
+    let options = QueryOptions { timeout: to.timeout, min_completeness: None };
+    let asker = Asker { client: client.inner(), options, interrupt: &interrupt };
+    let is_watched = args.progress.is_shown(args.quiet);
+    let mut line = ProgressLine::new(is_watched, render::style());
+    let asked = if is_watched || args.wait_complete.is_some() {
+        asker.refined(&statement.sql, args.wait_complete, &mut line).await
+    } else {
+        asker.arriving(&statement.sql, &mut line).await
+    };
+    match asked.map_err(|failure| with_excerpt(failure, statement))? {
+        Reply::Arriving(batches) => Ok((asker.watch(&mut line, batches.collect()).await?, false)),
+        Reply::Final(answer) => Ok((answer, false)),
+        Reply::Partial(answer) => Ok((answer, true)),
+        Reply::Interrupted(_) => Err(Interrupted.into()),
+    }
+}
+
+/// The last line, the warning, and how the command ends.
+pub(crate) fn finish(out: &mut dyn Write, answer: &Answer, is_partial: bool, args: &AnswerArgs) -> Outcome {
+    if !args.quiet {
+        let about = About { completeness: &answer.completeness, stats: answer.stats, is_partial };
+        writeln!(out, "{}", what_it_took(about))?;
+    }
+    out.flush()?;
+    if let Some(warning) = warning(&answer.completeness).filter(|_| !args.quiet) {
+        let _ = writeln!(io::stderr(), "{warning}");
+    }
+    let is_enough = answer.completeness.reaches(args.min_completeness);
+    Ok(if is_enough { Exit::Done } else { Exit::Incomplete })
+}
