@@ -22,6 +22,30 @@ pub struct Completeness {
     pub groups_truncated: bool,
     /// The newest time that a leaf holds (RFC 3339).
     pub newest_time: Option<String>,
+    /// Step by step, where rows are missing from groups by time.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub buckets: Vec<BucketCompleteness>,
+}
+
+/// How complete a step of time is. The ratio is never too good.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BucketCompleteness {
+    /// When it begins (RFC 3339).
+    pub time: String,
+    /// Rows covered / rows expected; `None` when nobody knows.
+    pub ratio: Option<f64>,
+    /// At least so many rows are covered.
+    pub rows_covered: u64,
+    /// So many there are, at most.
+    pub rows_expected: Option<u64>,
+}
+
+impl BucketCompleteness {
+    /// `99.9%`, `100%` or `unknown`. Rounded down.
+    pub fn percent(&self) -> String {
+        self.ratio.map_or_else(|| "unknown".to_owned(), percent_of_ratio)
+    }
 }
 
 /// Rows that are missing, of one leaf.

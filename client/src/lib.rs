@@ -40,7 +40,7 @@ pub use catalogue::{
     AggregatorStatus, LeafStatus, Phase, Status, Table, TableColumn, TableDescription, UnheardChild,
 };
 pub use client::Client;
-pub use completeness::{Completeness, Missing, percent};
+pub use completeness::{BucketCompleteness, Completeness, Missing, percent};
 pub use error::{Error, ErrorKind, Position, ServerError, server_error};
 pub use query::QueryOptions;
 pub use refined::{Progress, Refined, Step};

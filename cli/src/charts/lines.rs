@@ -227,6 +227,19 @@ pub(crate) fn axis(labels: &[(f64, String)], indent: usize, total: usize, style:
     [line, below.into_iter().collect::<String>().trim_end().to_owned()]
 }
 
+/// A line below a chart with a mark at each of these places from 0 to 1.
+pub(crate) fn marks(places: &[f64], indent: usize, total: usize, mark: char) -> String {
+    let mut line = vec![' '; total];
+    let space = total.saturating_sub(indent);
+    for place in places {
+        let at = (place.clamp(0.0, 1.0) * space.saturating_sub(1) as f64).round() as usize;
+        if let Some(cell) = line.get_mut(indent + at) {
+            *cell = mark;
+        }
+    }
+    line.into_iter().collect::<String>().trim_end().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,6 +296,12 @@ mod tests {
         let dotted = Line { values: &values, letter: None, stroke: Stroke::Dotted };
         check(&[dotted], ascii, &["1 |.  .  .  ."]);
         check(&[full(&values)], Frame { last_is_filling: true, ..ascii }, &["1 |******* * *"]);
+    }
+
+    #[test]
+    fn places_are_marked() {
+        assert_eq!(marks(&[0.0, 0.5, 1.0, 7.0], 2, 11, '!'), "  !   !   !");
+        assert_eq!(marks(&[], 2, 11, '!'), "");
     }
 
     #[test]

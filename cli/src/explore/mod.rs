@@ -232,7 +232,7 @@ pub(crate) async fn run(mut args: ExploreArgs) -> Outcome {
     match question.view {
         View::Series => {
             let series = series::read(&question, &answer, screen.zone)?;
-            screen.series(&mut out, &question, &series)?;
+            screen.series(&mut out, &question, &series, &answer.completeness)?;
         }
         View::Table => screen.table(&mut out, &question, &answer)?,
         View::Distribution => screen.distribution(&mut out, &question, &answer)?,

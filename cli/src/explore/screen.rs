@@ -3,14 +3,15 @@
 use std::io::{self, Write};
 
 use clap::ValueEnum;
+use gannet_client::Completeness;
 
 use crate::cells::Zone;
 use crate::charts::bars::{columns, sparkline};
-use crate::charts::lines::{Frame, Line, Stroke, axis, draw};
+use crate::charts::lines::{Frame, Line, Stroke, axis, draw, marks};
 use crate::charts::numbers::{change, full};
 use crate::explore::question::Question;
 use crate::explore::series::{Group, Key, Number, Series};
-use crate::explore::span::{instant_text, span_text, tick_text, zone_text};
+use crate::explore::span::{instant_text, parse_instant, span_text, tick_text, zone_text};
 use crate::render::{Style, Table, cell_text, width};
 
 /// Numbers that get a chart of their own.
@@ -19,6 +20,9 @@ const CHARTS_MAX: usize = 3;
 const LINES_MAX: usize = 6;
 /// Buckets that are few enough for bars.
 const BARS_MAX: usize = 24;
+
+/// Thin buckets that are named; the others are counted.
+const THIN_NAMED_MAX: usize = 6;
 
 /// How numbers over time are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -74,7 +78,14 @@ impl Screen {
     }
 
     /// Numbers over time.
-    pub(crate) fn series(&self, out: &mut dyn Write, question: &Question, series: &Series) -> io::Result<()> {
+    pub(crate) fn series(
+        &self,
+        out: &mut dyn Write,
+        question: &Question,
+        series: &Series,
+        completeness: &Completeness,
+    ) -> io::Result<()> {
+        let thin = self.thin(question, series, completeness);
         writeln!(out, "{}", self.heading(question, true))?;
         if series.groups.is_empty() {
             return writeln!(out, "no rows");
@@ -84,7 +95,7 @@ impl Screen {
             writeln!(out)?;
             writeln!(out, "{}", cell_text(show))?;
             if place < drawn {
-                self.chart(out, question, series, place)?;
+                self.chart(out, question, series, place, &thin)?;
             }
             if let [only] = &series.groups[..] {
                 writeln!(out, " {}", self.numbers(question, series, &only.numbers[place]))?;
@@ -94,6 +105,12 @@ impl Screen {
             writeln!(out)?;
             self.groups(out, question, series)?;
         }
+        if !thin.is_empty() {
+            let named: Vec<String> = thin.iter().take(THIN_NAMED_MAX).map(|(_, text)| text.clone()).collect();
+            let more = thin.len().saturating_sub(THIN_NAMED_MAX);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            writeln!(out, "{} rows are missing: {}{more}", self.thin_mark(), named.join(", "))?;
+        }
         if self.is_filling(question, series) {
             let last = i64::try_from(series.buckets - 1).unwrap_or(0) * question.every;
             let begin = instant_text(question.from + last, self.zone);
@@ -102,12 +119,34 @@ impl Screen {
         Ok(())
     }
 
+    /// Buckets from which rows are missing: where they are in the period, and how complete they are.
+    fn thin(
+        &self,
+        question: &Question,
+        series: &Series,
+        completeness: &Completeness,
+    ) -> Vec<(usize, String)> {
+        let thin = completeness.buckets.iter().filter(|bucket| bucket.ratio != Some(1.0));
+        thin.filter_map(|bucket| {
+            let time = parse_instant(&bucket.time, self.now, None).ok()?;
+            let place = usize::try_from((time - question.from).div_euclid(question.every)).ok()?;
+            let label = tick_text(time, question.to - question.from, question.every, self.zone);
+            (place < series.buckets).then(|| (place, format!("{label} {}", bucket.percent())))
+        })
+        .collect()
+    }
+
+    fn thin_mark(&self) -> char {
+        if self.style.unicode { '▒' } else { '!' }
+    }
+
     fn chart(
         &self,
         out: &mut dyn Write,
         question: &Question,
         series: &Series,
         place: usize,
+        thin: &[(usize, String)],
     ) -> io::Result<()> {
         let is_single = series.groups.len() == 1 && question.compare.is_none();
         let bars = match self.chart {
@@ -133,6 +172,12 @@ impl Screen {
             let letters = lines.iter().any(|line| line.letter.is_some());
             (indent, self.width - if letters { 2 } else { 0 })
         };
+        if !thin.is_empty() {
+            let last = if bars { series.buckets } else { series.buckets.saturating_sub(1) };
+            let places: Vec<f64> =
+                thin.iter().map(|(bucket, _)| *bucket as f64 / last.max(1) as f64).collect();
+            writeln!(out, "{}", marks(&places, indent, right, self.thin_mark()))?;
+        }
         let labels = self.ticks(question, series.buckets, bars);
         for line in axis(&labels, indent, right, self.style) {
             writeln!(out, "{line}")?;
@@ -313,4 +358,70 @@ fn lines(series: &Series, place: usize, compares: bool) -> Vec<Line<'_>> {
         lines.extend(before);
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use gannet_client::BucketCompleteness;
+
+    use super::*;
+    use crate::explore::question::View;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    fn question() -> Question {
+        Question {
+            table: "t".to_owned(),
+            show: vec!["count(*)".to_owned()],
+            filters: vec![],
+            group_by: vec![],
+            derive: vec![],
+            having: vec![],
+            order_by: None,
+            limit: 10,
+            from: 0,
+            to: 300 * SECOND,
+            every: 60 * SECOND,
+            compare: None,
+            view: View::Series,
+        }
+    }
+
+    /// What stands below the chart, without the axis.
+    fn check(now: i64, buckets: Vec<BucketCompleteness>, expect: &[&str]) {
+        let values = vec![Some(4.0), Some(2.0), Some(1.0), Some(2.0), Some(3.0)];
+        let number = Number { totals: [Some(12.0), None], values: [values, vec![None; 5]] };
+        let group = Group { key: Key::Values(vec![]), numbers: vec![number] };
+        let series = Series { groups: vec![group], group_count: 1, buckets: 5 };
+        let style = Style { unicode: false, width: Some(40), ..Style::PLAIN };
+        let screen = Screen { style, width: 40, zone: None, chart: Chart::Line, now };
+        let completeness = Completeness { buckets, ..Completeness::default() };
+        let mut out = Vec::new();
+        screen.series(&mut out, &question(), &series, &completeness).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let below = text.lines().skip(12).filter(|line| !line.trim_start().starts_with(['+', '0']));
+        assert_eq!(below.collect::<Vec<_>>(), expect);
+    }
+
+    #[test]
+    fn what_is_thin_or_filling_is_said() {
+        let whole = " 12 in all · most 4 at 00:00 · least 1 at 00:02 · latest 3 at 00:04";
+        check(300 * SECOND, vec![], &[whole]);
+        let thin = BucketCompleteness {
+            time: "1970-01-01T00:01:00Z".to_owned(),
+            ratio: Some(0.84),
+            rows_covered: 84,
+            rows_expected: Some(100),
+        };
+        check(
+            299 * SECOND,
+            vec![thin],
+            &[
+                "            !",
+                " 12 in all · most 4 at 00:00 · least 1 at 00:02 · latest 2 at 00:03",
+                "! rows are missing: 00:01 84.0%",
+                "the newest bucket, from 1970-01-01T00:04:00Z, is still filling",
+            ],
+        );
+    }
 }
