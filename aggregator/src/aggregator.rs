@@ -14,11 +14,11 @@ use crate::catalogue::Catalogue;
 use crate::children::Child;
 use crate::config::{Config, ConfigError};
 use crate::error::{ErrorCode, Failure};
-use crate::fan_out::{Asking, FanOut, GatherError};
+use crate::fan_out::{Asking, FanOut, GatherError, Watch};
 use crate::metrics::{Metrics, code_name};
 use crate::roster::Roster;
 use crate::roster_file::{RosterFile, RosterFileError};
-use crate::sql::{SqlAnswer, SqlConfig, SqlEngine};
+use crate::sql::{SqlAnswer, SqlConfig, SqlEngine, SqlWatch};
 
 mod append;
 
@@ -174,8 +174,21 @@ impl Aggregator {
     /// # Errors
     /// Whatever is wrong with the statement; when no leaf answered; when the answer is thinner than asked for.
     pub async fn query(&self, sql: &str, options: QueryOptions) -> Result<SqlAnswer, Failure> {
+        self.query_watched(sql, options, None).await
+    }
+
+    /// As [`Aggregator::query`], with somebody who wants to hear of it before the answer is there.
+    ///
+    /// # Errors
+    /// As [`Aggregator::query`].
+    pub async fn query_watched(
+        &self,
+        sql: &str,
+        options: QueryOptions,
+        watch: Option<&SqlWatch>,
+    ) -> Result<SqlAnswer, Failure> {
         let begun = Instant::now();
-        let outcome = self.try_query(sql, options, begun).await;
+        let outcome = self.try_query(sql, options, begun, watch).await;
         match &outcome {
             Ok(answer) => self.metrics.answered(begun.elapsed(), answer.completeness.ratio()),
             Err(failure) => self.metrics.failed(begun.elapsed(), code_name(failure.code)),
@@ -188,6 +201,7 @@ impl Aggregator {
         sql: &str,
         options: QueryOptions,
         begun: Instant,
+        watch: Option<&SqlWatch>,
     ) -> Result<SqlAnswer, Failure> {
         let default = Duration::from_millis(self.config.query_timeout_ms);
         let longest = Duration::from_millis(self.config.query_timeout_ms_max);
@@ -206,13 +220,18 @@ impl Aggregator {
         }
         let deadline = begun + timeout;
         let _turn = self.turn(deadline).await?;
-        let answer = self.planned_anew(sql, deadline).await?;
+        let answer = self.planned_anew(sql, deadline, watch).await?;
         enough(&answer, options.min_completeness)?;
         Ok(answer)
     }
 
     /// Runs a statement, and again when the columns it reads changed, or were not known yet.
-    async fn planned_anew(&self, sql: &str, deadline: Instant) -> Result<SqlAnswer, Failure> {
+    async fn planned_anew(
+        &self,
+        sql: &str,
+        deadline: Instant,
+        watch: Option<&SqlWatch>,
+    ) -> Result<SqlAnswer, Failure> {
         let number = self.queries_begun.fetch_add(1, Ordering::Relaxed);
         let query_id = format!("{}-{number}", std::process::id());
         let mut planned = 1;
@@ -220,7 +239,8 @@ impl Aggregator {
         loop {
             let catalogue = self.catalogue();
             let asking = Arc::new(Asking::new(Arc::clone(&self.fan_out), query_id.clone()));
-            let run = self.engine.run(Arc::clone(&catalogue), Arc::clone(&asking) as _, sql, deadline);
+            let answerer = Arc::clone(&asking) as _;
+            let run = self.engine.run_watched(Arc::clone(&catalogue), answerer, sql, deadline, watch);
             let failure = match run.await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
@@ -295,9 +315,10 @@ impl Aggregator {
         top: Option<&Top>,
         deadline: Instant,
         query_id: &str,
+        watch: Option<&Watch>,
     ) -> Result<Partial, GatherError> {
         let _turn = self.turn(deadline).await.map_err(GatherError::Failed)?;
-        let outcome = self.fan_out.gather(plan, top, deadline, query_id).await;
+        let outcome = self.fan_out.gather(plan, top, deadline, query_id, watch).await;
         if let Err(GatherError::Stale(_)) = &outcome {
             // The parent will ask what there is; it should hear of what made its plan stale.
             self.refresh().await;

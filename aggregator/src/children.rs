@@ -98,6 +98,21 @@ pub struct ChildAnswer {
     pub stats: ScanStats,
 }
 
+/// What a child has so far, as it said last; what nobody looked at is replaced.
+#[derive(Debug, Default)]
+pub struct Newest(Mutex<Option<(ChildAnswer, bool)>>);
+
+impl Newest {
+    fn put(&self, answer: ChildAnswer, with_body: bool) {
+        *self.0.lock() = Some((answer, with_body));
+    }
+
+    /// What it said since this was called last, and whether that includes groups or rows.
+    pub fn take(&self) -> Option<(ChildAnswer, bool)> {
+        self.0.lock().take()
+    }
+}
+
 /// What a child says of itself and what is below it.
 #[derive(Debug)]
 pub struct Description {
@@ -185,9 +200,10 @@ impl Child {
         &self,
         request: wire::RunRequest,
         limits: &RunLimits,
+        so_far: Option<&Newest>,
     ) -> Result<ChildAnswer, ChildError> {
         self.health.lock().asked(Instant::now());
-        let mut answer = std::pin::pin!(self.answer(request, limits.bytes_max));
+        let mut answer = std::pin::pin!(self.answer(request, limits.bytes_max, so_far));
         let doubt = Instant::now() + limits.silence_max / 4;
         let outcome = match timeout_at(doubt.min(limits.until).into(), &mut answer).await {
             Ok(outcome) => outcome,
@@ -203,7 +219,12 @@ impl Child {
         self.note(outcome)
     }
 
-    async fn answer(&self, request: wire::RunRequest, bytes_max: u64) -> Result<ChildAnswer, ChildError> {
+    async fn answer(
+        &self,
+        request: wire::RunRequest,
+        bytes_max: u64,
+        so_far: Option<&Newest>,
+    ) -> Result<ChildAnswer, ChildError> {
         let mut client = self.query.clone();
         let mut replies = self.hear(client.run(request).await)?.into_inner();
         let (mut pieces, mut bytes) = (Vec::new(), 0u64);
@@ -216,10 +237,18 @@ impl Child {
             if !reply.body.is_empty() {
                 pieces.push(reply.body);
             }
-            if let Some(completeness) = reply.completeness {
-                let completeness = Completeness::try_from(completeness).map_err(malformed)?;
-                let stats = reply.stats.map(ScanStats::try_from).transpose().map_err(malformed)?;
-                return Ok(ChildAnswer { pieces, completeness, stats: stats.unwrap_or_default() });
+            let Some(completeness) = reply.completeness else { continue };
+            let completeness = Completeness::try_from(completeness).map_err(malformed)?;
+            let stats = reply.stats.map(ScanStats::try_from).transpose().map_err(malformed)?;
+            let pieces = std::mem::take(&mut pieces);
+            let answer = ChildAnswer { pieces, completeness, stats: stats.unwrap_or_default() };
+            bytes = 0;
+            match (reply.so_far, so_far) {
+                (0, _) => return Ok(answer),
+                (1, Some(so_far)) => so_far.put(answer, true),
+                (2, Some(so_far)) => so_far.put(answer, false),
+                // Nobody asked for it, or it is of a kind that is not known here.
+                _ => {}
             }
         }
         Err(ChildError::Failed("the answer ended without its completeness".to_owned()))

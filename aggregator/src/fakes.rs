@@ -262,7 +262,7 @@ impl Query for Door {
             _ => {}
         }
         let pieces = encode_body(&self.0.body(&plan)).unwrap();
-        let piece = |body| Ok(wire::RunReply { body, completeness: None, stats: None });
+        let piece = |body| Ok(wire::RunReply { body, ..Default::default() });
         let mut replies: Vec<_> = pieces.into_iter().map(piece).collect();
         let rows = self.0.rows.load(Ordering::SeqCst);
         let leaf = LeafEpoch { leaf: self.0.id.clone(), epoch: self.0.epoch.load(Ordering::SeqCst) };
@@ -272,6 +272,7 @@ impl Query for Door {
             body: Default::default(),
             completeness: Some((&completeness).into()),
             stats: Some((&stats).into()),
+            so_far: 0,
         });
         match does {
             Does::HangAfterBody => {

@@ -1,9 +1,9 @@
 //! Asking every child and merging what comes back.
 //!
 //! All children are asked at once, under one deadline; each gets what is left of it less a margin for the way back.
-//! A child known to be down is not waited for, a child that is late is left out. What a child sends counts only when
-//! its completeness has come with it, so the answer always equals the aggregate over the rows that the record says
-//! are covered.
+//! A child known to be down is not waited for, a child that is late is left out, unless it had said what there is so far
+//! (`refining`). What a child sends counts only when its completeness has come with it, so the answer always equals the
+//! aggregate over the rows that the record says are covered (`gathering`).
 //!
 //! Invariants: a leaf counts once, by its id; every leaf of the roster is in the record, as answered or as missing.
 
@@ -14,9 +14,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use gannet_proto::{decode_body, wire};
-use gannet_query::{
-    Body, Completeness, LeafEpoch, Merger, Missing, MissingReason, Partial, Plan, QueryError, ScanStats, Top,
-};
+use gannet_query::{Body, Completeness, LeafEpoch, MissingReason, Partial, Plan, ScanStats, Top};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
@@ -25,6 +23,13 @@ use crate::config::Config;
 use crate::error::{ErrorCode, Failure};
 use crate::roster::Roster;
 use crate::sql::errors::refused_by_child;
+
+mod gathering;
+mod refining;
+
+use gathering::Gathering;
+use refining::Refining;
+pub use refining::Watch;
 
 /// Bodies smaller than this are decoded and merged where they arrive; larger ones on a blocking thread.
 const MERGED_IN_PLACE_BYTES_MAX: usize = 32 << 10;
@@ -43,6 +48,17 @@ pub trait Answerer: Send + Sync + std::fmt::Debug {
         deadline: Instant,
     ) -> Result<Partial, Failure> {
         self.answer(plan, deadline).await
+    }
+
+    /// As `answer_top`, with somebody who wants to hear what there is before.
+    async fn answer_watched(
+        &self,
+        plan: &Plan,
+        top: Option<&Top>,
+        deadline: Instant,
+        _watch: Option<&Watch>,
+    ) -> Result<Partial, Failure> {
+        self.answer_top(plan, top, deadline).await
     }
 }
 
@@ -95,7 +111,17 @@ impl Answerer for Asking {
         top: Option<&Top>,
         deadline: Instant,
     ) -> Result<Partial, Failure> {
-        match self.fan_out.gather(plan, top, deadline, &self.query_id).await {
+        self.answer_watched(plan, top, deadline, None).await
+    }
+
+    async fn answer_watched(
+        &self,
+        plan: &Plan,
+        top: Option<&Top>,
+        deadline: Instant,
+        watch: Option<&Watch>,
+    ) -> Result<Partial, Failure> {
+        match self.fan_out.gather(plan, top, deadline, &self.query_id, watch).await {
             Ok(partial) => answered(partial),
             Err(GatherError::Failed(failure)) => Err(failure),
             Err(GatherError::Stale(text)) => {
@@ -141,12 +167,20 @@ fn answered(partial: Partial) -> Result<Partial, Failure> {
 }
 
 /// What one child returned, decoded.
+#[derive(Clone)]
 struct Decoded {
     child: Arc<Child>,
     bodies: Vec<Body>,
     bytes: usize,
     completeness: Completeness,
     stats: ScanStats,
+}
+
+impl Decoded {
+    fn drop_body(&mut self) {
+        self.bodies.clear();
+        self.bytes = 0;
+    }
 }
 
 impl FanOut {
@@ -166,19 +200,29 @@ impl FanOut {
         top: Option<&Top>,
         deadline: Instant,
         query_id: &str,
+        watch: Option<&Watch>,
     ) -> Result<Partial, GatherError> {
-        let merger = Merger::new(plan, self.config.merge_bytes_max).map_err(|error| failed(&error))?;
-        let mut gathering = Gathering::new(self, plan, merger);
-        let mut asked = self.ask((plan, top), deadline, query_id, &mut gathering);
+        let mut gathering = Gathering::new(self, plan)?;
+        let mut refining = watch.map(|watch| Refining::new(self, plan, watch));
+        let mut asked = self.ask((plan, top), deadline, query_id, (&mut gathering, refining.as_mut()));
         let mut held = Vec::new();
-        while let Some(outcome) = asked.join_next().await {
+        loop {
+            let outcome = tokio::select! {
+                biased;
+                outcome = asked.join_next() => outcome,
+                () = refining::due(refining.as_ref()) => {
+                    if let Some(refining) = &mut refining {
+                        refining.tell().await;
+                    }
+                    continue;
+                }
+            };
+            let Some(outcome) = outcome else { break };
             let (child, outcome) = outcome.map_err(|error| {
                 let message = format!("asking a child ended early: {error}");
                 GatherError::Failed(Failure::new(ErrorCode::Internal, message))
             })?;
-            match outcome {
-                Ok(decoded) if gathering.is_contested(&decoded) => held.push(decoded),
-                Ok(decoded) => gathering.add(decoded).await?,
+            let outcome = match outcome {
                 Err(ChildError::Stale(text)) => return Err(GatherError::Stale(text)),
                 Err(ChildError::Refused(text)) => {
                     return Err(GatherError::Failed(refused_by_child(&text)));
@@ -186,7 +230,16 @@ impl FanOut {
                 Err(ChildError::TooLarge(text)) => {
                     return Err(GatherError::Failed(Failure::new(ErrorCode::TooLarge, text)));
                 }
-                Err(error) => gathering.missed(&child, &error),
+                other => other,
+            };
+            let outcome = match &mut refining {
+                Some(refining) => refining.ended(&child, outcome).await,
+                None => outcome,
+            };
+            match outcome {
+                Ok(decoded) if gathering.is_contested(&decoded) => held.push(decoded),
+                Ok(decoded) => gathering.add(decoded).await?,
+                Err(error) => gathering.missed(&child, error.reason(), &error.to_string()),
             }
         }
         // Of two processes with one id the newest epoch counts.
@@ -204,7 +257,7 @@ impl FanOut {
         (plan, top): (&Plan, Option<&Top>),
         deadline: Instant,
         query_id: &str,
-        gathering: &mut Gathering<'_>,
+        (gathering, mut refining): (&mut Gathering<'_>, Option<&mut Refining<'_>>),
     ) -> JoinSet<(Arc<Child>, Result<Decoded, ChildError>)> {
         let remaining = deadline.saturating_duration_since(Instant::now());
         let margin = self.config.margin(remaining);
@@ -213,11 +266,14 @@ impl FanOut {
         let until = deadline.checked_sub(margin / 2).unwrap_or(deadline);
         // What several children cut could not be added up.
         let top = top.filter(|_| self.children.len() == 1).map(wire::Top::from);
+        let watch = refining.as_ref().map(|refining| refining.watch());
         let request = wire::RunRequest {
             plan: Some(wire_plan(plan)),
             deadline_ms: u32::try_from(for_child.as_millis()).unwrap_or(u32::MAX),
             query_id: query_id.to_owned(),
             top,
+            so_far_ms: watch.map_or(0, |watch| u32::try_from(watch.every.as_millis()).unwrap_or(u32::MAX)),
+            so_far_body: watch.is_some_and(|watch| watch.with_body),
         };
         let limits = RunLimits {
             until,
@@ -228,12 +284,16 @@ impl FanOut {
         let mut asked = JoinSet::new();
         for child in &self.children {
             if let Some(why) = child.down() {
-                gathering.missed(child, &ChildError::Down(why));
+                gathering.missed(child, MissingReason::Down, &why);
+                if let Some(refining) = refining.as_mut() {
+                    refining.down(child, &why);
+                }
                 continue;
             }
+            let so_far = refining.as_mut().map(|refining| refining.asked(child));
             let (child, plan, request) = (Arc::clone(child), Arc::clone(&shared), request.clone());
             asked.spawn(async move {
-                let answer = child.run(request, &limits).await;
+                let answer = child.run(request, &limits, so_far.as_deref()).await;
                 let decoded = match answer {
                     Ok(answer) => decode(Arc::clone(&child), plan, answer).await,
                     Err(error) => Err(error),
@@ -317,171 +377,6 @@ async fn on_thread<T: Send + 'static>(
         return Ok(work());
     }
     tokio::task::spawn_blocking(work).await.map_err(|error| format!("a thread ended early: {error}"))
-}
-
-/// The state of one fan-out while answers come in.
-struct Gathering<'a> {
-    fan_out: &'a FanOut,
-    plan: &'a Plan,
-    /// Taken while a blocking thread merges.
-    merger: Option<Merger>,
-    /// Bytes merged so far: what finishing will have to work on.
-    bytes: usize,
-    completeness: Completeness,
-    stats: ScanStats,
-    /// Leaves that more than one child says it has.
-    contested: BTreeSet<String>,
-    /// The leaves that count already, with the child they came through.
-    counted: BTreeMap<String, String>,
-}
-
-impl<'a> Gathering<'a> {
-    fn new(fan_out: &'a FanOut, plan: &'a Plan, merger: Merger) -> Gathering<'a> {
-        Gathering {
-            plan,
-            merger: Some(merger),
-            bytes: 0,
-            completeness: Completeness::default(),
-            stats: ScanStats::default(),
-            contested: fan_out.roster.lock().contested(),
-            counted: BTreeMap::new(),
-            fan_out,
-        }
-    }
-
-    fn is_contested(&self, decoded: &Decoded) -> bool {
-        decoded.completeness.answered.iter().any(|leaf| self.contested.contains(&leaf.leaf))
-    }
-
-    /// A child did not answer: everything it stands for is missing.
-    fn missed(&mut self, child: &Child, error: &ChildError) {
-        let (reason, detail) = (error.reason(), error.to_string());
-        let roster = self.fan_out.roster.lock();
-        let missing =
-            roster.missing_of(child.address(), reason, &detail, &self.plan.table, &self.plan.time_range);
-        self.completeness.missing.extend(missing);
-    }
-
-    /// A child answered. When one of its leaves counts already, its answer cannot be taken apart and is left out.
-    async fn add(&mut self, decoded: Decoded) -> Result<(), GatherError> {
-        let answered = &decoded.completeness.answered;
-        if answered.iter().any(|leaf| self.counted.contains_key(&leaf.leaf)) {
-            self.leave_out(decoded);
-            return Ok(());
-        }
-        for leaf in answered {
-            self.counted.insert(leaf.leaf.clone(), decoded.child.address().to_owned());
-        }
-        self.bytes += decoded.bytes;
-        let Some(mut merger) = self.merger.take() else {
-            return Err(GatherError::Failed(Failure::new(ErrorCode::Internal, "merging ended early")));
-        };
-        let bodies = decoded.bodies;
-        let merge = move || {
-            let outcome = merger.push_pieces(bodies);
-            (merger, outcome)
-        };
-        let merged = on_thread(decoded.bytes, merge).await;
-        let (merger, outcome) =
-            merged.map_err(|text| GatherError::Failed(Failure::new(ErrorCode::Internal, text)))?;
-        outcome.map_err(|error| failed(&error))?;
-        self.merger = Some(merger);
-        self.completeness.merge(decoded.completeness);
-        self.stats.merge(&decoded.stats);
-        Ok(())
-    }
-
-    fn leave_out(&mut self, decoded: Decoded) {
-        let roster = self.fan_out.roster.lock();
-        for leaf in &decoded.completeness.answered {
-            let through = self.counted.get(&leaf.leaf);
-            tracing::warn!(leaf = leaf.leaf, child = decoded.child.address(), "a leaf answered twice");
-            let detail = match through {
-                Some(first) => {
-                    format!(
-                        "answered through {first} and again through {}; counted once",
-                        decoded.child.address()
-                    )
-                }
-                None => {
-                    format!("its child {} sent rows of a leaf that counts already", decoded.child.address())
-                }
-            };
-            let rows = match through {
-                Some(_) => 0,
-                None => roster.rows_expected(&leaf.leaf, &self.plan.table, &self.plan.time_range),
-            };
-            self.completeness.missing.push(Missing {
-                leaf: leaf.leaf.clone(),
-                reason: MissingReason::Error,
-                rows: Some(rows),
-                answered: through.is_some(),
-                detail,
-            });
-        }
-        let unanswered = decoded.completeness.missing.into_iter().filter(|missing| !missing.answered);
-        self.completeness.missing.extend(unanswered);
-    }
-
-    /// Accounts for every leaf of the roster, once, and closes the body.
-    async fn finish(mut self, deadline: Instant) -> Result<Partial, GatherError> {
-        let epochs = &self.completeness.answered;
-        let unmet = self.fan_out.meet_new_epochs(epochs, &self.counted, deadline).await;
-        self.account();
-        self.completeness.missing.extend(unmet.into_iter().map(|leaf| Missing {
-            leaf,
-            reason: MissingReason::Lost,
-            rows: None,
-            answered: true,
-            detail: "it was started anew and has not said yet what it came back with".to_owned(),
-        }));
-        let Some(merger) = self.merger.take() else {
-            return Err(GatherError::Failed(Failure::new(ErrorCode::Internal, "merging ended early")));
-        };
-        let body = on_thread(self.bytes, move || merger.finish()).await;
-        let body = body.map_err(|text| GatherError::Failed(Failure::new(ErrorCode::Internal, text)))?;
-        let body = body.map_err(|error| failed(&error))?;
-        Ok(Partial { body, completeness: self.completeness, stats: self.stats })
-    }
-
-    fn account(&mut self) {
-        let (table, range) = (&self.plan.table, &self.plan.time_range);
-        let completeness = &mut self.completeness;
-        // A leaf may be missing through one child and have answered through another.
-        let mut unanswered = BTreeSet::new();
-        completeness.missing.retain(|missing| {
-            missing.answered
-                || (!self.counted.contains_key(&missing.leaf) && unanswered.insert(missing.leaf.clone()))
-        });
-        let roster = self.fan_out.roster.lock();
-        let named = |leaf: &str| self.counted.contains_key(leaf) || unanswered.contains(leaf);
-        completeness.missing.extend(roster.missing_besides(named, table, range));
-        for leaf in self.counted.keys() {
-            let rows = roster.rows_lost(leaf, table, range);
-            if rows > 0 {
-                completeness.missing.push(Missing {
-                    leaf: leaf.clone(),
-                    reason: MissingReason::Lost,
-                    rows: Some(rows),
-                    answered: true,
-                    detail: "the leaf held these rows once and came back without them".to_owned(),
-                });
-            }
-        }
-        completeness.missing.sort_by(|a, b| (&a.leaf, a.reason).cmp(&(&b.leaf, b.reason)));
-        completeness.answered.sort();
-    }
-}
-
-/// What an error of merging means for the query.
-fn failed(error: &QueryError) -> GatherError {
-    let code = match error {
-        QueryError::Memory { .. } => ErrorCode::TooLarge,
-        QueryError::UnsupportedType { .. } => ErrorCode::Unsupported,
-        QueryError::Overflow => ErrorCode::BadRequest,
-        QueryError::Mismatch(_) => ErrorCode::Internal,
-    };
-    GatherError::Failed(Failure::new(code, error.to_string()))
 }
 
 #[cfg(test)]

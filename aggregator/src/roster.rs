@@ -248,6 +248,12 @@ impl Roster {
         self.leaves.get(leaf).map(|record| record.epoch)
     }
 
+    /// True when a leaf that was heard of before has said what it holds in an epoch, or has begun to.
+    pub fn has_described(&self, leaf: &str, epoch: u64) -> bool {
+        let Some(record) = self.leaves.get(leaf) else { return true };
+        record.epoch == epoch || record.said.as_ref().is_some_and(|said| said.epoch == epoch)
+    }
+
     /// Rows that a leaf must account for, over a table and a time range.
     pub fn rows_expected(&self, leaf: &str, table: &str, range: &TimeRange) -> u64 {
         let record = self.leaves.get(leaf).and_then(|record| record.tables.get(table));

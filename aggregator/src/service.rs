@@ -2,22 +2,23 @@
 //!
 //! A parent gets what there is, even from no leaf at all: which leaves are missing, and why, is in the record.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::Stream;
 use gannet_proto::wire::admin_server::{Admin, AdminServer};
 use gannet_proto::wire::query_server::{Query, QueryServer};
-use gannet_proto::{MESSAGE_BYTES_MAX, PLAN_BYTES_MAX, Reason, encode_body, wire};
-use gannet_query::{Body, Partial, Plan, Top};
+use gannet_proto::{MESSAGE_BYTES_MAX, PLAN_BYTES_MAX, Reason, wire};
+use gannet_query::{Plan, Top};
 use tokio::sync::Notify;
 use tonic::transport::server::Router;
 use tonic::{Request, Response, Status};
 
 use crate::aggregator::Aggregator;
 use crate::error::{ErrorCode, Failure};
-use crate::fan_out::GatherError;
+
+mod answers;
+
+use answers::{Question, Replies};
 
 /// The services of an aggregator as a server that can be given connections. `stop` is notified when somebody asks the
 /// aggregator to stop.
@@ -62,21 +63,6 @@ fn status(failure: &Failure) -> Status {
     }
 }
 
-type Replies = Pin<Box<dyn Stream<Item = Result<wire::RunReply, Status>> + Send>>;
-
-/// A partial as the replies that carry it.
-fn replies(partial: &Partial) -> Result<Vec<Result<wire::RunReply, Status>>, Status> {
-    let pieces = encode_body(&partial.body).map_err(|error| Status::out_of_range(error.to_string()))?;
-    let piece = |body| Ok(wire::RunReply { body, completeness: None, stats: None });
-    let mut replies: Vec<_> = pieces.into_iter().map(piece).collect();
-    replies.push(Ok(wire::RunReply {
-        body: bytes::Bytes::new(),
-        completeness: Some((&partial.completeness).into()),
-        stats: Some((&partial.stats).into()),
-    }));
-    Ok(replies)
-}
-
 #[tonic::async_trait]
 impl Query for Door {
     type RunStream = Replies;
@@ -92,24 +78,13 @@ impl Query for Door {
         let top = top.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let checked = top.iter().try_for_each(|top| top.check(&plan));
         checked.map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let mut partial = match self.aggregator.gather(&plan, top.as_ref(), deadline, &request.query_id).await
-        {
-            Ok(partial) => partial,
-            Err(GatherError::Stale(text)) => return Err(Status::failed_precondition(text)),
-            Err(GatherError::Failed(failure)) => return Err(status(&failure)),
-        };
-        let encode = move || {
-            if let (Some(top), Body::Groups(groups)) = (&top, &mut partial.body)
-                && let Err(error) = groups.cut(&plan, top)
-            {
-                tracing::debug!(%error, "sending all groups");
-            }
-            replies(&partial)
-        };
-        let encoded = tokio::task::spawn_blocking(encode).await;
-        let replies =
-            encoded.map_err(|error| Status::internal(format!("a thread ended early: {error}")))??;
-        Ok(Response::new(Box::pin(futures::stream::iter(replies))))
+        let aggregator = Arc::clone(&self.aggregator);
+        let question = Question { aggregator, plan, top, deadline, query_id: request.query_id };
+        if request.so_far_ms == 0 {
+            return Ok(Response::new(question.at_once().await?));
+        }
+        let every = Duration::from_millis(u64::from(request.so_far_ms));
+        Ok(Response::new(question.refined(every, request.so_far_body)))
     }
 
     async fn describe(

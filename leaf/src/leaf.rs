@@ -12,17 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use gannet_query::{
-    Completeness, Holdings, LeafEpoch, LeafState, Missing, MissingReason, Partial, Phase, Plan, TableHolding,
-};
+use gannet_query::{Holdings, LeafState, Phase, TableHolding};
 use gannet_shm::{DirectoryLock, Segments};
 use parking_lot::{Mutex, RwLock};
 
 use crate::ledger::Ledger;
 use crate::lifecycle::{Lifecycle, Request, admits};
 use crate::manifest::{BlockEntry, Manifest};
-use crate::runs::runs_of;
-use crate::scan::{Cancel, ScanError, ScanLimits, scan};
+use crate::query::Activity;
 use crate::store::{LastCheckpoint, Waiting};
 use crate::surroundings::Surroundings;
 use crate::table::Table;
@@ -41,29 +38,6 @@ pub struct Origin {
     pub detail: String,
     /// Rows that came with the start.
     pub rows: u64,
-}
-
-/// What a leaf does for those who ask.
-#[derive(Debug, Default)]
-struct Activity {
-    running: AtomicU64,
-    stopped_early: AtomicU64,
-}
-
-/// A query that runs, until this is dropped.
-struct Running<'a>(&'a Activity);
-
-impl<'a> Running<'a> {
-    fn begin(activity: &'a Activity) -> Running<'a> {
-        activity.running.fetch_add(1, Ordering::AcqRel);
-        Running(activity)
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 /// A leaf. See the module.
@@ -103,15 +77,15 @@ pub struct Leaf {
     pub(crate) unread: Mutex<Vec<(String, BlockEntry)>>,
     pub(crate) recovering_since: Mutex<Option<Duration>>,
     pub(crate) retention: Mutex<crate::retention::Watch>,
-    activity: Activity,
+    pub(crate) activity: Activity,
     pub(crate) epoch: u64,
     /// How long it ran in its lives before.
     ran_before_seconds: u64,
     /// What time it was for the age of rows when it last ran.
     pub(crate) ran_until_ns: Option<i64>,
     started: Duration,
-    origin: Origin,
-    scan_pool: rayon::ThreadPool,
+    pub(crate) origin: Origin,
+    pub(crate) scan_pool: rayon::ThreadPool,
     _lock: Option<DirectoryLock>,
 }
 
@@ -192,17 +166,6 @@ impl Leaf {
         &self.config
     }
 
-    /// Queries that run now.
-    pub fn queries_running(&self) -> u64 {
-        self.activity.running.load(Ordering::Acquire)
-    }
-
-    /// Queries since the start whose scan did not come to its end, because of their deadline or because nobody waited
-    /// any more.
-    pub fn queries_stopped_early(&self) -> u64 {
-        self.activity.stopped_early.load(Ordering::Acquire)
-    }
-
     /// Bytes in use by rows.
     pub fn used_bytes(&self) -> u64 {
         self.used_bytes.load(Ordering::Relaxed).max(0) as u64
@@ -238,77 +201,6 @@ impl Leaf {
             return Err(LeafError::Batch { table: name.to_owned(), what });
         }
         Ok(Arc::clone(tables.entry(name.to_owned()).or_insert_with(|| Arc::new(Table::empty(name)))))
-    }
-
-    /// Answers a plan with what the leaf holds, by the deadline in `cancel`.
-    ///
-    /// # Errors
-    /// [`LeafError::NotServing`], [`LeafError::StalePlan`], [`LeafError::Plan`], [`LeafError::Limit`].
-    pub fn query(&self, plan: &Plan, cancel: &Cancel) -> Result<Partial, LeafError> {
-        let _running = Running::begin(&self.activity);
-        let _admitted = self.queries.read_recursive();
-        self.admit(Request::Query)?;
-        let started = self.surroundings.clock.monotonic();
-        let table = self.table(&plan.table);
-        let state = table.as_ref().map(|table| table.snapshot()).unwrap_or_default();
-        let runs = runs_of(&state);
-        let limits = ScanLimits {
-            memory_bytes_max: self.config.query_memory_bytes_max,
-            result_bytes_max: self.config.query_rows_bytes_max,
-        };
-        let outcome =
-            scan(&runs, plan, &limits, cancel, &self.scan_pool).map_err(|error| plan_error(plan, error))?;
-        let mut stats = outcome.stats;
-        let elapsed = self.surroundings.clock.monotonic().saturating_sub(started);
-        stats.scan_us_max = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        let missing = |reason, rows, detail: String| Missing {
-            leaf: self.config.id.clone(),
-            reason,
-            rows: Some(rows),
-            answered: true,
-            detail,
-        };
-        let mut completeness = Completeness {
-            answered: vec![LeafEpoch { leaf: self.config.id.clone(), epoch: self.epoch }],
-            rows_covered: outcome.rows_covered,
-            newest_time: outcome.newest_time,
-            ..Default::default()
-        };
-        if outcome.unscanned > 0 {
-            self.activity.stopped_early.fetch_add(1, Ordering::AcqRel);
-            let detail = "the deadline came before all blocks were scanned".to_owned();
-            completeness.missing.push(missing(MissingReason::Timeout, outcome.unscanned, detail));
-        }
-        for (run, error) in outcome.unreadable {
-            let rows = runs.get(run).map_or(0, |run| run.rows() as u64);
-            tracing::warn!(table = plan.table, rows, error, "a row block cannot be read and is not served");
-            completeness.missing.push(missing(MissingReason::Error, rows, error));
-        }
-        let pending = state.pending_in(&plan.time_range);
-        if pending > 0 {
-            let detail = "the leaf is reading them from disk".to_owned();
-            completeness.missing.push(missing(MissingReason::Restarting, pending, detail));
-        }
-        let unknown = self.unknown_records.load(Ordering::Relaxed);
-        if unknown > 0 {
-            let detail = format!(
-                "{unknown} records of the write-ahead log are damaged: nobody knows what rows they held"
-            );
-            let rows = None;
-            completeness.missing.push(Missing { rows, ..missing(MissingReason::Lost, 0, detail) });
-        }
-        let lost = state.lost_in(&plan.time_range);
-        if lost > 0 {
-            completeness.missing.push(missing(MissingReason::Lost, lost, self.lost_detail()));
-        }
-        Ok(Partial { body: outcome.body, completeness, stats })
-    }
-
-    fn lost_detail(&self) -> String {
-        match self.origin.detail.as_str() {
-            "" => "rows held before the start did not come back".to_owned(),
-            detail => format!("rows held before the start did not come back: {detail}"),
-        }
     }
 
     pub(crate) fn holding(&self, table: &str, with_columns: bool) -> TableHolding {
@@ -350,17 +242,5 @@ impl Leaf {
     /// What it says of itself in an acknowledgement.
     pub fn describe_table(&self, holding: TableHolding) -> Holdings {
         self.describe_with(vec![holding])
-    }
-}
-
-fn plan_error(plan: &Plan, error: ScanError) -> LeafError {
-    match error {
-        ScanError::StalePlan { column, plan: planned, .. } => {
-            LeafError::StalePlan { table: plan.table.clone(), column, planned }
-        }
-        ScanError::Compile(what) | ScanError::Evaluate(what) => LeafError::Plan(what),
-        ScanError::Memory { .. } => LeafError::Limit(error.to_string()),
-        ScanError::Query(gannet_query::QueryError::Memory { .. }) => LeafError::Limit(error.to_string()),
-        ScanError::Query(error) => LeafError::Plan(error.to_string()),
     }
 }

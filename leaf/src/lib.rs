@@ -26,6 +26,7 @@ pub mod manifest;
 pub mod open_rows;
 pub mod packing;
 pub mod planted;
+pub mod query;
 mod recover;
 mod retention;
 pub mod row_block;

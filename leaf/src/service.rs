@@ -1,26 +1,27 @@
-//! The gRPC door of a leaf: wire → domain, call, error → status. It is the only file of the leaf that knows the wire.
+//! The gRPC door of a leaf: wire → domain, call, error → status. Nothing else in the leaf knows the wire.
 //!
 //! Work never runs on the runtime's threads: plans and batches go to blocking threads, scans from there to the leaf's
 //! pool. A caller that goes away cancels its scan.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::Stream;
 use gannet_proto::address::{ChildAddress, Listener};
 use gannet_proto::wire::admin_server::{Admin, AdminServer};
 use gannet_proto::wire::ingest_server::{Ingest, IngestServer};
 use gannet_proto::wire::query_server::{Query, QueryServer};
-use gannet_proto::{MESSAGE_BYTES_MAX, PLAN_BYTES_MAX, Reason, decode_batches, encode_body, wire};
-use gannet_query::{Body, Partial, Plan, Top};
+use gannet_proto::{MESSAGE_BYTES_MAX, PLAN_BYTES_MAX, Reason, decode_batches, wire};
+use gannet_query::{Plan, Top};
 use tokio::sync::{Notify, Semaphore};
 use tonic::{Request, Response, Status};
 
 use crate::dedup::{BatchName, DedupError};
-use crate::scan::Cancel;
 use crate::{Batch, Config, Leaf, LeafError};
+
+mod answers;
+
+use answers::{Question, Replies};
 
 /// How often sealing by age, retention and the manifest are looked after.
 const MAINTENANCE: Duration = Duration::from_secs(1);
@@ -208,30 +209,6 @@ fn wrong(what: impl std::fmt::Display) -> Status {
     Status::invalid_argument(what.to_string())
 }
 
-/// Cancels a scan when the request's future is dropped, that is, when the caller went away.
-struct CancelOnDrop(Arc<Cancel>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
-}
-
-type Replies = Pin<Box<dyn Stream<Item = Result<wire::RunReply, Status>> + Send>>;
-
-/// A partial as the replies that carry it.
-fn replies(partial: &Partial) -> Result<Vec<Result<wire::RunReply, Status>>, Status> {
-    let pieces = encode_body(&partial.body).map_err(|error| Status::out_of_range(error.to_string()))?;
-    let piece = |body| wire::RunReply { body, completeness: None, stats: None };
-    let mut replies: Vec<_> = pieces.into_iter().map(|body| Ok(piece(body))).collect();
-    replies.push(Ok(wire::RunReply {
-        body: Default::default(),
-        completeness: Some((&partial.completeness).into()),
-        stats: Some((&partial.stats).into()),
-    }));
-    Ok(replies)
-}
-
 #[tonic::async_trait]
 impl Query for Door {
     type RunStream = Replies;
@@ -250,22 +227,12 @@ impl Query for Door {
                 return Err(Status::resource_exhausted("too many queries run on this leaf"));
             }
         };
-        let cancel = Arc::new(Cancel::new(Some(deadline)));
-        let _guard = CancelOnDrop(Arc::clone(&cancel));
-        let leaf = Arc::clone(&self.leaf);
-        let replies = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            let mut partial = leaf.query(&plan, &cancel).map_err(status)?;
-            if let (Some(top), Body::Groups(groups)) = (&top, &mut partial.body)
-                && let Err(error) = groups.cut(&plan, top)
-            {
-                tracing::debug!(%error, "sending all groups");
-            }
-            replies(&partial)
-        })
-        .await
-        .map_err(|error| Status::internal(format!("the scan ended early: {error}")))??;
-        Ok(Response::new(Box::pin(futures::stream::iter(replies))))
+        let question = Question { leaf: Arc::clone(&self.leaf), plan, top, permit };
+        if request.so_far_ms == 0 {
+            return Ok(Response::new(answers::at_once(question, deadline).await?));
+        }
+        let every = Duration::from_millis(u64::from(request.so_far_ms));
+        Ok(Response::new(answers::refined(question, deadline, every, request.so_far_body)))
     }
 
     async fn describe(

@@ -30,17 +30,20 @@ pub enum MissingReason {
     Error,
     /// The rows were held once and are gone: the leaf came back without them.
     Lost,
+    /// The leaf is still at work: only in what is said before an answer is there.
+    Running,
 }
 
 impl MissingReason {
     /// Every reason with the word users read; the position is its number on the wire, so new ones go last.
-    pub const ALL: [(MissingReason, &'static str); 6] = [
+    pub const ALL: [(MissingReason, &'static str); 7] = [
         (MissingReason::Down, "down"),
         (MissingReason::Restarting, "restarting"),
         (MissingReason::Timeout, "timeout"),
         (MissingReason::Overloaded, "overloaded"),
         (MissingReason::Error, "error"),
         (MissingReason::Lost, "lost"),
+        (MissingReason::Running, "running"),
     ];
 
     /// The word users read.

@@ -27,7 +27,7 @@ pub use aggregate::{Aggregate, AggregateFunction, Finish, HistogramBuckets, Inpu
 pub use completeness::{Completeness, LeafEpoch, Missing, MissingReason, ScanStats};
 pub use expr::{BinaryOp, Expr};
 pub use holdings::{ColumnHolding, Holdings, LeafState, Phase, Span, TableHolding};
-pub use partial::{Body, Groups, Merger, Partial, RowSet, Share, Top, TopTerm, TopValue};
+pub use partial::{Body, Groups, Merger, Partial, RowSet, Share, SoFar, Top, TopTerm, TopValue};
 pub use plan::{Key, OrderBy, Output, OutputColumn, Plan, TimeRange, WeightKind};
 pub use value::{ColumnType, TypeSet, Value};
 

@@ -28,6 +28,17 @@ pub struct Partial {
     pub stats: ScanStats,
 }
 
+/// What a child has so far: what it would return if its time were over now. A later one replaces it.
+#[derive(Debug, Clone)]
+pub struct SoFar {
+    /// Groups or rows, of the covered rows and no others; `None` when only the record is told.
+    pub body: Option<Body>,
+    /// How complete it is; rows that are still to be scanned are missing as [`crate::MissingReason::Running`].
+    pub completeness: Completeness,
+    /// What the scan did so far.
+    pub stats: ScanStats,
+}
+
 /// Groups or rows.
 #[derive(Debug, Clone)]
 pub enum Body {
@@ -46,6 +57,19 @@ pub struct Groups {
     pub states: Vec<States>,
     /// How many groups. Without keys it is 1, or 0 for "nothing scanned yet".
     pub group_count: usize,
+}
+
+impl Body {
+    /// Bytes in memory, about.
+    pub fn memory_bytes(&self) -> usize {
+        match self {
+            Body::Groups(groups) => {
+                let states: usize = groups.states.iter().map(States::memory_bytes).sum();
+                states + groups.keys.iter().map(|key| key.get_array_memory_size()).sum::<usize>()
+            }
+            Body::Rows(rows) => rows.batches.iter().map(crate::value::rows_bytes).sum(),
+        }
+    }
 }
 
 impl Groups {

@@ -106,8 +106,8 @@ async fn only_an_only_child_cuts_groups() {
         let aggregator = over(&folder.path().join(name), children).await;
         let before = [&a, &b].map(|child| child.fake.tops_asked.load(Ordering::SeqCst));
         let deadline = Instant::now() + Duration::from_secs(60);
-        aggregator.gather(&plan, Some(&top), deadline, "q").await.unwrap();
-        aggregator.gather(&plan, None, deadline, "q").await.unwrap();
+        aggregator.gather(&plan, Some(&top), deadline, "q", None).await.unwrap();
+        aggregator.gather(&plan, None, deadline, "q", None).await.unwrap();
         let after = [&a, &b].map(|child| child.fake.tops_asked.load(Ordering::SeqCst));
         [after[0] - before[0], after[1] - before[1]]
     };

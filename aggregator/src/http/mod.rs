@@ -21,6 +21,7 @@ mod cells;
 mod events;
 mod metrics;
 mod query;
+mod refined;
 mod render;
 mod sender;
 mod status;
@@ -96,6 +97,15 @@ fn cut(text: &mut String) {
     }
 }
 
+/// An error with texts of bounded length.
+fn shortened(mut failure: Failure) -> Failure {
+    cut(&mut failure.message);
+    if let Some(detail) = &mut failure.detail {
+        cut(detail);
+    }
+    failure
+}
+
 /// The name in a path, or why it is none.
 fn named(path: Result<Path<String>, PathRejection>) -> Result<String, Failure> {
     match path {
@@ -108,15 +118,8 @@ fn named(path: Result<Path<String>, PathRejection>) -> Result<String, Failure> {
 }
 
 /// An error as its response, in a body that says more than the error.
-fn refused_with<T: Serialize>(
-    mut failure: Failure,
-    about: About,
-    body: impl FnOnce(Failure) -> T,
-) -> Response {
-    cut(&mut failure.message);
-    if let Some(detail) = &mut failure.detail {
-        cut(detail);
-    }
+fn refused_with<T: Serialize>(failure: Failure, about: About, body: impl FnOnce(Failure) -> T) -> Response {
+    let failure = shortened(failure);
     let status = status_of(failure.code, about);
     let retry_after = failure.retry_after_seconds;
     if failure.code == ErrorCode::Internal {

@@ -11,9 +11,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::render::{self, Format};
-use super::{About, Shared, refused};
+use super::{About, Shared, refined, refused};
 use crate::aggregator::QueryOptions;
 use crate::error::{ErrorCode, Failure};
+use crate::sql::SqlAnswer;
 
 /// The header that carries the completeness of an answer beside its rows.
 const COMPLETENESS: &str = "gannet-completeness";
@@ -23,8 +24,8 @@ const WRITTEN_IN_PLACE_BYTES_MAX: usize = 16 << 10;
 
 #[derive(Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
-struct Asked {
-    sql: String,
+pub(super) struct Asked {
+    pub(super) sql: String,
     #[serde(default)]
     timeout_ms: Option<u64>,
     #[serde(default)]
@@ -54,16 +55,28 @@ pub(super) async fn query(
         Ok(asked) => asked,
         Err(failure) => return refused(failure, About::Body),
     };
-    let options = QueryOptions {
-        timeout: asked.timeout_ms.map(Duration::from_millis),
-        min_completeness: asked.min_completeness,
-    };
-    let answer = match aggregator.query(&asked.sql, options).await {
-        Ok(answer) => answer,
-        Err(failure) => return refused(failure, About::Statement),
-    };
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
     let format = Format::accepted(accept);
+    if format == Format::Ndjson {
+        return refined::answer(aggregator, asked, begun).await;
+    }
+    match aggregator.query(&asked.sql, (&asked).into()).await {
+        Ok(answer) => written(answer, begun, format).await,
+        Err(failure) => refused(failure, About::Statement),
+    }
+}
+
+impl From<&Asked> for QueryOptions {
+    fn from(asked: &Asked) -> QueryOptions {
+        QueryOptions {
+            timeout: asked.timeout_ms.map(Duration::from_millis),
+            min_completeness: asked.min_completeness,
+        }
+    }
+}
+
+/// An answer as the whole of a response.
+pub(super) async fn written(answer: SqlAnswer, begun: Instant, format: Format) -> Response {
     let completeness = render::completeness_header(&answer.completeness);
     let elapsed = begun.elapsed();
     let bytes: usize = answer.batches.iter().map(RecordBatch::get_array_memory_size).sum();
@@ -86,7 +99,7 @@ pub(super) async fn query(
     response
 }
 
-fn unwritten(why: &str) -> Failure {
+pub(super) fn unwritten(why: &str) -> Failure {
     Failure::new(ErrorCode::Internal, format!("the answer could not be written: {why}"))
 }
 

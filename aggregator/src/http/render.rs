@@ -7,10 +7,12 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow_ipc::writer::StreamWriter;
-use gannet_query::{Completeness, value::format_time};
+use gannet_query::{Completeness, ScanStats, value::format_time};
 use serde::Serialize;
 
 use super::cells::{Cells, csv_field, type_name};
+use super::shortened;
+use crate::error::Failure;
 use crate::sql::SqlAnswer;
 
 /// Missing leaves that are listed in a header.
@@ -63,6 +65,34 @@ pub(super) fn body(answer: &SqlAnswer, elapsed: Duration, format: Format) -> Res
         Format::Csv => csv(answer),
         Format::Arrow => arrow(answer, elapsed),
     }
+}
+
+/// A line with the answer over what is covered so far.
+///
+/// # Errors
+/// As [`body`].
+pub(super) fn partial(answer: &SqlAnswer, elapsed: Duration) -> Result<Vec<u8>, ArrowError> {
+    let mut line = json(answer, elapsed, b"{\"type\":\"partial\",")?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// A line with what an answer made now would cover.
+pub(super) fn progress(completeness: &Completeness, stats: &ScanStats, elapsed: Duration) -> Vec<u8> {
+    let mut line = b"{\"type\":\"progress\",\"completeness\":".to_vec();
+    put(&mut line, &CompletenessText::new(completeness, usize::MAX, Details::Shown));
+    line.extend_from_slice(b",\"stats\":");
+    put(&mut line, &StatsText::new(stats, elapsed));
+    line.extend_from_slice(b"}\n");
+    line
+}
+
+/// A line with why there is no answer.
+pub(super) fn failed(failure: Failure) -> Vec<u8> {
+    let mut line = b"{\"type\":\"error\",\"error\":".to_vec();
+    put(&mut line, &shortened(failure));
+    line.extend_from_slice(b"}\n");
+    line
 }
 
 /// The completeness of an answer for a header: ASCII, and of bounded length.
@@ -144,8 +174,7 @@ struct StatsText {
 }
 
 impl StatsText {
-    fn new(answer: &SqlAnswer, elapsed: Duration) -> StatsText {
-        let stats = &answer.stats;
+    fn new(stats: &ScanStats, elapsed: Duration) -> StatsText {
         StatsText {
             elapsed_ms: elapsed.as_micros() as f64 / 1e3,
             rows_scanned: stats.rows_scanned,
@@ -192,7 +221,7 @@ fn json(answer: &SqlAnswer, elapsed: Duration, open: &[u8]) -> Result<Vec<u8>, A
     out.extend_from_slice(b"],\"completeness\":");
     put(&mut out, &CompletenessText::new(&answer.completeness, usize::MAX, Details::Shown));
     out.extend_from_slice(b",\"stats\":");
-    put(&mut out, &StatsText::new(answer, elapsed));
+    put(&mut out, &StatsText::new(&answer.stats, elapsed));
     out.push(b'}');
     Ok(out)
 }
@@ -232,7 +261,7 @@ fn arrow(answer: &SqlAnswer, elapsed: Duration) -> Result<Vec<u8>, ArrowError> {
     let text = serde_json::to_string(&completeness).unwrap_or_default();
     let mut metadata = answer.schema.metadata().clone();
     metadata.insert("gannet.completeness".to_owned(), text);
-    let stats = serde_json::to_string(&StatsText::new(answer, elapsed)).unwrap_or_default();
+    let stats = serde_json::to_string(&StatsText::new(&answer.stats, elapsed)).unwrap_or_default();
     metadata.insert("gannet.stats".to_owned(), stats);
     let schema: SchemaRef = Arc::new(Schema::new_with_metadata(answer.schema.fields().clone(), metadata));
     let mut writer = StreamWriter::try_new(Vec::new(), &schema)?;
@@ -248,7 +277,7 @@ fn arrow(answer: &SqlAnswer, elapsed: Duration) -> Result<Vec<u8>, ArrowError> {
 mod tests {
     use arrow::array::{ArrayRef, Int64Array, StringArray};
     use arrow_ipc::reader::StreamReader;
-    use gannet_query::{LeafEpoch, Missing, MissingReason, ScanStats};
+    use gannet_query::{LeafEpoch, Missing, MissingReason};
 
     use super::*;
 

@@ -18,16 +18,20 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties,
 };
 use gannet_query::{
-    AggregateFunction, Body, Completeness, Finish, Groups, Output, Plan, RowSet, ScanStats, Top,
+    AggregateFunction, Body, Completeness, Finish, Groups, Output, Plan, RowSet, ScanStats, SoFar, Top,
 };
 use parking_lot::Mutex;
 
 use super::errors::external;
+use super::refine::QueryWatch;
 use crate::error::{ErrorCode, Failure};
 use crate::fan_out::Answerer;
 
 /// Rows of a batch handed on to the operators above.
 const BATCH_ROWS: usize = 8192;
+
+/// Samples of up to this many rows are shown while they are still being found.
+const SMALL_ROWS_MAX: u64 = 10_000;
 
 /// What every fan-out of one query shares.
 #[derive(Debug)]
@@ -38,6 +42,8 @@ pub(super) struct QueryContext {
     pub(super) deadline: Instant,
     /// How many bytes of raw rows one fan-out may pull.
     pub(super) pulled_bytes_max: usize,
+    /// Who wants to hear of them before they are over.
+    pub(super) watch: Option<QueryWatch>,
     /// What the fan-outs so far reported.
     pub(super) reports: Mutex<Vec<(Completeness, ScanStats)>>,
 }
@@ -79,6 +85,14 @@ impl FanOutExec {
             Boundedness::Bounded,
         ));
         FanOutExec { plan, shape, top: None, properties }
+    }
+
+    /// What comes back can be merged and finished again and again: groups, or few rows.
+    pub(super) fn is_small(&self) -> bool {
+        match &self.plan.output {
+            Output::Groups { .. } => true,
+            Output::Rows { limit, .. } => limit.is_some_and(|limit| limit <= SMALL_ROWS_MAX),
+        }
     }
 
     /// Of whose groups only these are read.
@@ -138,8 +152,14 @@ impl ExecutionPlan for FanOutExec {
         let context = task.session_config().get_extension::<QueryContext>();
         let context = context.ok_or_else(|| external(mismatch("it runs outside of a query")))?;
         let produce = async move {
-            let partial = context.answerer.answer_top(&plan, top.as_ref(), context.deadline).await;
-            let partial = partial.map_err(external)?;
+            let watch = context.watch.as_ref().map(QueryWatch::of_next_fan_out);
+            let answer =
+                context.answerer.answer_watched(&plan, top.as_ref(), context.deadline, watch.as_ref());
+            let partial = answer.await.map_err(external)?;
+            if let Some(watch) = watch.filter(|watch| !watch.with_body) {
+                let (completeness, stats) = (partial.completeness.clone(), partial.stats);
+                (watch.tell)(SoFar { body: None, completeness, stats });
+            }
             context.reports.lock().push((partial.completeness, partial.stats));
             let batches = match (partial.body, shape) {
                 (Body::Groups(groups), Shape::Groups(columns)) => finish_groups(&groups, &columns, &schema)?,

@@ -8,6 +8,8 @@
 //! 4. `weights` refuses what would be answered unweighted in silence.
 //! 5. DataFusion runs the rest over what the fan-outs (`exec`) bring back.
 //!
+//! While the fan-outs run, `refine` makes partial answers of what they have so far.
+//!
 //! Steps 1 to 4 run on threads with big stacks (`stack`); what they made is kept for the same text (`plan_cache`).
 //!
 //! Invariants: a statement never reads a file or a URL and never changes anything; the answer's completeness is that
@@ -23,6 +25,7 @@ mod limits;
 mod names;
 mod plan_cache;
 mod push;
+mod refine;
 mod scope;
 mod session;
 mod short_forms;
@@ -37,6 +40,7 @@ mod translate;
 mod weights;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -48,16 +52,20 @@ use datafusion::execution::{SessionState, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement;
 use futures::StreamExt;
-use gannet_query::{Completeness, ScanStats};
+use gannet_query::{Completeness, Partial, ScanStats, SoFar};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::catalogue::Catalogue;
 use crate::error::{ErrorCode, Failure};
 use crate::fan_out::Answerer;
 use exec::QueryContext;
 use plan_cache::{PlanCache, Prepared, is_lasting};
+use refine::{Given, QueryWatch};
 use stack::BigStacks;
 use tables::QueryCatalog;
+
+pub use refine::{SqlNews, SqlWatch};
 
 /// What one query may use on the aggregator.
 #[derive(Debug, Clone)]
@@ -123,8 +131,8 @@ struct Planner {
 enum Planned {
     /// Answered from the catalogue.
     Shown(RecordBatch),
-    /// To be run.
-    Physical(Arc<dyn ExecutionPlan>),
+    /// To be run; it can be made again of what was prepared.
+    Physical(Arc<dyn ExecutionPlan>, Arc<Prepared>),
 }
 
 impl SqlEngine {
@@ -158,40 +166,115 @@ impl SqlEngine {
         sql: &str,
         deadline: Instant,
     ) -> Result<SqlAnswer, Failure> {
+        self.run_watched(catalogue, answerer, sql, deadline, None).await
+    }
+
+    /// As [`SqlEngine::run`], with somebody who wants to hear of it before the answer is there.
+    ///
+    /// # Errors
+    /// As [`SqlEngine::run`].
+    pub async fn run_watched(
+        &self,
+        catalogue: Arc<Catalogue>,
+        answerer: Arc<dyn Answerer>,
+        sql: &str,
+        deadline: Instant,
+        watch: Option<&SqlWatch>,
+    ) -> Result<SqlAnswer, Failure> {
+        let (plan, prepared) = match self.plan(catalogue, sql.to_owned()).await? {
+            Planned::Shown(batch) => {
+                let (schema, batches) = (batch.schema(), vec![batch]);
+                let (completeness, stats) = completeness::together(vec![]);
+                return Ok(SqlAnswer { schema, batches, completeness, stats, fan_outs: 0 });
+            }
+            Planned::Physical(plan, prepared) => (plan, prepared),
+        };
+        let Some(watch) = watch else { return self.execute(plan, answerer, deadline, None).await };
+        let (query_watch, newest) = QueryWatch::new(watch.every, refine::has_partial_answers(&plan));
+        tokio::select! {
+            biased;
+            answer = self.execute(plan, answerer, deadline, Some(query_watch)) => answer,
+            never = self.refine(&prepared, newest, deadline, watch) => match never {},
+        }
+    }
+
+    /// Runs a plan over what the answerer brings.
+    async fn execute(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        answerer: Arc<dyn Answerer>,
+        deadline: Instant,
+        watch: Option<QueryWatch>,
+    ) -> Result<SqlAnswer, Failure> {
         let context = Arc::new(QueryContext {
             answerer,
             deadline,
             pulled_bytes_max: self.config.pulled_bytes_max,
+            watch,
             reports: Mutex::new(Vec::new()),
         });
-        let planned = self.plan(catalogue, sql.to_owned()).await?;
-        let (schema, batches) = match planned {
-            Planned::Shown(batch) => (batch.schema(), vec![batch]),
-            Planned::Physical(plan) => {
-                let schema = plan.schema();
-                let task_context = self.planner.task_context(Arc::clone(&context));
-                let end = tokio::time::Instant::from_std(deadline + self.config.finish_grace);
-                // A task of its own: a panic in it is this query's alone, and dropping the set aborts it.
-                let mut task = tokio::task::JoinSet::new();
-                task.spawn(tokio::time::timeout_at(
-                    end,
-                    collect(plan, task_context, self.config.answer_bytes_max),
-                ));
-                let finished = match task.join_next().await {
-                    Some(Ok(finished)) => finished,
-                    _ => return Err(Failure::new(ErrorCode::Internal, "running this statement failed")),
-                };
-                let batches = finished.map_err(|_| {
-                    Failure::new(ErrorCode::Timeout, "the query was not finished by its deadline")
-                        .hint("Give it more time, narrow the time range, or group by fewer columns.")
-                })?;
-                (schema, batches?)
-            }
+        let schema = plan.schema();
+        let task_context = self.planner.task_context(Arc::clone(&context));
+        let end = tokio::time::Instant::from_std(deadline + self.config.finish_grace);
+        // A task of its own: a panic in it is this query's alone, and dropping the set aborts it.
+        let mut task = tokio::task::JoinSet::new();
+        task.spawn(tokio::time::timeout_at(end, collect(plan, task_context, self.config.answer_bytes_max)));
+        let finished = match task.join_next().await {
+            Some(Ok(finished)) => finished,
+            _ => return Err(Failure::new(ErrorCode::Internal, "running this statement failed")),
         };
+        let batches = finished.map_err(|_| {
+            Failure::new(ErrorCode::Timeout, "the query was not finished by its deadline")
+                .hint("Give it more time, narrow the time range, or group by fewer columns.")
+        })??;
         let reports = std::mem::take(&mut *context.reports.lock());
         let fan_outs = reports.len();
         let (completeness, stats) = completeness::together(reports);
         Ok(SqlAnswer { schema, batches, completeness, stats, fan_outs })
+    }
+
+    /// Tells what there is, whenever the leaves have more.
+    async fn refine(
+        &self,
+        prepared: &Arc<Prepared>,
+        mut newest: watch::Receiver<Option<Arc<SoFar>>>,
+        deadline: Instant,
+        watch: &SqlWatch,
+    ) -> Infallible {
+        loop {
+            if newest.changed().await.is_err() {
+                // The fan-outs are over: the answer is about to come.
+                return std::future::pending().await;
+            }
+            let Some(so_far) = newest.borrow_and_update().clone() else { continue };
+            let SoFar { body, completeness, stats } = Arc::unwrap_or_clone(so_far);
+            let Some(body) = body else {
+                (watch.tell)(SqlNews::Progress(completeness, stats));
+                continue;
+            };
+            match self.partial_answer(prepared, Partial { body, completeness, stats }, deadline).await {
+                Ok(answer) => (watch.tell)(SqlNews::Partial(answer)),
+                Err(error) => tracing::debug!(%error, "a partial answer is not told"),
+            }
+        }
+    }
+
+    /// A plan that was run knows what it has seen, so each partial answer gets one of its own.
+    async fn partial_answer(
+        &self,
+        prepared: &Arc<Prepared>,
+        partial: Partial,
+        deadline: Instant,
+    ) -> Result<SqlAnswer, Failure> {
+        let (planner, prepared) = (Arc::clone(&self.planner), Arc::clone(prepared));
+        let runtime = tokio::runtime::Handle::current();
+        let plan = self.stacks.run(move || {
+            let state = planner.idle.lock().pop().unwrap_or_else(|| planner.base.clone());
+            let plan = planner.physical(&state, &prepared, &runtime)?;
+            planner.put_back(state);
+            Ok(plan)
+        });
+        self.execute(plan.await?, Arc::new(Given::new(partial)), deadline, None).await
     }
 
     async fn plan(&self, catalogue: Arc<Catalogue>, sql: String) -> Result<Planned, Failure> {
@@ -250,10 +333,20 @@ impl Planner {
                 self.prepare(&mut state, statement, catalogue, sql, runtime)?
             }
         };
-        let physical = runtime.block_on(state.query_planner().create_physical_plan(&prepared.plan, &state));
-        let physical = physical.map_err(|error| prepared.functions.place(errors::failure(&error)))?;
+        let physical = self.physical(&state, &prepared, runtime)?;
         self.put_back(state);
-        Ok(Planned::Physical(physical))
+        Ok(Planned::Physical(physical, prepared))
+    }
+
+    /// The operators of a statement.
+    fn physical(
+        &self,
+        state: &SessionState,
+        prepared: &Prepared,
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<Arc<dyn ExecutionPlan>, Failure> {
+        let physical = runtime.block_on(state.query_planner().create_physical_plan(&prepared.plan, state));
+        physical.map_err(|error| prepared.functions.place(errors::failure(&error)))
     }
 
     /// Steps 2 to 4.

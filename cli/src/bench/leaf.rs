@@ -260,7 +260,7 @@ impl Connection {
             plan: Some((&plan).into()),
             deadline_ms: QUESTION_MAX.as_millis() as u32,
             query_id: "bench".to_owned(),
-            top: None,
+            ..Default::default()
         };
         let mut replies =
             self.query.run(request).await.map_err(|status| status.message().to_owned())?.into_inner();

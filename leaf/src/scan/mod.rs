@@ -18,7 +18,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gannet_query::{Body, ColumnType, Plan, QueryError, ScanStats, TypeSet};
 
@@ -34,6 +34,7 @@ mod filter;
 mod floats;
 mod gathering;
 mod groups;
+mod interim;
 mod intern;
 mod ints;
 mod keys;
@@ -136,11 +137,11 @@ impl Cancel {
     }
 }
 
-/// What a scan found.
+/// What a scan found; or, with an optional body, has found so far.
 #[derive(Debug)]
-pub struct ScanOutcome {
+pub struct ScanOutcome<B = Body> {
     /// Groups or rows, of the covered runs and no others.
-    pub body: Body,
+    pub body: B,
     /// What was done.
     pub stats: ScanStats,
     /// Rows of the runs that overlap the plan's time range and were scanned or proven irrelevant.
@@ -217,6 +218,16 @@ impl From<arrow::error::ArrowError> for ScanError {
     }
 }
 
+/// Somebody who wants to hear of a scan before it is over. See `interim`.
+pub struct Watcher<'a> {
+    /// How often.
+    pub every: Duration,
+    /// Groups or rows as well, and not only how much is covered.
+    pub with_body: bool,
+    /// Is called on a thread of the scan, which waits meanwhile.
+    pub tell: &'a (dyn Fn(ScanOutcome<Option<Body>>) + Sync),
+}
+
 /// Scans runs for a plan on a pool's threads.
 ///
 /// # Errors
@@ -228,9 +239,24 @@ pub fn scan(
     cancel: &Cancel,
     pool: &rayon::ThreadPool,
 ) -> Result<ScanOutcome, ScanError> {
+    scan_watched(runs, plan, limits, cancel, pool, None)
+}
+
+/// As [`scan`], with somebody who wants to hear of it before it is over.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_watched(
+    runs: &[Arc<dyn RowRun>],
+    plan: &Plan,
+    limits: &ScanLimits,
+    cancel: &Cancel,
+    pool: &rayon::ThreadPool,
+    watcher: Option<&Watcher<'_>>,
+) -> Result<ScanOutcome, ScanError> {
     let start = Instant::now();
     // Everything happens on the pool: expressions can be thousands of levels deep, and its stacks are made for that.
-    let mut outcome = pool.install(|| run_scan::scan(runs, plan, limits, cancel))?;
+    let mut outcome = pool.install(|| run_scan::scan(runs, plan, limits, cancel, watcher))?;
     outcome.stats.scan_us_max = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
     Ok(outcome)
 }

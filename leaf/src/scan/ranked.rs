@@ -122,7 +122,12 @@ impl Shared {
     }
 
     /// Tells the other threads what `limit` rows that were found mean for them.
-    fn report(&self, plan: &RowsPlan<'_>, limits: &ScanLimits, batch: &RecordBatch) -> Result<(), ScanError> {
+    pub(super) fn report(
+        &self,
+        plan: &RowsPlan<'_>,
+        limits: &ScanLimits,
+        batch: &RecordBatch,
+    ) -> Result<(), ScanError> {
         if plan.limit.is_none() || plan.order_by.is_empty() {
             self.found.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
             let bytes = gannet_query::value::rows_bytes(batch) as u64;
@@ -188,7 +193,6 @@ pub(super) fn rows(
     run: &Run<'_>,
     plan: &RowsPlan<'_>,
     limits: &ScanLimits,
-    shared: &Shared,
     selection: Selection,
 ) -> Result<Option<RecordBatch>, Stop> {
     if selection.is_empty() {
@@ -200,7 +204,6 @@ pub(super) fn rows(
     } else {
         sorted(run, plan, limits, limit, &selection)?
     };
-    shared.report(plan, limits, &batch)?;
     Ok(Some(batch))
 }
 

@@ -7,8 +7,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
-use arrow::array::new_null_array;
+use arrow::array::{RecordBatch, new_null_array};
 use gannet_query::{Body, Merger, Plan, RowSet, ScanStats, Share, TimeRange};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
@@ -16,11 +17,12 @@ use super::arguments::RowWeights;
 use super::columns::Run;
 use super::gathering::Gathering;
 use super::groups;
+use super::interim::Interim;
 use super::numbering::Scratch;
 use super::prepare::{Conjunct, OutputPlan, Prepared, prepare};
 use super::ranked::{self, Shared};
 use super::selection::Selection;
-use super::{Cancel, RowRun, ScanError, ScanLimits, ScanOutcome, Stop, filter, text_tests};
+use super::{Cancel, RowRun, ScanError, ScanLimits, ScanOutcome, Stop, Watcher, filter, text_tests};
 
 /// What all threads of a scan share.
 struct Scan<'a> {
@@ -33,17 +35,51 @@ struct Scan<'a> {
     limits: &'a ScanLimits,
     cancel: &'a Cancel,
     shared: Option<Shared>,
+    interim: Option<Interim<'a>>,
 }
 
 /// What one thread has.
-struct Gathered {
-    gathering: Gathering,
+pub(super) struct Gathered {
+    pub(super) gathering: Gathering,
+    pub(super) counts: Counts,
+    /// When it last handed in what it had, for a watcher.
+    pub(super) handed_in: Instant,
+}
+
+/// What is known of groups or rows that were gathered.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Counts {
     stats: ScanStats,
     events: f64,
-    rows_covered: u64,
-    unreadable: Vec<(usize, String)>,
-    unscanned: u64,
+    pub(super) rows_covered: u64,
+    pub(super) unreadable: Vec<(usize, String)>,
+    pub(super) unscanned: u64,
     newest_time: Option<i64>,
+}
+
+impl Counts {
+    pub(super) fn merge(&mut self, other: Counts) {
+        self.stats.merge(&other.stats);
+        self.events += other.events;
+        self.rows_covered += other.rows_covered;
+        self.unreadable.extend(other.unreadable);
+        self.unscanned += other.unscanned;
+        self.newest_time = self.newest_time.max(other.newest_time);
+    }
+
+    pub(super) fn outcome<B>(mut self, body: B) -> ScanOutcome<B> {
+        self.unreadable.sort_unstable();
+        // A cast from float to int saturates.
+        self.stats.represented_events = self.events.round() as u64;
+        ScanOutcome {
+            body,
+            stats: self.stats,
+            rows_covered: self.rows_covered,
+            unreadable: self.unreadable,
+            unscanned: self.unscanned,
+            newest_time: self.newest_time,
+        }
+    }
 }
 
 pub(super) fn scan(
@@ -51,6 +87,7 @@ pub(super) fn scan(
     plan: &Plan,
     limits: &ScanLimits,
     cancel: &Cancel,
+    watcher: Option<&Watcher<'_>>,
 ) -> Result<ScanOutcome, ScanError> {
     let prepared = guarded(|| prepare(plan))?;
     let relevant = |run: &Arc<dyn RowRun>| {
@@ -81,6 +118,15 @@ pub(super) fn scan(
     };
     let irrelevant_blocks = runs.iter().filter(|run| run.is_block() && !relevant(run)).count() as u64;
     let threads = rayon::current_num_threads().min(order.len()).max(1);
+    let rows_of = |run: usize| runs[run].rows() as u64;
+    let row_count = order.iter().map(|run| rows_of(*run)).sum();
+    let interim = match watcher {
+        Some(watcher) => {
+            let nothing = nothing(&prepared, limits)?.finish()?;
+            Some(Interim::new(watcher, nothing, row_count, &rows_of))
+        }
+        None => None,
+    };
     let scan = Scan {
         runs,
         order,
@@ -90,12 +136,24 @@ pub(super) fn scan(
         limits,
         cancel,
         shared,
+        interim,
     };
     let gathered: Vec<Result<Gathered, ScanError>> =
         (0..threads).into_par_iter().with_max_len(1).map(|_| scan.take_runs()).collect();
     let mut outcome = scan.finish(gathered.into_iter().collect::<Result<_, _>>()?)?;
     outcome.stats.blocks_pruned += irrelevant_blocks;
     Ok(outcome)
+}
+
+/// What a scan of no runs gives.
+fn nothing(prepared: &Prepared<'_>, limits: &ScanLimits) -> Result<Gathering, ScanError> {
+    let mut gathering = Gathering::new(prepared.plan, limits.memory_bytes_max)?;
+    if let OutputPlan::Groups(plan) = &prepared.output
+        && plan.keys.is_empty()
+    {
+        gathering.push(Body::Groups(groups::empty_group(prepared.plan, plan)?))?;
+    }
+    Ok(gathering)
 }
 
 /// A panic in an evaluated function is an error of the query, not of the process.
@@ -111,24 +169,24 @@ fn guarded<T, E: From<ScanError>>(work: impl FnOnce() -> Result<T, E>) -> Result
 }
 
 impl Scan<'_> {
-    fn gathered(&self) -> Result<Gathered, ScanError> {
-        Ok(Gathered {
-            gathering: Gathering::new(self.prepared.plan, self.limits.memory_bytes_max)?,
-            stats: ScanStats::default(),
-            events: 0.0,
-            rows_covered: 0,
-            unreadable: Vec::new(),
-            unscanned: 0,
-            newest_time: None,
-        })
+    /// For a thread, and for what the threads hand in.
+    fn empty(&self) -> Result<(Gathering, Merger), ScanError> {
+        let (plan, bytes_max) = (self.prepared.plan, self.limits.memory_bytes_max);
+        Ok((Gathering::new(plan, bytes_max)?, Merger::new(plan, bytes_max)?))
     }
 
     fn take_runs(&self) -> Result<Gathered, ScanError> {
-        let mut gathered = self.gathered()?;
+        let gathering = Gathering::new(self.prepared.plan, self.limits.memory_bytes_max)?;
+        let mut gathered = Gathered { gathering, counts: Counts::default(), handed_in: Instant::now() };
         let mut scratch = Scratch::default();
         while !self.failed.load(Ordering::Relaxed) {
             let Some(index) = self.order.get(self.next.fetch_add(1, Ordering::Relaxed)) else { break };
-            if let Err(error) = self.take_run(*index, &mut gathered, &mut scratch) {
+            let taken = self.take_run(*index, &mut gathered, &mut scratch);
+            let offered = taken.and_then(|()| match &self.interim {
+                Some(interim) => interim.offer(&mut gathered, || self.empty()),
+                None => Ok(()),
+            });
+            if let Err(error) = offered {
                 self.failed.store(true, Ordering::Relaxed);
                 return Err(error);
             }
@@ -145,37 +203,48 @@ impl Scan<'_> {
         let run = &*self.runs[index];
         let row_count = run.rows() as u64;
         if self.cancel.is_cancelled() {
-            gathered.unscanned += row_count;
+            gathered.counts.unscanned += row_count;
             return Ok(());
         }
-        let found = match guarded(|| self.scan_run(run, gathered, scratch)) {
+        let found = match guarded(|| self.scan_run(run, &mut gathered.gathering, scratch)) {
             Ok(found) => found,
             Err(Stop::Cancelled) => {
-                gathered.unscanned += row_count;
+                gathered.counts.unscanned += row_count;
                 return Ok(());
             }
             Err(Stop::Unreadable(reason)) => {
-                gathered.unreadable.push((index, reason));
+                gathered.counts.unreadable.push((index, reason));
                 return Ok(());
             }
             Err(Stop::Failed(error)) => return Err(error),
         };
+        let counts = &mut gathered.counts;
+        let mut rows = None;
         match found {
-            None => gathered.stats.blocks_pruned += u64::from(run.is_block()),
+            None => counts.stats.blocks_pruned += u64::from(run.is_block()),
             Some(found) => {
-                gathered.stats.blocks_scanned += u64::from(run.is_block());
-                gathered.stats.rows_scanned += row_count;
-                gathered.stats.stored_rows += found.row_count;
-                gathered.events += found.events;
+                counts.stats.blocks_scanned += u64::from(run.is_block());
+                counts.stats.rows_scanned += row_count;
+                counts.stats.stored_rows += found.row_count;
+                counts.events += found.events;
+                rows = found.rows;
             }
         }
-        gathered.rows_covered += row_count;
+        counts.rows_covered += row_count;
         let last = run.time_range().1;
         let last = match self.prepared.plan.time_range.max {
             i64::MAX => last,
             end => last.min(end - 1),
         };
-        gathered.newest_time = gathered.newest_time.max(Some(last));
+        counts.newest_time = counts.newest_time.max(Some(last));
+        if let (Some(rows), Some(shared), OutputPlan::Rows(plan)) =
+            (rows, &self.shared, &self.prepared.output)
+        {
+            if let Some(interim) = &self.interim {
+                interim.give(gathered, || self.empty())?;
+            }
+            shared.report(plan, self.limits, &rows)?;
+        }
         Ok(())
     }
 
@@ -183,7 +252,7 @@ impl Scan<'_> {
     fn scan_run(
         &self,
         run: &dyn RowRun,
-        gathered: &mut Gathered,
+        gathering: &mut Gathering,
         scratch: &mut Scratch,
     ) -> Result<Option<Found>, Stop> {
         let prepared = self.prepared;
@@ -224,67 +293,52 @@ impl Scan<'_> {
             }
             selection => (&run, selection),
         };
+        let mut rows = None;
         let events = match &prepared.output {
             OutputPlan::Groups(plan) => match groups::aggregate(run, prepared, plan, &selection, scratch)? {
                 Some(groups) => {
                     let events = groups.events;
-                    gathered.gathering.push_run(groups)?;
+                    gathering.push_run(groups)?;
                     events
                 }
                 None => 0.0,
             },
             OutputPlan::Rows(plan) => match &self.shared {
-                Some(shared) if !selection.is_empty() => {
+                Some(_) if !selection.is_empty() => {
                     let events = RowWeights::of(run, prepared)?.events(&selection, scratch);
-                    if let Some(batch) = ranked::rows(run, plan, self.limits, shared, selection)? {
-                        gathered.gathering.push(Body::Rows(RowSet { batches: vec![batch] }))?;
+                    rows = ranked::rows(run, plan, self.limits, selection)?;
+                    if let Some(batch) = &rows {
+                        gathering.push(Body::Rows(RowSet { batches: vec![batch.clone()] }))?;
                     }
                     events
                 }
                 _ => 0.0,
             },
         };
-        Ok(Some(Found { row_count, events }))
+        Ok(Some(Found { row_count, events, rows }))
     }
 
-    fn finish(&self, mut threads: Vec<Gathered>) -> Result<ScanOutcome, ScanError> {
-        let mut whole = self.gathered()?;
+    fn finish(self, mut threads: Vec<Gathered>) -> Result<ScanOutcome, ScanError> {
+        let mut mergers = vec![nothing(self.prepared, self.limits)?.finish()?];
+        let mut counts = Counts::default();
         if self.cancel.is_abandoned() {
             // Merging what nobody waits for would only take time: nothing is covered.
             threads.clear();
-            whole.unscanned = self.order.iter().map(|run| self.runs[*run].rows() as u64).sum();
+            counts.unscanned = self.order.iter().map(|run| self.runs[*run].rows() as u64).sum();
+        } else if let Some(interim) = self.interim {
+            let (merger, handed_in) = interim.finish();
+            mergers.push(merger);
+            counts.merge(handed_in);
         }
-        if let OutputPlan::Groups(plan) = &self.prepared.output
-            && plan.keys.is_empty()
-        {
-            let one = groups::empty_group(self.prepared.plan, plan)?;
-            whole.gathering.push(Body::Groups(one))?;
-        }
-        let mut mergers = vec![whole.gathering.finish()?];
         for gathered in threads {
             mergers.push(gathered.gathering.finish()?);
-            whole.stats.merge(&gathered.stats);
-            whole.events += gathered.events;
-            whole.rows_covered += gathered.rows_covered;
-            whole.unreadable.extend(gathered.unreadable);
-            whole.unscanned += gathered.unscanned;
-            whole.newest_time = whole.newest_time.max(gathered.newest_time);
+            counts.merge(gathered.counts);
         }
         // Millions of groups are merged share by share, each by a thread of its own.
         let shares = Merger::shares(mergers)?;
         let bodies: Result<Vec<Body>, _> = shares.into_par_iter().map(Share::merge).collect();
         let body = Merger::join(bodies?, self.limits.memory_bytes_max)?;
-        whole.unreadable.sort_unstable();
-        // A cast from float to int saturates.
-        whole.stats.represented_events = whole.events.round() as u64;
-        Ok(ScanOutcome {
-            body,
-            stats: whole.stats,
-            rows_covered: whole.rows_covered,
-            unreadable: whole.unreadable,
-            unscanned: whole.unscanned,
-            newest_time: whole.newest_time,
-        })
+        Ok(counts.outcome(body))
     }
 }
 
@@ -292,6 +346,8 @@ impl Scan<'_> {
 struct Found {
     row_count: u64,
     events: f64,
+    /// Its rows, where rows are asked for.
+    rows: Option<RecordBatch>,
 }
 
 /// True when a conjunct is proven to keep no row of the run, without reading a column.

@@ -287,7 +287,11 @@ fn the_newest_time_is_inside_the_range() {
     assert_eq!(newest(&Plan { time_range: none, ..all }), None);
 }
 
-fn rows_plan(filter: Option<Expr>, order_by: Vec<(usize, bool, bool)>, limit: Option<u64>) -> Plan {
+pub(super) fn rows_plan(
+    filter: Option<Expr>,
+    order_by: Vec<(usize, bool, bool)>,
+    limit: Option<u64>,
+) -> Plan {
     let names = ["time", "url", "latency", "small", "tags"];
     let groups = plan(filter, vec![], vec![]);
     let mut columns: Vec<OutputColumn> = names
@@ -306,7 +310,7 @@ fn rows_plan(filter: Option<Expr>, order_by: Vec<(usize, bool, bool)>, limit: Op
     Plan { output: Output::Rows { columns, order_by, limit }, ..groups }
 }
 
-fn rows_of(outcome: &ScanOutcome, plan: &Plan) -> Vec<String> {
+pub(super) fn rows_of(outcome: &ScanOutcome, plan: &Plan) -> Vec<String> {
     let (Body::Rows(rows), Output::Rows { columns, .. }) = (&outcome.body, &plan.output) else {
         panic!("not rows")
     };

@@ -3,3 +3,4 @@
 mod answers;
 mod behaviour;
 mod fixture;
+mod interim;

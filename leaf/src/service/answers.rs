@@ -1,0 +1,159 @@
+//! The replies to a plan: one answer, or what there is so far, again and again, and then the answer.
+//!
+//! What there is so far waits in one place for the caller to take it; while the caller does not, the next replaces it,
+//! and the scan never waits. Dropping the replies cancels the scan.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::Stream;
+use gannet_proto::{encode_body, wire};
+use gannet_query::{Body, Completeness, Plan, ScanStats, SoFar, Top};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::task::JoinHandle;
+use tonic::Status;
+
+use super::status;
+use crate::Leaf;
+use crate::query::Watch;
+use crate::scan::Cancel;
+
+pub(super) type Replies = Pin<Box<dyn Stream<Item = Reply> + Send>>;
+
+type Reply = Result<wire::RunReply, Status>;
+
+/// What is asked of a leaf, with the permit to ask it.
+pub(super) struct Question {
+    pub(super) leaf: Arc<Leaf>,
+    pub(super) plan: Plan,
+    pub(super) top: Option<Top>,
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+/// Cancels a scan when it is dropped, that is, when the caller went away.
+struct CancelOnDrop(Arc<Cancel>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// The answer.
+pub(super) async fn at_once(question: Question, deadline: Instant) -> Result<Replies, Status> {
+    let cancel = Arc::new(Cancel::new(Some(deadline)));
+    let _guard = CancelOnDrop(Arc::clone(&cancel));
+    let answer = tokio::task::spawn_blocking(move || question.answer(&cancel, None));
+    let replies = answer.await.map_err(|error| ended_early(&error))??;
+    Ok(Box::pin(futures::stream::iter(replies)))
+}
+
+/// What there is so far, at most this often, and then the answer.
+pub(super) fn refined(question: Question, deadline: Instant, every: Duration, with_body: bool) -> Replies {
+    let cancel = Arc::new(Cancel::new(Some(deadline)));
+    let guard = CancelOnDrop(Arc::clone(&cancel));
+    let (news, newest) = watch::channel(None);
+    let (plan, top) = (question.plan.clone(), question.top.clone());
+    let answer = tokio::task::spawn_blocking(move || {
+        let tell = |so_far: SoFar| drop(news.send_replace(Some(Arc::new(so_far))));
+        question.answer(&cancel, Some(&Watch { every, with_body, tell: &tell }))
+    });
+    let refining =
+        Refining { answer: Some(answer), newest, plan, top, ready: VecDeque::new(), _guard: guard };
+    Box::pin(futures::stream::unfold(refining, |mut refining| async move {
+        let reply = refining.next().await?;
+        Some((reply, refining))
+    }))
+}
+
+struct Refining {
+    /// `None` once it is there.
+    answer: Option<JoinHandle<Result<Vec<Reply>, Status>>>,
+    newest: watch::Receiver<Option<Arc<SoFar>>>,
+    plan: Plan,
+    top: Option<Top>,
+    /// To be sent, in this order.
+    ready: VecDeque<Reply>,
+    _guard: CancelOnDrop,
+}
+
+impl Refining {
+    async fn next(&mut self) -> Option<Reply> {
+        loop {
+            if let Some(reply) = self.ready.pop_front() {
+                return Some(reply);
+            }
+            let answer = self.answer.as_mut()?;
+            let told = async {
+                if self.newest.changed().await.is_err() {
+                    // Nothing more will be told: the answer is about to come.
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                biased;
+                answer = answer => {
+                    self.answer = None;
+                    match answer.map_err(|error| ended_early(&error)).and_then(|replies| replies) {
+                        Ok(replies) => self.ready.extend(replies),
+                        Err(status) => self.ready.push_back(Err(status)),
+                    }
+                }
+                () = told => self.take_newest(),
+            }
+        }
+    }
+
+    fn take_newest(&mut self) {
+        let Some(so_far) = self.newest.borrow_and_update().clone() else { return };
+        let body = so_far.body.clone().map(|body| cut(body, &self.plan, self.top.as_ref()));
+        let kind = if body.is_some() { 1 } else { 2 };
+        match replies(body.as_ref(), &so_far.completeness, &so_far.stats, kind) {
+            Ok(replies) => self.ready.extend(replies),
+            Err(error) => tracing::debug!(%error, "what there is so far is not told"),
+        }
+    }
+}
+
+impl Question {
+    /// Scans; to be called on a thread that may block.
+    fn answer(self, cancel: &Cancel, watch: Option<&Watch<'_>>) -> Result<Vec<Reply>, Status> {
+        let partial = self.leaf.query_watched(&self.plan, cancel, watch).map_err(status)?;
+        drop(self.permit);
+        let body = cut(partial.body, &self.plan, self.top.as_ref());
+        replies(Some(&body), &partial.completeness, &partial.stats, 0)
+    }
+}
+
+fn ended_early(error: &tokio::task::JoinError) -> Status {
+    Status::internal(format!("the scan ended early: {error}"))
+}
+
+/// The groups that are wanted.
+fn cut(mut body: Body, plan: &Plan, top: Option<&Top>) -> Body {
+    if let (Some(top), Body::Groups(groups)) = (top, &mut body)
+        && let Err(error) = groups.cut(plan, top)
+    {
+        tracing::debug!(%error, "sending all groups");
+    }
+    body
+}
+
+/// The replies that carry an answer, or what there is so far.
+fn replies(
+    body: Option<&Body>,
+    completeness: &Completeness,
+    stats: &ScanStats,
+    so_far: u32,
+) -> Result<Vec<Reply>, Status> {
+    let mut replies = Vec::new();
+    if let Some(body) = body {
+        let pieces = encode_body(body).map_err(|error| Status::out_of_range(error.to_string()))?;
+        replies.extend(pieces.into_iter().map(|body| Ok(wire::RunReply { body, ..Default::default() })));
+    }
+    let (completeness, stats) = (Some(completeness.into()), Some(stats.into()));
+    replies.push(Ok(wire::RunReply { body: bytes::Bytes::new(), completeness, stats, so_far }));
+    Ok(replies)
+}
