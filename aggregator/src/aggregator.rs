@@ -1,7 +1,7 @@
 //! The aggregator itself, without its doors: it knows its children, answers SQL and places row batches.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use gannet_proto::address::AddressError;
@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 
+use crate::admission::{Admission, Client, Load, Refused, Turn};
 use crate::catalogue::Catalogue;
 use crate::children::Child;
 use crate::config::{Config, ConfigError};
@@ -24,6 +25,8 @@ mod append;
 
 pub use append::{Appended, Pin, encode};
 
+/// Aggregators that ask for their own clients, which they have given turns already, are one client.
+const PARENTS: Client = 0;
 /// A statement is planned at most this often when the columns it reads change under it.
 const PLANNED_MAX: usize = 3;
 
@@ -38,8 +41,7 @@ pub struct Aggregator {
     engine: SqlEngine,
     /// The catalogue of a version of the roster.
     catalogue: Mutex<Option<(u64, Arc<Catalogue>)>>,
-    queries: Semaphore,
-    queries_waiting: AtomicUsize,
+    admission: Admission,
     queries_begun: AtomicU64,
     bodies: Semaphore,
     metrics: Metrics,
@@ -72,6 +74,8 @@ pub struct QueryOptions {
     pub timeout: Option<Duration>,
     /// The least completeness, 0 to 1, for which an answer is wanted.
     pub min_completeness: Option<f64>,
+    /// Who asks: turns are shared among clients.
+    pub client: Client,
 }
 
 impl Aggregator {
@@ -103,8 +107,7 @@ impl Aggregator {
         let every = Duration::from_millis(config.roster_save_ms.max(10));
         background.spawn(keep(Arc::clone(&roster), Arc::clone(&file), every));
         Ok(Arc::new(Aggregator {
-            queries: Semaphore::new(config.queries_running_max),
-            queries_waiting: AtomicUsize::new(0),
+            admission: Admission::new(config.queries_running_max, config.queries_waiting_max),
             queries_begun: AtomicU64::new(0),
             bodies: Semaphore::new(config.events_running_max),
             metrics: Metrics::default(),
@@ -219,7 +222,7 @@ impl Aggregator {
             return Err(Failure::new(ErrorCode::BadRequest, message));
         }
         let deadline = begun + timeout;
-        let _turn = self.turn(deadline).await?;
+        let _turn = self.turn(options.client, deadline).await?;
         let answer = self.planned_anew(sql, deadline, watch).await?;
         enough(&answer, options.min_completeness)?;
         Ok(answer)
@@ -277,31 +280,25 @@ impl Aggregator {
     }
 
     /// Waits for a turn to run a query.
-    async fn turn(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, Failure> {
-        if let Ok(turn) = self.queries.try_acquire() {
-            return Ok(turn);
-        }
-        struct Waiting<'a>(&'a AtomicUsize);
-        impl Drop for Waiting<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Ordering::AcqRel);
-            }
-        }
-        let before = self.queries_waiting.fetch_add(1, Ordering::AcqRel);
-        let _waiting = Waiting(&self.queries_waiting);
-        let overloaded = |what: String| Failure::new(ErrorCode::Overloaded, what).retry_after(1);
-        if before >= self.config.queries_waiting_max {
-            let (running, waiting) = (self.config.queries_running_max, self.config.queries_waiting_max);
-            return Err(overloaded(format!(
-                "{running} queries are running and {waiting} waiting, the limits"
-            )));
-        }
-        match tokio::time::timeout_at(deadline.into(), self.queries.acquire()).await {
-            Ok(Ok(turn)) => Ok(turn),
-            Ok(Err(_)) | Err(_) => {
-                Err(overloaded("the query's time passed while it waited for its turn".to_owned()))
-            }
-        }
+    async fn turn(&self, client: Client, deadline: Instant) -> Result<Turn, Failure> {
+        let refused = match self.admission.turn(client, deadline).await {
+            Ok(turn) => return Ok(turn),
+            Err(refused) => refused,
+        };
+        let message = match refused {
+            Refused::Full => format!(
+                "{} queries are running and {} waiting, the limits",
+                self.config.queries_running_max, self.config.queries_waiting_max
+            ),
+            Refused::Late => "the query's time passed while it waited for its turn".to_owned(),
+        };
+        let hint = "Ask again later, or less at once; a client with few queries goes before one with many.";
+        Err(Failure::new(ErrorCode::Overloaded, message).hint(hint).retry_after(1))
+    }
+
+    /// How many queries run and wait.
+    pub fn load(&self) -> Load {
+        self.admission.load()
     }
 
     /// Answers a plan for a parent: what there is by the deadline, even from no leaf at all. With a `top` there may be
@@ -317,7 +314,7 @@ impl Aggregator {
         query_id: &str,
         watch: Option<&Watch>,
     ) -> Result<Partial, GatherError> {
-        let _turn = self.turn(deadline).await.map_err(GatherError::Failed)?;
+        let _turn = self.turn(PARENTS, deadline).await.map_err(GatherError::Failed)?;
         let outcome = self.fan_out.gather(plan, top, deadline, query_id, watch).await;
         if let Err(GatherError::Stale(_)) = &outcome {
             // The parent will ask what there is; it should hear of what made its plan stale.

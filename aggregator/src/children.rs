@@ -39,6 +39,8 @@ pub struct Child {
     health: Mutex<Health>,
     /// It said that it does not take rows: it is an aggregator.
     takes_no_rows: AtomicBool,
+    /// Why it takes no rows for now: it is stopping or starting.
+    closed: Mutex<Option<ChildError>>,
     /// Asks the background probe to describe the child now.
     probe: Notify,
     /// Held while the child is asked what it holds: its answers are noted in the order they were given.
@@ -155,6 +157,7 @@ impl Child {
                 .max_encoding_message_size(MESSAGE_BYTES_MAX),
             health: Mutex::default(),
             takes_no_rows: AtomicBool::new(false),
+            closed: Mutex::default(),
             probe: Notify::new(),
             describing: tokio::sync::Mutex::default(),
         })
@@ -173,6 +176,11 @@ impl Child {
     /// It said that it does not take rows.
     pub fn takes_no_rows(&self) -> bool {
         self.takes_no_rows.load(Ordering::Relaxed)
+    }
+
+    /// Why it takes no rows, if it said so since it described itself last.
+    pub fn closed(&self) -> Option<ChildError> {
+        self.closed.lock().clone()
     }
 
     /// Asks the background probe to describe it now.
@@ -288,6 +296,7 @@ impl Child {
         let outcome = tokio::time::timeout(timeout, describe).await.unwrap_or(Err(ChildError::Timeout));
         match &outcome {
             Ok(_) => {
+                *self.closed.lock() = None;
                 if let Some(why) = self.health.lock().described() {
                     tracing::info!(child = self.address, was = why, "child is up");
                 }
@@ -324,6 +333,10 @@ impl Child {
         let outcome = tokio::time::timeout(timeout, append).await.unwrap_or(Err(ChildError::Timeout));
         if outcome.as_ref().is_err_and(|error| *error == ChildError::NotServed) {
             self.takes_no_rows.store(true, Ordering::Relaxed);
+        }
+        if let Err(error @ ChildError::Restarting(_)) = &outcome {
+            *self.closed.lock() = Some(error.clone());
+            self.probe.notify_one();
         }
         self.note(outcome)
     }

@@ -38,10 +38,12 @@ pub struct Config {
     pub margin_ms_min: u64,
     /// Of a query's time, this share is kept for merging and the way back.
     pub margin_percent: u64,
-    /// Queries that run at once.
+    /// Queries that run at once; four for each core unless it is said.
     pub queries_running_max: usize,
     /// Queries that wait for their turn.
     pub queries_waiting_max: usize,
+    /// Groups of one query; more would take long to finish, sort and send.
+    pub query_groups_max: usize,
     /// Memory for the groups or rows of one query while they merge.
     pub merge_bytes_max: u64,
     /// What one child may send for one query.
@@ -89,8 +91,9 @@ impl Default for Config {
             query_timeout_ms_max: 600_000,
             margin_ms_min: 20,
             margin_percent: 5,
-            queries_running_max: 64,
+            queries_running_max: default_queries_running(),
             queries_waiting_max: 256,
+            query_groups_max: 20_000_000,
             merge_bytes_max: 1 << 30,
             child_answer_bytes_max: 1 << 30,
             pulled_bytes_max: 256 << 20,
@@ -107,6 +110,12 @@ impl Default for Config {
             stop_grace_ms: 5_000,
         }
     }
+}
+
+/// A query waits for its leaves more than it works here, so a core takes several.
+fn default_queries_running() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (4 * cores).clamp(8, 64)
 }
 
 /// Why settings cannot be used.

@@ -13,8 +13,8 @@ use gannet_proto::wire::ingest_server::{Ingest, IngestServer};
 use gannet_proto::wire::query_server::{Query, QueryServer};
 use gannet_proto::{Reason, decode_batches, encode_body, wire};
 use gannet_query::{
-    Body, ColumnHolding, ColumnType, Completeness, Groups, Holdings, Input, LeafEpoch, LeafState, Output,
-    Plan, ScanStats, Span, States, TableHolding, TypeSet, Values, Weights,
+    Body, ColumnHolding, ColumnType, Completeness, Groups, Holdings, Input, LeafEpoch, LeafState, Missing,
+    MissingReason, Output, Plan, ScanStats, Span, States, TableHolding, TypeSet, Values, Weights,
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -42,6 +42,12 @@ pub(crate) enum Does {
     EndEarly,
     /// Sends bytes that are no body.
     Garbage,
+    /// Says what it has so far, this many of its rows, and then nothing more; only to those who want to hear it.
+    SoFar(u64),
+    /// The same with the record only.
+    SoFarRecord(u64),
+    /// Says what it has so far row by row, and then answers.
+    Climb,
     /// Sends a byte now and then, and never ends.
     Drip,
     /// Sends as many bytes as are taken, and never ends.
@@ -50,6 +56,9 @@ pub(crate) enum Does {
 
 /// How often a dripping fake sends a byte.
 const DRIP: Duration = Duration::from_millis(5);
+
+/// How long a climbing fake takes for half a row.
+const STEP: Duration = Duration::from_millis(20);
 
 /// A leaf that is not one.
 #[derive(Debug)]
@@ -170,6 +179,35 @@ impl Fake {
         }
     }
 
+    /// What it says when it has seen so many of its rows.
+    fn so_far(&self, plan: &Plan, rows: u64, with_body: bool) -> Vec<Result<wire::RunReply, Status>> {
+        let epoch = self.epoch.load(Ordering::SeqCst);
+        let running = Missing {
+            leaf: self.id.clone(),
+            reason: MissingReason::Running,
+            rows: Some(self.rows.load(Ordering::SeqCst) - rows),
+            answered: true,
+            detail: "at it".to_owned(),
+        };
+        let completeness = Completeness {
+            answered: vec![LeafEpoch { leaf: self.id.clone(), epoch }],
+            rows_covered: rows,
+            missing: vec![running],
+            ..Default::default()
+        };
+        let mut replies = Vec::new();
+        if with_body {
+            let pieces = encode_body(&self.body(plan, rows)).unwrap();
+            replies.extend(pieces.into_iter().map(|body| Ok(wire::RunReply { body, ..Default::default() })));
+        }
+        replies.push(Ok(wire::RunReply {
+            completeness: Some((&completeness).into()),
+            so_far: if with_body { 1 } else { 2 },
+            ..Default::default()
+        }));
+        replies
+    }
+
     fn holdings(&self) -> Holdings {
         let rows = self.rows.load(Ordering::SeqCst);
         let column = |name: &str, column_type| ColumnHolding {
@@ -207,11 +245,11 @@ impl Fake {
         }
     }
 
-    /// The body for a plan that only counts.
-    fn body(&self, plan: &Plan) -> Body {
+    /// The body for a plan that only counts, over so many rows.
+    fn body(&self, plan: &Plan, rows: u64) -> Body {
         let Output::Groups { keys, aggregates } = &plan.output else { panic!("fakes only count") };
         assert!(keys.is_empty(), "fakes do not group");
-        let groups = vec![0; self.rows.load(Ordering::SeqCst) as usize];
+        let groups = vec![0; rows as usize];
         let input = Input { values: Values::None, validity: None, weights: Weights::One, times: &[] };
         let states = aggregates.iter().map(|aggregate| {
             let mut states = States::new(aggregate, plan.weight).unwrap();
@@ -261,7 +299,15 @@ impl Query for Door {
             }
             _ => {}
         }
-        let pieces = encode_body(&self.0.body(&plan)).unwrap();
+        if let Does::SoFar(rows) | Does::SoFarRecord(rows) = does
+            && request.so_far_ms > 0
+        {
+            let with_body = request.so_far_body && matches!(does, Does::SoFar(_));
+            let said = futures::stream::iter(self.0.so_far(&plan, rows, with_body));
+            let hanging = futures::StreamExt::chain(said, futures::stream::pending());
+            return Ok(Response::new(Box::pin(hanging)));
+        }
+        let pieces = encode_body(&self.0.body(&plan, self.0.rows.load(Ordering::SeqCst))).unwrap();
         let piece = |body| Ok(wire::RunReply { body, ..Default::default() });
         let mut replies: Vec<_> = pieces.into_iter().map(piece).collect();
         let rows = self.0.rows.load(Ordering::SeqCst);
@@ -275,6 +321,17 @@ impl Query for Door {
             so_far: 0,
         });
         match does {
+            Does::Climb => {
+                replies.push(last);
+                let steps: Vec<_> = (1..rows).flat_map(|row| self.0.so_far(&plan, row, true)).collect();
+                let ticks = tokio_stream::wrappers::IntervalStream::new(tokio::time::interval(STEP));
+                let said = futures::StreamExt::map(
+                    futures::StreamExt::zip(futures::stream::iter(steps), ticks),
+                    |(reply, _)| reply,
+                );
+                let all = futures::StreamExt::chain(said, futures::stream::iter(replies));
+                return Ok(Response::new(Box::pin(all)));
+            }
             Does::HangAfterBody => {
                 let hanging = futures::stream::pending();
                 return Ok(Response::new(Box::pin(futures::StreamExt::chain(

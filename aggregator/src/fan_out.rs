@@ -24,6 +24,7 @@ use crate::error::{ErrorCode, Failure};
 use crate::roster::Roster;
 use crate::sql::errors::refused_by_child;
 
+mod buckets;
 mod gathering;
 mod refining;
 
@@ -177,9 +178,15 @@ struct Decoded {
 }
 
 impl Decoded {
-    fn drop_body(&mut self) {
-        self.bodies.clear();
-        self.bytes = 0;
+    /// The same with its record only.
+    fn without_body(&self) -> Decoded {
+        Decoded {
+            child: Arc::clone(&self.child),
+            bodies: Vec::new(),
+            bytes: 0,
+            completeness: self.completeness.clone(),
+            stats: self.stats,
+        }
     }
 }
 

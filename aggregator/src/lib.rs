@@ -14,6 +14,7 @@
 //!
 //! Start reading at [`Aggregator`], then [`fan_out`] and [`roster`].
 
+pub mod admission;
 pub mod aggregator;
 pub mod catalogue;
 pub mod children;

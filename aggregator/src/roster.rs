@@ -231,7 +231,11 @@ impl Roster {
             } else {
                 table.columns.clone()
             };
-            known.holding = TableHolding { columns, ..table.clone() };
+            let by_time = match table.by_time.is_empty() {
+                true => std::mem::take(&mut known.holding.by_time),
+                false => table.by_time.clone(),
+            };
+            known.holding = TableHolding { columns, by_time, ..table.clone() };
         }
         record.rows_ingested = said.rows_ingested;
         if let Some(before) = record.said.as_mut() {
@@ -262,6 +266,17 @@ impl Roster {
                 + rows_in(&table.holding.lost, range)
                 + rows_in(&table.lost, range)
         })
+    }
+
+    /// What a leaf last held of a table, and its rows that are lost without the leaf knowing of it.
+    pub fn held(&self, leaf: &str, table: &str) -> Option<(&TableHolding, &[Span])> {
+        let record = self.leaves.get(leaf)?.tables.get(table)?;
+        Some((&record.holding, &record.lost))
+    }
+
+    /// The ids of all leaves ever heard of.
+    pub fn leaf_ids(&self) -> impl Iterator<Item = &str> {
+        self.leaves.keys().map(String::as_str)
     }
 
     /// Rows of a leaf that are lost without the leaf knowing of it, over a table and a time range.

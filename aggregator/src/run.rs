@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +53,11 @@ pub async fn run(
     let mut http = tokio::spawn({
         let app = http::router(Arc::clone(&aggregator));
         let stopping = stopped(stopping.clone());
-        async move { axum::serve(http, app).with_graceful_shutdown(stopping).await }
+        async move {
+            axum::serve(http, app.into_make_service_with_connect_info::<SocketAddr>())
+                .with_graceful_shutdown(stopping)
+                .await
+        }
     });
     let mut grpc = tokio::spawn({
         let (router, stopping) = (service::router(Arc::clone(&aggregator), Arc::clone(&asked)), stopping);

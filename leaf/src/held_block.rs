@@ -10,6 +10,7 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 
 use arrow::buffer::Buffer;
+use gannet_query::{Span, TIME_COLUMN};
 use gannet_shm::Region;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -39,6 +40,8 @@ pub struct HeldBlock {
     file: OnceLock<BlockFile>,
     /// The block in its file, once that was needed.
     stand_in: OnceLock<Result<RowBlock, String>>,
+    /// Its rows by their own times, once that was needed.
+    by_time: OnceLock<Vec<Span>>,
 }
 
 /// The place of a block in shared memory.
@@ -81,7 +84,8 @@ pub enum FileError {
 impl HeldBlock {
     /// A block that was sealed and has no file yet.
     pub fn sealed(block: RowBlock, numbers: RowRanges) -> HeldBlock {
-        HeldBlock { block, numbers, home: None, file: OnceLock::new(), stand_in: OnceLock::new() }
+        let (file, stand_in, by_time) = Default::default();
+        HeldBlock { block, numbers, home: None, file, stand_in, by_time }
     }
 
     /// A block that has a file.
@@ -124,6 +128,23 @@ impl HeldBlock {
     /// Bytes it takes in memory: its image, and what is kept of its directory beside it.
     pub fn memory_bytes(&self) -> u64 {
         self.bytes() + self.block.directory_memory_bytes()
+    }
+
+    /// Its rows by their own times, if that was counted.
+    pub fn known_by_time(&self) -> Option<&[Span]> {
+        self.by_time.get().map(Vec::as_slice)
+    }
+
+    /// Its rows by their own times. Counts them when it is called first.
+    pub fn by_time(&self) -> &[Span] {
+        self.by_time.get_or_init(|| {
+            let (first, last) = self.block.time_range();
+            let rows = self.block.rows();
+            match self.column(TIME_COLUMN) {
+                Ok(Some(column)) => crate::table::rows_by_time(&column, rows),
+                _ => vec![Span::of(first, last, rows as u64)],
+            }
+        })
     }
 
     /// One column, from the image or else from the file.

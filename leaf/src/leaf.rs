@@ -236,7 +236,11 @@ impl Leaf {
     /// Everything it says of itself.
     pub fn describe(&self) -> Holdings {
         let names: Vec<String> = self.tables.read().keys().cloned().collect();
-        self.describe_with(names.iter().map(|name| self.holding(name, true)).collect())
+        let tables = names.iter().map(|name| {
+            let by_time = self.table(name).map(|table| table.snapshot().by_time()).unwrap_or_default();
+            TableHolding { by_time, ..self.holding(name, true) }
+        });
+        self.describe_with(tables.collect())
     }
 
     /// What it says of itself in an acknowledgement.

@@ -12,11 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use gannet_query::holdings::{fold_spans, rows_in};
-use gannet_query::{ColumnHolding, Span, TableHolding, TimeRange, TypeSet};
+use arrow::array::AsArray;
+use arrow::datatypes::TimestampNanosecondType;
+use gannet_query::holdings::{by_time, fold_by_time, fold_spans, rows_in};
+use gannet_query::{ColumnHolding, ColumnType, Span, TIME_COLUMN, TableHolding, TimeRange, TypeSet};
 use parking_lot::Mutex;
 
 use crate::LeafError;
+use crate::column::Column;
 use crate::held_block::HeldBlock;
 use crate::open_rows::{OpenChunk, OpenRows};
 use crate::row_block::{ColumnMeta, Preference, RowBlock};
@@ -24,6 +27,9 @@ use crate::row_block::{ColumnMeta, Preference, RowBlock};
 /// Open rows are sealed at this many bytes even when they are few, 128 MiB: a block is the unit of expiry and of
 /// hand-over.
 const SEAL_BYTES_MAX: usize = 128 << 20;
+
+/// Blocks whose rows are counted by their times in one turn; after a start there can be thousands to count.
+const BLOCKS_COUNTED_MAX: usize = 64;
 
 /// Rows that are on disk and not served yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +102,38 @@ impl TableState {
             self.open_runs().flat_map(|open| open.chunks()).map(|chunk| (chunk.time_range(), chunk.rows()));
         let served = blocks.chain(chunks).map(|((first, last), rows)| Span::of(first, last, rows as u64));
         fold_spans(served.chain(self.pending.iter().map(|pending| pending.span)).collect())
+    }
+
+    /// The rows by their own times, those that are pending included. At most [`BLOCKS_COUNTED_MAX`] blocks are counted
+    /// now; the others that were not counted yet are told by the times of their first and last rows.
+    pub fn by_time(&self) -> Vec<Span> {
+        let mut left = BLOCKS_COUNTED_MAX;
+        let mut spans = Vec::new();
+        // The newest first: they are asked for most.
+        for held in self.blocks.iter().rev() {
+            match held.known_by_time() {
+                Some(known) => spans.extend_from_slice(known),
+                None if left > 0 => {
+                    left -= 1;
+                    spans.extend_from_slice(held.by_time());
+                }
+                None => {
+                    let (first, last) = held.block.time_range();
+                    spans.push(Span::of(first, last, held.block.rows() as u64));
+                }
+            }
+        }
+        for chunk in self.open_runs().flat_map(|open| open.chunks()) {
+            match chunk.column(TIME_COLUMN) {
+                Some(column) => spans.extend(rows_by_time(&column, chunk.rows())),
+                None => {
+                    let (first, last) = chunk.time_range();
+                    spans.push(Span::of(first, last, chunk.rows() as u64));
+                }
+            }
+        }
+        spans.extend(self.pending.iter().map(|pending| pending.span));
+        fold_by_time(spans)
     }
 
     /// Pending rows that a time range would have.
@@ -430,6 +468,7 @@ impl Table {
             rows: state.rows() + state.pending.iter().map(|pending| pending.span.rows).sum::<u64>(),
             bytes: state.bytes(),
             spans: state.spans(),
+            by_time: Vec::new(),
             lost: state.lost.as_ref().clone(),
             time_range: state.time_range(),
             columns: Vec::new(),
@@ -498,4 +537,12 @@ fn insert_in_order(state: &mut TableState, block: Arc<HeldBlock>) {
 
 fn state_bytes(state: &TableState) -> i64 {
     i64::try_from(state.bytes()).unwrap_or(i64::MAX)
+}
+/// Rows by the times in their column.
+pub(crate) fn rows_by_time(times: &Column, rows: usize) -> Vec<Span> {
+    let times = times.to_typed_array(ColumnType::Time, rows);
+    times
+        .as_primitive_opt::<TimestampNanosecondType>()
+        .map(|times| by_time(times.values()))
+        .unwrap_or_default()
 }

@@ -80,6 +80,37 @@ pub struct Completeness {
     pub groups_truncated: bool,
     /// Newest row time covered, nanoseconds UTC.
     pub newest_time: Option<i64>,
+    /// The same by time, where rows are missing from groups by steps of time; otherwise empty.
+    pub buckets: Vec<Bucket>,
+}
+
+/// How complete one step of time is. It is never overstated: where rows are only known by coarser times than the step,
+/// covered rows are counted as outside of it, and missing ones as inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bucket {
+    /// The first time of the step, nanoseconds UTC.
+    pub time: i64,
+    /// Rows of it that the answer takes into account, at least.
+    pub rows_covered: u64,
+    /// Rows that had to be; `None` when nobody knows.
+    pub rows_expected: Option<u64>,
+}
+
+impl Bucket {
+    /// As [`Completeness::ratio`].
+    pub fn ratio(&self) -> Option<f64> {
+        ratio(self.rows_covered, self.rows_expected?)
+    }
+}
+
+/// Rounded down, so that it is 1.0 only when nothing is missing.
+fn ratio(covered: u64, expected: u64) -> Option<f64> {
+    if expected == covered {
+        return Some(1.0);
+    }
+    // Six digits, rounded down in integers: a float division could round up to the next one.
+    let millionths = u128::from(covered) * 1_000_000 / u128::from(expected);
+    Some(millionths as f64 / 1e6)
 }
 
 impl Completeness {
@@ -102,16 +133,10 @@ impl Completeness {
 
     /// `rows covered / rows expected`, rounded down so that it is 1.0 only when nothing is missing. `None` when unknown.
     pub fn ratio(&self) -> Option<f64> {
-        let expected = self.rows_expected()?;
-        if expected == self.rows_covered {
-            return Some(1.0);
-        }
-        // Six digits, rounded down in integers: a float division could round up to the next one.
-        let millionths = u128::from(self.rows_covered) * 1_000_000 / u128::from(expected);
-        Some(millionths as f64 / 1e6)
+        ratio(self.rows_covered, self.rows_expected()?)
     }
 
-    /// Adds another part of the same answer: other leaves, or other rows.
+    /// Adds another part of the same answer: other leaves, or other rows. Steps of time are counted when all are there.
     pub fn merge(&mut self, other: Completeness) {
         self.answered.extend(other.answered);
         self.rows_covered = self.rows_covered.saturating_add(other.rows_covered);

@@ -12,6 +12,9 @@ pub const SPAN_STEP_NS: i64 = 60 * 1_000_000_000;
 /// A table keeps at most this many spans; beyond it neighbours are joined, which keeps their sum exact.
 pub const SPANS_MAX: usize = 256;
 
+/// A table tells its rows by their own times in at most this many spans.
+pub const BY_TIME_MAX: usize = 512;
+
 /// A run of time and the rows in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Span {
@@ -43,17 +46,61 @@ pub fn fold_spans(mut spans: Vec<Span>) -> Vec<Span> {
         same
     });
     while spans.len() > SPANS_MAX {
-        spans = spans
-            .chunks(2)
-            .map(|pair| Span {
-                first: pair[0].first,
-                last: pair.iter().map(|span| span.last).max().unwrap_or(pair[0].last),
-                rows: pair.iter().map(|span| span.rows).sum(),
-            })
-            .collect();
+        spans = spans.chunks(2).map(joined).collect();
     }
     spans
 }
+
+/// Adds up spans over the same run of time, sorts them, and joins neighbours beyond [`BY_TIME_MAX`]: the older half of
+/// them, so that the newest stay fine.
+pub fn fold_by_time(mut spans: Vec<Span>) -> Vec<Span> {
+    spans.retain(|span| span.rows > 0);
+    spans.sort_unstable();
+    spans.dedup_by(|next, kept| {
+        let same = (next.first, next.last) == (kept.first, kept.last);
+        if same {
+            kept.rows += next.rows;
+        }
+        same
+    });
+    while spans.len() > BY_TIME_MAX {
+        let newest = spans.split_off(spans.len() / 2);
+        spans = spans.chunks(2).map(joined).chain(newest).collect();
+    }
+    spans
+}
+
+fn joined(neighbours: &[Span]) -> Span {
+    Span {
+        first: neighbours[0].first,
+        last: neighbours.iter().map(|span| span.last).max().unwrap_or(neighbours[0].last),
+        rows: neighbours.iter().map(|span| span.rows).sum(),
+    }
+}
+
+/// The rows of a run of rows by their own times, in steps of a minute, or wider ones where the rows are spread over more
+/// than [`STEPS_MAX`] of them.
+pub fn by_time(times: &[i64]) -> Vec<Span> {
+    let (Some(first), Some(last)) = (times.iter().min(), times.iter().max()) else { return Vec::new() };
+    let mut width = SPAN_STEP_NS;
+    let steps = |width: i64| last.div_euclid(width) - first.div_euclid(width) + 1;
+    while steps(width) > STEPS_MAX {
+        width = width.saturating_mul(2);
+    }
+    let start = first.div_euclid(width);
+    let mut rows = vec![0u64; usize::try_from(steps(width)).unwrap_or(1)];
+    for time in times {
+        rows[(time.div_euclid(width) - start) as usize] += 1;
+    }
+    let span = |(step, rows): (usize, u64)| {
+        let first = (start + step as i64).saturating_mul(width);
+        Span { first, last: first.saturating_add(width - 1), rows }
+    };
+    rows.into_iter().enumerate().filter(|(_, rows)| *rows > 0).map(span).collect()
+}
+
+/// Steps of time that one run of rows is told in.
+const STEPS_MAX: i64 = 64;
 
 /// The rows of the spans that overlap a time range.
 pub fn rows_in(spans: &[Span], range: &TimeRange) -> u64 {
@@ -129,6 +176,9 @@ pub struct TableHolding {
     pub bytes: u64,
     /// The rows by time, see [`Span`].
     pub spans: Vec<Span>,
+    /// The rows by their own times; empty in an acknowledgement, and of leaves that do not tell. Rows that came since
+    /// are not in it.
+    pub by_time: Vec<Span>,
     /// Rows that were held once and are gone other than by retention, by time.
     pub lost: Vec<Span>,
     /// Oldest and newest row time.
@@ -192,5 +242,26 @@ mod tests {
         assert!(folded.len() <= SPANS_MAX);
         assert_eq!(rows_in(&folded, &TimeRange::ALL), 10_000);
         Span::of(i64::MIN, i64::MAX, 1);
+    }
+
+    #[test]
+    fn rows_are_told_by_their_own_times() {
+        let step = SPAN_STEP_NS;
+        let span = |first: i64, steps: i64, rows| Span {
+            first: first * step,
+            last: (first + steps) * step - 1,
+            rows,
+        };
+        assert_eq!(by_time(&[]), []);
+        assert_eq!(by_time(&[0, step - 1, step, -1]), [span(-1, 1, 1), span(0, 1, 2), span(1, 1, 1)]);
+        // 65 minutes are too many: two minutes each.
+        assert_eq!(by_time(&[0, 64 * step, 65 * step]), [span(0, 2, 1), span(64, 2, 2)]);
+        let all = by_time(&[i64::MIN, 0, i64::MAX]);
+        assert_eq!(all.iter().map(|span| span.rows).sum::<u64>(), 3);
+        let many: Vec<Span> = (0..10_000).map(|minute| span(minute, 1, 1)).collect();
+        let folded = fold_by_time(many);
+        assert!(folded.len() <= BY_TIME_MAX);
+        assert_eq!(folded.last(), Some(&span(9_999, 1, 1)));
+        assert_eq!(rows_in(&folded, &TimeRange::ALL), 10_000);
     }
 }

@@ -24,7 +24,7 @@ mod tables;
 pub mod value;
 
 pub use aggregate::{Aggregate, AggregateFunction, Finish, HistogramBuckets, Input, States, Values, Weights};
-pub use completeness::{Completeness, LeafEpoch, Missing, MissingReason, ScanStats};
+pub use completeness::{Bucket, Completeness, LeafEpoch, Missing, MissingReason, ScanStats};
 pub use expr::{BinaryOp, Expr};
 pub use holdings::{ColumnHolding, Holdings, LeafState, Phase, Span, TableHolding};
 pub use partial::{Body, Groups, Merger, Partial, RowSet, Share, SoFar, Top, TopTerm, TopValue};

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and the backtrace says where")]
 
+mod better_answers;
 mod client;
 mod full_memory;
 mod nobody_waits;

@@ -146,3 +146,37 @@ async fn a_tree_tells_the_same() {
     let missing = Missing { leaf: "leaf-1".to_owned(), reason: "down".to_owned(), rows: Some(100) };
     assert_eq!(completeness.missing, [missing]);
 }
+
+/// Who is missing thins only the steps of time in which they have rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_step_of_time_says_how_complete_it_is() {
+    let mut cluster = Cluster::start(Shape { leaves: 2, intermediate: false }).await;
+    cluster.feed(0, &[("t".to_owned(), numbered(0, 240))]).await;
+    cluster.feed(1, &[("t".to_owned(), numbered(120, 180))]).await;
+    cluster.wait_for_rows(&[("t", 300)]).await;
+    let by_minute = "SELECT date_trunc('minute', time) AS at, count(*) FROM t GROUP BY 1 ORDER BY 1";
+    let ask = async |cluster: &Cluster| {
+        let question = json!({ "sql": by_minute }).to_string().into_bytes();
+        cluster.client().post("/v1/query", "application/json", None, question).await.json()
+    };
+    assert!(ask(&cluster).await["completeness"]["buckets"].is_null(), "nothing is missing");
+    cluster.stop_leaf(1).await;
+    wait_for_state(&cluster, 1, "down").await;
+    let bucket = |minute: u64, ratio: f64, covered: u64, expected: u64| {
+        json!({
+            "time": format!("2026-03-01T00:0{minute}:00Z"),
+            "ratio": ratio, "rows_covered": covered, "rows_expected": expected,
+        })
+    };
+    let expect = json!([
+        bucket(0, 1.0, 60, 60),
+        bucket(1, 1.0, 60, 60),
+        bucket(2, 0.5, 60, 120),
+        bucket(3, 1.0, 60, 60)
+    ]);
+    // What a leaf holds by time is told with its next description.
+    until(60, "the rows by time to be told", || async {
+        (ask(&cluster).await["completeness"]["buckets"] == expect).then_some(())
+    })
+    .await;
+}

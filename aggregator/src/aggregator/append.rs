@@ -1,6 +1,7 @@
 //! Handing row batches to leaves.
 //!
-//! A batch without a sender goes to one of two leaves chosen at random, and to another when that one refuses. A batch of
+//! A batch without a sender goes to one of two leaves chosen at random, and to another when that one refuses; a leaf
+//! that is stopping or starting gets no more until it describes itself. A batch of
 //! a sender's request goes to the one leaf that can tell whether it came before, or nowhere: the sender is asked to come
 //! back. In both cases rows whose outcome is not known are never sent to another leaf, which would count them twice.
 
@@ -142,7 +143,12 @@ impl Aggregator {
         (child, part): (Arc<Child>, Part),
     ) -> Result<Appended, Failure> {
         let timeout = Duration::from_millis(self.config.append_timeout_ms);
-        let outcome = match child.append(table, rows, Some(&part), timeout).await {
+        let mut outcome = child.append(table, rows.clone(), Some(&part), timeout).await;
+        if matches!(outcome, Err(ChildError::Lost(_))) {
+            // Nobody knows what became of the rows but this leaf, which counts them once.
+            outcome = child.append(table, rows, Some(&part), timeout).await;
+        }
+        let outcome = match outcome {
             Ok(taken) => Ok(self.noted(&child, taken).await),
             Err(error) => Err(not_taken(table, &child, &part.sender, error)),
         };
@@ -182,6 +188,9 @@ impl Aggregator {
                 Err(error) => refusals.push((index, error)),
             }
         }
+        // Leaves that said before that they take no rows now were not asked again.
+        let closed = self.children.iter().enumerate().filter(|(index, _)| !tried.contains(index));
+        refusals.extend(closed.filter_map(|(index, child)| Some((index, child.closed()?))));
         Err(self.not_placed(table, &refusals))
     }
 
@@ -189,7 +198,10 @@ impl Aggregator {
     fn candidates(&self, tried: &BTreeSet<usize>) -> Vec<Candidate> {
         let roster = self.roster.lock();
         let there = self.children.iter().enumerate().filter(|(index, child)| {
-            !tried.contains(index) && !child.takes_no_rows() && child.down().is_none()
+            !tried.contains(index)
+                && !child.takes_no_rows()
+                && child.down().is_none()
+                && child.closed().is_none()
         });
         let serving = there.filter_map(|(child, at)| {
             let said = roster.only_leaf(at.address())?;

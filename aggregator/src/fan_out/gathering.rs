@@ -10,7 +10,7 @@ use gannet_query::{
     Body, Completeness, Merger, Missing, MissingReason, Partial, Plan, QueryError, ScanStats, SoFar,
 };
 
-use super::{Decoded, FanOut, GatherError, on_thread};
+use super::{Decoded, FanOut, GatherError, buckets, on_thread};
 use crate::children::Child;
 use crate::error::{ErrorCode, Failure};
 
@@ -141,7 +141,17 @@ impl<'a> Gathering<'a> {
         };
         let body = on_thread(self.bytes, move || merger.finish()).await;
         let body = body.map_err(|text| GatherError::Failed(Failure::new(ErrorCode::Internal, text)))?;
-        body.map_err(|error| failed(&error))
+        let body = body.map_err(|error| failed(&error))?;
+        let groups_max = self.fan_out.config.query_groups_max;
+        match &body {
+            Body::Groups(groups) if groups.group_count > groups_max => {
+                let message =
+                    format!("the query has {} groups, the limit is {groups_max}", groups.group_count);
+                let hint = "Group by fewer columns, or by wider steps of time, or filter more.";
+                Err(GatherError::Failed(Failure::new(ErrorCode::TooLarge, message).hint(hint)))
+            }
+            _ => Ok(body),
+        }
     }
 
     /// Accounts for every leaf of the roster, once, and closes the body.
@@ -184,6 +194,7 @@ impl<'a> Gathering<'a> {
                 });
             }
         }
+        completeness.buckets = buckets::buckets(&roster, self.plan, completeness);
         completeness.missing.sort_by(|a, b| (&a.leaf, a.reason).cmp(&(&b.leaf, b.reason)));
         completeness.answered.sort();
     }

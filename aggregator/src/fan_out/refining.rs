@@ -114,7 +114,10 @@ impl<'a> Refining<'a> {
         let at = child.address().to_owned();
         match outcome {
             Ok(decoded) => {
-                self.know(at, decoded.clone(), true);
+                // A large answer is not copied to be shown before it is complete.
+                self.with_body &= decoded.bytes <= BYTES_MAX;
+                let copy = if self.with_body { decoded.clone() } else { decoded.without_body() };
+                self.know(at, copy, true);
                 Ok(decoded)
             }
             Err(error) => match self.known.remove(&at) {
@@ -160,13 +163,12 @@ impl<'a> Refining<'a> {
             self.with_body = false;
         }
         if !self.with_body {
-            decoded.drop_body();
-            self.known.values_mut().for_each(|known| {
+            decoded = decoded.without_body();
+            for known in self.known.values_mut() {
                 if let Known::Said(decoded, has_body) = known {
-                    decoded.drop_body();
-                    *has_body = false;
+                    (**decoded, *has_body) = (decoded.without_body(), false);
                 }
-            });
+            }
         }
         self.known.insert(child, Known::Said(Box::new(decoded), has_body && self.with_body));
     }

@@ -16,7 +16,7 @@ use crate::sql::SqlAnswer;
 const COUNT: &str = "SELECT count(*) FROM t";
 
 fn soon() -> QueryOptions {
-    QueryOptions { timeout: Some(Duration::from_millis(300)), min_completeness: None }
+    QueryOptions { timeout: Some(Duration::from_millis(300)), ..Default::default() }
 }
 
 /// The count, the ratio, and what is missing, in words.
@@ -81,7 +81,7 @@ async fn children_get_less_time_than_the_query() {
     let folder = tempfile::tempdir().unwrap();
     let a = Served::start(folder.path(), "a", 1).await;
     let aggregator = over(folder.path(), &[&a]).await;
-    let options = QueryOptions { timeout: Some(Duration::from_secs(100)), min_completeness: None };
+    let options = QueryOptions { timeout: Some(Duration::from_secs(100)), ..Default::default() };
     aggregator.query(COUNT, options).await.unwrap();
     let given = a.fake.deadline_ms.load(Ordering::SeqCst);
     assert!((90_000..=95_000).contains(&given), "{given}");
@@ -174,7 +174,7 @@ async fn children_learn_that_nobody_waits_any_more() {
     let aggregator = over(folder.path(), &[&a]).await;
     a.does(Does::Hang);
     let asking = tokio::spawn(async move {
-        let options = QueryOptions { timeout: Some(Duration::from_secs(600)), min_completeness: None };
+        let options = QueryOptions { timeout: Some(Duration::from_secs(600)), ..Default::default() };
         aggregator.query(COUNT, options).await
     });
     while a.fake.runs_asked.load(Ordering::SeqCst) == 0 {

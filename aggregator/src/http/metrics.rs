@@ -72,6 +72,14 @@ fn leaves(aggregator: &Aggregator, text: &mut Text) {
 
 fn work(aggregator: &Aggregator, text: &mut Text) {
     let counts = aggregator.metrics().counts();
+    let load = aggregator.load();
+    for (name, help, value) in [
+        ("gannet_queries_running", "Queries that run now.", load.running),
+        ("gannet_queries_waiting", "Queries that wait for their turn.", load.waiting),
+    ] {
+        text.head(name, "gauge", help);
+        text.value(name, &[], value);
+    }
     let mut counter = |name: &str, help: &str, value: u64| {
         text.head(name, "counter", help);
         text.value(name, &[], value);

@@ -1,17 +1,20 @@
 //! `POST /v1/query`.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::{ConnectInfo, RawQuery, State};
+use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::render::{self, Format};
 use super::{About, Shared, refined, refused};
+use crate::admission::Client;
 use crate::aggregator::QueryOptions;
 use crate::error::{ErrorCode, Failure};
 use crate::sql::SqlAnswer;
@@ -24,8 +27,8 @@ const WRITTEN_IN_PLACE_BYTES_MAX: usize = 16 << 10;
 
 #[derive(Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
-    pub(super) sql: String,
+struct Asked {
+    sql: String,
     #[serde(default)]
     timeout_ms: Option<u64>,
     #[serde(default)]
@@ -34,6 +37,7 @@ pub(super) struct Asked {
 
 pub(super) async fn query(
     State(aggregator): Shared,
+    extensions: Extensions,
     headers: HeaderMap,
     RawQuery(parameters): RawQuery,
     body: Result<Bytes, BytesRejection>,
@@ -55,23 +59,30 @@ pub(super) async fn query(
         Ok(asked) => asked,
         Err(failure) => return refused(failure, About::Body),
     };
+    let options = QueryOptions {
+        timeout: asked.timeout_ms.map(Duration::from_millis),
+        min_completeness: asked.min_completeness,
+        client: client(&headers, &extensions),
+    };
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
     let format = Format::accepted(accept);
     if format == Format::Ndjson {
-        return refined::answer(aggregator, asked, begun).await;
+        return refined::answer(aggregator, asked.sql, options, begun).await;
     }
-    match aggregator.query(&asked.sql, (&asked).into()).await {
+    match aggregator.query(&asked.sql, options).await {
         Ok(answer) => written(answer, begun, format).await,
         Err(failure) => refused(failure, About::Statement),
     }
 }
 
-impl From<&Asked> for QueryOptions {
-    fn from(asked: &Asked) -> QueryOptions {
-        QueryOptions {
-            timeout: asked.timeout_ms.map(Duration::from_millis),
-            min_completeness: asked.min_completeness,
-        }
+/// Who asks: the holder of a token, else whoever is at an address.
+fn client(headers: &HeaderMap, extensions: &Extensions) -> Client {
+    if let Some(token) = headers.get(header::AUTHORIZATION) {
+        return xxh3_64(token.as_bytes());
+    }
+    match extensions.get::<ConnectInfo<SocketAddr>>() {
+        Some(ConnectInfo(peer)) => xxh3_64(peer.ip().to_string().as_bytes()),
+        None => xxh3_64(b""),
     }
 }
 

@@ -17,7 +17,7 @@ use gannet_query::Completeness;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
-use super::query::{Asked, unwritten, written};
+use super::query::{unwritten, written};
 use super::render::{self, Format};
 use super::{About, refused};
 use crate::aggregator::{Aggregator, QueryOptions};
@@ -30,15 +30,17 @@ pub(super) const EVERY: Duration = Duration::from_millis(100);
 type Outcome = Result<SqlAnswer, Failure>;
 
 /// Answers with lines.
-pub(super) async fn answer(aggregator: Arc<Aggregator>, asked: Asked, begun: Instant) -> Response {
+pub(super) async fn answer(
+    aggregator: Arc<Aggregator>,
+    sql: String,
+    options: QueryOptions,
+    begun: Instant,
+) -> Response {
     let (news, mut newest) = watch::channel(None);
     let tell = Arc::new(move |one: SqlNews| drop(news.send_replace(Some(Arc::new(one)))));
     let watch = SqlWatch { every: EVERY, tell };
     let mut query = JoinSet::new();
-    query.spawn(async move {
-        let options: QueryOptions = (&asked).into();
-        aggregator.query_watched(&asked.sql, options, Some(&watch)).await
-    });
+    query.spawn(async move { aggregator.query_watched(&sql, options, Some(&watch)).await });
     tokio::select! {
         biased;
         outcome = query.join_next() => match ended(outcome) {

@@ -7,7 +7,7 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow_ipc::writer::StreamWriter;
-use gannet_query::{Completeness, ScanStats, value::format_time};
+use gannet_query::{Bucket, Completeness, ScanStats, value::format_time};
 use serde::Serialize;
 
 use super::cells::{Cells, csv_field, type_name};
@@ -122,6 +122,16 @@ struct CompletenessText<'a> {
     missing: Vec<MissingText<'a>>,
     groups_truncated: bool,
     newest_time: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    buckets: Vec<BucketText>,
+}
+
+#[derive(Serialize)]
+struct BucketText {
+    time: String,
+    ratio: Option<f64>,
+    rows_covered: u64,
+    rows_expected: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -149,6 +159,16 @@ impl<'a> CompletenessText<'a> {
             detail: (details == Details::Shown && !missing.detail.is_empty())
                 .then_some(missing.detail.as_str()),
         });
+        let bucket = |bucket: &Bucket| BucketText {
+            time: format_time(bucket.time),
+            ratio: bucket.ratio(),
+            rows_covered: bucket.rows_covered,
+            rows_expected: bucket.rows_expected,
+        };
+        let buckets = match details {
+            Details::Shown => completeness.buckets.iter().map(bucket).collect(),
+            Details::Left => Vec::new(),
+        };
         CompletenessText {
             ratio: completeness.ratio(),
             rows_covered: completeness.rows_covered,
@@ -158,6 +178,7 @@ impl<'a> CompletenessText<'a> {
             missing: missing.collect(),
             groups_truncated: completeness.groups_truncated,
             newest_time: completeness.newest_time.map(format_time),
+            buckets,
         }
     }
 }
@@ -301,6 +322,7 @@ mod tests {
                 }],
                 groups_truncated: false,
                 newest_time: Some(0),
+                buckets: vec![],
             },
             stats: ScanStats { rows_scanned: 3, blocks_scanned: 1, ..Default::default() },
             fan_outs: 1,

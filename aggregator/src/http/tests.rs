@@ -11,6 +11,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::fakes::{Does, Served, config, over};
 
+mod refined;
 mod senders;
 
 struct Door {
@@ -254,4 +255,64 @@ async fn status_tells_what_is_there() {
     assert!(ready.body.starts_with("b: down: cannot connect: "), "{}", ready.body);
     let accepted = door.post("/v1/leaves/b/accept-loss", &[], "").await.json();
     assert_eq!(accepted, json!({"leaf": "b", "rows": 10}));
+}
+
+#[tokio::test]
+async fn more_queries_than_may_wait_are_told_to_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let leaf = Served::start(folder.path(), "a", 30).await;
+    let settings = crate::config::Config {
+        queries_running_max: 1,
+        queries_waiting_max: 0,
+        ..config(folder.path(), &[&leaf])
+    };
+    let aggregator = Aggregator::start(settings).await.unwrap();
+    let door = Door { router: router(Arc::clone(&aggregator)), _folder: folder };
+    leaf.does(Does::Hang);
+    let first = tokio::spawn({
+        let router = door.router.clone();
+        async move { router.oneshot(Request::post("/v1/query").body(Body::from(COUNT)).unwrap()).await }
+    });
+    while leaf.fake.runs_asked.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let refused = door.post("/v1/query", &[], COUNT).await;
+    assert_eq!(
+        (refused.status, &refused.headers["retry-after"]),
+        (StatusCode::TOO_MANY_REQUESTS, &"1".parse().unwrap())
+    );
+    let error = &refused.json()["error"];
+    assert_eq!(error["message"], "1 queries are running and 0 waiting, the limits");
+    // Whoever hangs up gives the turn back.
+    first.abort();
+    while aggregator.load().running > 0 {
+        tokio::task::yield_now().await;
+    }
+    leaf.does(Does::Work);
+    assert_eq!(door.post("/v1/query", &[], COUNT).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_leaf_that_is_stopping_gets_no_more_rows() {
+    let (door, leaves) = Door::over(&[("a", 1), ("b", 1)]).await;
+    let stopping = || Does::Fail(Code::Unavailable, "stopping");
+    leaves[0].does_with_rows(stopping());
+    leaves[0].fake.silent.store(true, Ordering::SeqCst);
+    for _ in 0..40 {
+        let reply = door.post("/v1/events/t", &[], r#"{"x":1}"#).await;
+        assert_eq!(reply.status, StatusCode::OK, "{}", reply.body);
+    }
+    assert_eq!(leaves[0].fake.appends_asked.load(Ordering::SeqCst), 1, "it is not asked again");
+    leaves[1].does_with_rows(stopping());
+    leaves[1].fake.silent.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        let reply = door.post("/v1/events/t", &[], r#"{"x":1}"#).await;
+        assert_eq!(
+            (reply.status, &reply.headers["retry-after"]),
+            (StatusCode::SERVICE_UNAVAILABLE, &"1".parse().unwrap())
+        );
+        let detail = reply.json()["error"]["detail"].to_string();
+        assert_eq!(detail.matches("stopping").count(), 2, "{detail}");
+    }
+    assert_eq!(leaves[1].fake.appends_asked.load(Ordering::SeqCst), 41);
 }

@@ -69,6 +69,8 @@ struct TableText {
     #[serde(default)]
     gone: bool,
     spans: Vec<(i64, i64, u64)>,
+    #[serde(default)]
+    by_time: Vec<(i64, i64, u64)>,
     lost: Vec<(i64, i64, u64)>,
     lost_unknown_to_leaf: Vec<(i64, i64, u64)>,
     columns: Vec<ColumnText>,
@@ -176,6 +178,7 @@ fn table_text(table: &TableRecord) -> TableText {
         retention_seconds: holding.retention_seconds,
         gone: table.gone,
         spans: spans(&holding.spans),
+        by_time: spans(&holding.by_time),
         lost: spans(&holding.lost),
         lost_unknown_to_leaf: spans(&table.lost),
         columns: holding.columns.iter().map(column).collect(),
@@ -204,6 +207,7 @@ fn table_of(leaf: &str, table: TableText) -> Result<TableRecord, RosterError> {
         rows: table.rows,
         bytes: table.bytes,
         spans: spans(&table.spans)?,
+        by_time: spans(&table.by_time)?,
         lost: spans(&table.lost)?,
         time_range: table.time_range,
         columns: table.columns.iter().map(column).collect(),

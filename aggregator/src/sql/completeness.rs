@@ -8,8 +8,13 @@ use std::collections::BTreeMap;
 use gannet_query::{Completeness, LeafEpoch, Missing, ScanStats};
 
 /// All records as one; complete and empty when there is none.
-pub(super) fn together(reports: Vec<(Completeness, ScanStats)>) -> (Completeness, ScanStats) {
+pub(super) fn together(mut reports: Vec<(Completeness, ScanStats)>) -> (Completeness, ScanStats) {
     let mut sum = Completeness::default();
+    // Steps of time are those of one fan-out; of several nobody could say what they are steps of.
+    let buckets = match reports.as_mut_slice() {
+        [(completeness, _)] => std::mem::take(&mut completeness.buckets),
+        _ => Vec::new(),
+    };
     let mut stats = ScanStats::default();
     for (completeness, scan) in reports {
         sum.merge(completeness);
@@ -26,6 +31,7 @@ pub(super) fn together(reports: Vec<(Completeness, ScanStats)>) -> (Completeness
     }
     sum.answered = epochs.into_iter().map(|(leaf, epoch)| LeafEpoch { leaf, epoch }).collect();
     sum.missing = missing;
+    sum.buckets = buckets;
     (sum, stats)
 }
 

@@ -1,6 +1,6 @@
 //! What leaves hold.
 
-use gannet_query::holdings::SPANS_MAX;
+use gannet_query::holdings::{BY_TIME_MAX, SPANS_MAX};
 use gannet_query::{ColumnHolding, Holdings, LeafState, Phase, Span, TableHolding, TypeSet};
 
 use super::{ConvertError, all, count, entry, position};
@@ -79,6 +79,7 @@ impl From<&TableHolding> for wire::TableHolding {
             columns: table.columns.iter().map(Into::into).collect(),
             schema_version: table.schema_version,
             retention_seconds: table.retention_seconds,
+            by_time: table.by_time.iter().map(Into::into).collect(),
         }
     }
 }
@@ -90,6 +91,9 @@ impl TryFrom<wire::TableHolding> for TableHolding {
         // Twice, because what an aggregator passes on may be one leaf's lists joined.
         if table.spans.len() > 2 * SPANS_MAX || table.lost.len() > 2 * SPANS_MAX {
             return Err(ConvertError::Limit { what: "spans of a table", limit: 2 * SPANS_MAX as u64 });
+        }
+        if table.by_time.len() > BY_TIME_MAX {
+            return Err(ConvertError::Limit { what: "steps of a table", limit: BY_TIME_MAX as u64 });
         }
         let time_range = match (table.time_min, table.time_max) {
             (Some(min), Some(max)) if min > max => {
@@ -103,6 +107,7 @@ impl TryFrom<wire::TableHolding> for TableHolding {
             rows: count("rows of a table", table.rows)?,
             bytes: count("bytes of a table", table.bytes)?,
             spans: all(table.spans)?,
+            by_time: all(table.by_time)?,
             lost: all(table.lost)?,
             time_range,
             columns: all(table.columns)?,
@@ -183,6 +188,7 @@ mod tests {
                 rows: 5,
                 bytes: 50,
                 spans: vec![Span::of(0, 1, 5)],
+                by_time: vec![Span::of(0, 0, 4), Span::of(1, 1, 1)],
                 lost: vec![Span::of(i64::MIN, i64::MAX, 1)],
                 time_range: Some((0, 1)),
                 columns: vec![ColumnHolding {
