@@ -19,6 +19,11 @@ simulate SEED:
 simulate-long SECONDS='3600':
     SIMULATION_SECONDS={{SECONDS}} SIMULATION_FIRST_SEED=$(date +%s%N) cargo test -p gannet-tests --test simulation no_seed -- --nocapture
 
+# Kill a leaf under load so many times, and count every row
+kill-long KILLS='2000':
+    cargo build -p gannet
+    KILLS={{KILLS}} cargo test -p gannet-tests --test processes killed -- --nocapture
+
 # Run the benchmarks; `just bench --bench scan -- 1000000 'group'` runs some of one
 bench *ARGS:
     cargo bench -p gannet-benches {{ARGS}}

@@ -32,7 +32,7 @@ const BELIEVED_STOP_NS: i64 = 24 * 3600 * 1_000_000_000;
 /// A difference worth telling somebody.
 const JUMP_NS: i64 = 60 * 1_000_000_000;
 /// A log that takes this part of its limit has its oldest rows sealed.
-const LOG_PART: u64 = 2;
+pub(crate) const LOG_PART: u64 = 2;
 
 /// The clock that age is measured by.
 #[derive(Debug, Default)]

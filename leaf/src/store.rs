@@ -21,6 +21,7 @@ use crate::held_block::{BlockFile, HeldBlock, SegmentHome};
 use crate::leaf::Leaf;
 use crate::manifest::{self, Edit, Home, Manifest, spans_out};
 use crate::planted::{Bug, planted};
+use crate::retention::LOG_PART;
 use crate::row_block::RowBlock;
 use crate::surroundings::JobKind;
 use crate::table::Table;
@@ -197,8 +198,10 @@ impl Leaf {
         let last = self.last_checkpoint.lock();
         let grown = self.wal.bytes().saturating_sub(last.log_bytes);
         let waited = self.running_seconds().saturating_sub(last.seconds);
+        // A log that is near its limit must not wait to be cut.
+        let is_long = self.wal.bytes() > self.config.wal_bytes_max / LOG_PART;
         let due = grown >= CHECKPOINT_LOG_BYTES
-            || (waited >= CHECKPOINT_SECONDS && self.wal.written_lsn() > last.lsn);
+            || ((is_long || waited >= CHECKPOINT_SECONDS) && self.wal.written_lsn() > last.lsn);
         drop(last);
         if due && let Err(error) = self.checkpoint(&mut self.manifest.lock()) {
             tracing::error!(leaf = self.id(), %error, "no checkpoint was made");

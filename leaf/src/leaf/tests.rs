@@ -1,5 +1,7 @@
 //! Appending while rows are sealed behind it.
 
+use std::time::Instant;
+
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampNanosecondArray};
 use gannet_query::TIME_COLUMN;
 use gannet_query::value::rows_bytes;
@@ -71,6 +73,31 @@ fn what_waits_to_be_sealed_is_bounded_and_stays_visible() {
     while weak.strong_count() > 0 {
         std::thread::yield_now();
     }
+}
+
+/// A log that is longer than it may be does not wait for its next turn to be cut.
+#[test]
+fn a_batch_longer_than_the_log_may_be_holds_up_later_ones_only_until_it_is_stored() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = Config {
+        data_dir: directory.path().to_owned(),
+        wal_bytes_max: 1 << 20,
+        seal_age_seconds: 0,
+        seal_into_shm: false,
+        ..Config::default()
+    };
+    let leaf = Leaf::start(config).unwrap();
+    let count = 200_000;
+    leaf.append("t", &[rows(0..count)]).unwrap();
+    let refused = leaf.append("t", &[rows(count..count + 1)]).unwrap_err();
+    assert!(matches!(refused, LeafError::LogFull { limit, .. } if limit == 1 << 20), "{refused}");
+    let patience = Instant::now() + Duration::from_secs(20);
+    while leaf.append("t", &[rows(count..count + 1)]).is_err() {
+        leaf.maintain();
+        assert!(Instant::now() < patience, "the log stays full: {:?}", leaf.wal.files());
+        std::thread::yield_now();
+    }
+    assert_eq!(leaf.holding("t", false).rows, count as u64 + 1);
 }
 
 #[test]
