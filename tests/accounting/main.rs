@@ -4,6 +4,8 @@
 //! truth is known: what is live after rows were added, less what was live before. Everything runs in one test, for nothing else may allocate meanwhile. What a leaf takes without any row (its
 //! log's buffers, threads, the memory of producers) is in the slack, which is small beside the rows.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and the backtrace says where")]
+
 use std::alloc::System;
 use std::sync::Arc;
 
