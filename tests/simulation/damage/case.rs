@@ -163,7 +163,7 @@ fn change_log(mutator: &mut Mutator<'_>, held: &Held, place: &Place, bytes: &mut
     reseal::log(bytes, held.instance(), serial);
 }
 
-fn change_segment(mutator: &mut Mutator<'_>, bytes: &mut Vec<u8>, rng: &mut StdRng) {
+fn change_segment(mutator: &mut Mutator<'_>, bytes: &mut [u8], rng: &mut StdRng) {
     let starts: Vec<usize> =
         (0..bytes.len()).step_by(4096).filter(|at| bytes[*at..].starts_with(b"GNTBLOCK")).collect();
     let at = starts[rng.random_range(0..starts.len())];
