@@ -122,6 +122,7 @@ fn attach(
     let mut manifest = load_or_make(&config, &surroundings)?;
     let contents = wal::read(Arc::clone(&surroundings.disk), manifest.instance, manifest.checkpoint_lsn)?;
     let mut log = read_log(&mut manifest, &contents);
+    manifest.epoch += 1;
     manifest.check().map_err(|what| {
         let path = config.data_dir.join(manifest::FILE);
         let what = format!("with the edits of the log it {what}");
@@ -130,7 +131,6 @@ fn attach(
     let segments = Segments::new(Instance::from_bytes(*manifest.instance.as_bytes()));
     let mut found = find(&surroundings, &segments, &manifest);
     let detail = [log.damage.clone(), std::mem::take(&mut found.refused)].concat();
-    manifest.epoch += 1;
     manifest.clean = false;
     let (tables, remaining) = restore(&mut manifest, &mut log, &mut found);
     remove_strays(&surroundings, &segments, &manifest, log.is_sound() && manifest.unknown_records == 0);
