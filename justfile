@@ -23,6 +23,7 @@ simulate-long SECONDS='3600':
 kill-long KILLS='2000':
     cargo build -p gannet
     KILLS={{KILLS}} cargo test -p gannet-tests --test processes killed -- --nocapture
+
 # Start leaves on damaged files and segments that nobody tried before, for ten minutes or as long as you say
 damage SECONDS='600':
     SWEEP_SECONDS={{SECONDS}} SWEEP_FIRST=$(date +%s%N) cargo test -p gannet-tests --test simulation no_damage -- --nocapture

@@ -158,8 +158,8 @@ pub(crate) fn completeness_cases() -> impl Fn(u64) -> Outcome {
         answered: vec![LeafEpoch { leaf: "leaf-1".to_owned(), epoch: 3 }],
         rows_covered: 1_000,
         missing: vec![missing("leaf-2", Some(7)), missing("leaf-3", Some(1_000_000))],
-        groups_truncated: false,
         newest_time: Some(5),
+        ..Completeness::default()
     };
     let seeds = vec![wire::Completeness::from(&completeness).encode_to_vec()];
     move |number| {
