@@ -24,6 +24,18 @@ kill-long KILLS='2000':
     cargo build -p gannet
     KILLS={{KILLS}} cargo test -p gannet-tests --test processes killed -- --nocapture
 
+# Start leaves on damaged files and segments that nobody tried before, for ten minutes or as long as you say
+damage SECONDS='600':
+    SWEEP_SECONDS={{SECONDS}} SWEEP_FIRST=$(date +%s%N) cargo test -p gannet-tests --test simulation no_damage -- --nocapture
+
+# Try bytes that nobody tried before on what reads them: image, wal, manifest, catalogue, plan, partial, completeness, values, ndjson, json, csv, arrow, packed
+fuzz TARGET SECONDS='60':
+    SWEEP_SECONDS={{SECONDS}} SWEEP_FIRST=$(date +%s%N) cargo test -p gannet-tests --test fuzz -- --exact {{TARGET}} --nocapture
+
+# Write the sample of today's formats, when one of them has a new version; old ones stay as they are
+sample:
+    GANNET_SAMPLE=1 cargo test -p gannet-tests --test formats -- --exact write
+
 # Run the benchmarks; `just bench --bench scan -- 1000000 'group'` runs some of one
 bench *ARGS:
     cargo bench -p gannet-benches {{ARGS}}

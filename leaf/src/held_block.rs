@@ -168,6 +168,17 @@ impl HeldBlock {
         }
     }
 
+    /// The rows of a column at some ascending positions, from the image or else from the file.
+    ///
+    /// # Errors
+    /// As [`HeldBlock::column`].
+    pub fn column_at(&self, name: &str, rows: &[u32]) -> Result<Option<Column>, BlockError> {
+        match self.block.column_at(name, rows) {
+            Ok(column) => Ok(column),
+            Err(_) => Ok(self.column(name)?.map(|column| column.pick(rows))),
+        }
+    }
+
     /// Its entry in the manifest, if it is stored.
     pub fn entry(&self) -> Option<BlockEntry> {
         Some(self.entry_with(self.file.get()?))

@@ -13,6 +13,7 @@
 //! and changes nothing the second time; bytes that are not a manifest are an error that says why, and nothing is
 //! written then.
 
+mod check;
 mod file;
 
 use gannet_query::Span;

@@ -23,6 +23,7 @@ use crate::leaf::Leaf;
 use crate::manifest::{BlockEntry, Edit, spans_out};
 use crate::open_rows::OpenChunk;
 use crate::planted::{Bug, planted};
+use crate::row_block::BlockError;
 use crate::row_ranges::RowRanges;
 use crate::start::Remaining;
 use crate::surroundings::JobKind;
@@ -191,6 +192,11 @@ impl Leaf {
             // What the system refuses now it may give later: the rows stay pending.
             Err(FileError::Io(error)) if error.kind() != std::io::ErrorKind::NotFound => {
                 tracing::error!(table, block = entry.id, %error, "a block cannot be read; it is tried again");
+                self.unread.lock().push((table.to_owned(), entry.clone()));
+            }
+            // Another build reads it, and will: nothing is lost.
+            Err(FileError::Block(error @ BlockError::Version { .. })) => {
+                tracing::error!(table, block = entry.id, %error, "a block is left to the build that wrote it");
                 self.unread.lock().push((table.to_owned(), entry.clone()));
             }
             Err(error) => self.lose_block(&held, entry.id, &file, &error.to_string()),

@@ -32,7 +32,7 @@ impl RowRun for HeldBlock {
     }
 
     fn column_at(&self, name: &str, rows: &[u32]) -> Result<Option<Column>, RunError> {
-        self.block.column_at(name, rows).map_err(|error| RunError(error.to_string()))
+        HeldBlock::column_at(self, name, rows).map_err(|error| RunError(error.to_string()))
     }
 
     fn column_type(&self, name: &str) -> Option<TypeSet> {

@@ -122,13 +122,18 @@ fn attach(
     let mut manifest = load_or_make(&config, &surroundings)?;
     let contents = wal::read(Arc::clone(&surroundings.disk), manifest.instance, manifest.checkpoint_lsn)?;
     let mut log = read_log(&mut manifest, &contents);
+    manifest.epoch += 1;
+    manifest.check().map_err(|what| {
+        let path = config.data_dir.join(manifest::FILE);
+        let what = format!("with the edits of the log it {what}");
+        LeafError::Manifest { path, source: manifest::ManifestError::Broken(what) }
+    })?;
     let segments = Segments::new(Instance::from_bytes(*manifest.instance.as_bytes()));
     let mut found = find(&surroundings, &segments, &manifest);
     let detail = [log.damage.clone(), std::mem::take(&mut found.refused)].concat();
-    manifest.epoch += 1;
     manifest.clean = false;
     let (tables, remaining) = restore(&mut manifest, &mut log, &mut found);
-    remove_strays(&surroundings, &segments, &manifest, log.is_sound());
+    remove_strays(&surroundings, &segments, &manifest, log.is_sound() && manifest.unknown_records == 0);
 
     let rows = tables.values().map(|table| table.holding(0).rows).sum();
     let origin = Origin { source: source_of(found.source, &remaining), detail: detail.join("; "), rows };
@@ -141,6 +146,7 @@ fn attach(
         record_bytes_max: LOG_RECORD_BYTES_MAX,
     };
     let wal = Wal::open(Arc::clone(&surroundings.disk), settings, &contents)?;
+    wal.begin()?;
     let remaining = Remaining { contents: Some(contents), ..remaining };
     let next_rows = manifest.tables.iter().map(|table| (table.name.clone(), table.next_row)).collect();
     let ledger = Ledger::restored(next_rows, std::mem::take(&mut log.dedup));
@@ -160,6 +166,15 @@ fn load_or_make(config: &Config, surroundings: &Surroundings) -> Result<Manifest
     let disk = &*surroundings.disk;
     let refused = |source| LeafError::Manifest { path: config.data_dir.join(manifest::FILE), source };
     let known = manifest::load(disk, &config.id).map_err(refused)?;
+    if known.is_none() {
+        // A leaf that never ran has nothing; with a new manifest all of this would belong to nobody, and be removed.
+        for directory in [wal::DIRECTORY, DIRECTORY] {
+            let files = disk.list(directory).unwrap_or_default().len();
+            if files > 0 {
+                return Err(refused(manifest::ManifestError::Gone { directory, files }));
+            }
+        }
+    }
     for directory in [wal::DIRECTORY, DIRECTORY] {
         disk.create_directory(directory)
             .map_err(|source| LeafError::Disk { what: format!("make directory {directory}"), source })?;

@@ -262,6 +262,12 @@ pub enum HeaderError {
         /// What its bytes add up to.
         expected: u64,
     },
+    /// What is zero in every version is not.
+    #[error("reserved bytes {found:08x}, expected zero")]
+    Reserved {
+        /// What stands there.
+        found: u32,
+    },
 }
 
 /// Why a catalogue was not believed. Whoever gets one goes to disk.
@@ -384,6 +390,7 @@ impl Refusal {
             Refusal::Header(HeaderError::TooShort { .. }) => "header_size",
             Refusal::Header(HeaderError::Magic { .. }) => "magic",
             Refusal::Header(HeaderError::Checksum { .. }) => "header_checksum",
+            Refusal::Header(HeaderError::Reserved { .. }) => "header_reserved",
             Refusal::SegmentBytes { .. } => "segment_size",
             Refusal::HeaderVersion { .. } => "header_version",
             Refusal::LayoutVersion { .. } => "layout_version",

@@ -149,8 +149,8 @@ impl Header {
         bytes
     }
 
-    /// Reads the header at the start of `bytes`: its length, magic and checksum are gates, no other field is
-    /// judged here, so that a header of any version can be looked at.
+    /// Reads the header at the start of `bytes`: its length, magic, checksum and what is always zero are gates, no other
+    /// field is judged here, so that a header of any version can be looked at.
     pub fn decode(bytes: &[u8]) -> Result<Header, HeaderError> {
         let Some(bytes) = bytes.first_chunk::<HEADER_BYTES>() else {
             return Err(HeaderError::TooShort { found: bytes.len() as u64, expected: HEADER_BYTES as u64 });
@@ -163,6 +163,10 @@ impl Header {
         let expected = checksum(&bytes[..HEADER_CHECKSUM_AT]);
         if found != expected {
             return Err(HeaderError::Checksum { found, expected });
+        }
+        match u32_at(bytes, ZERO_AT) {
+            0 => {}
+            found => return Err(HeaderError::Reserved { found }),
         }
         Ok(Header {
             header_version: u32_at(bytes, HEADER_VERSION_AT),

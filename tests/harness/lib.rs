@@ -8,11 +8,15 @@
 
 pub mod arrangement;
 pub mod cluster;
+pub mod encodings;
 pub mod golden;
 pub mod http;
+pub mod mutate;
 pub mod oracle;
 pub mod process;
+pub mod reseal;
 pub mod rows;
 pub mod segments;
+pub mod sweep;
 pub mod transcript;
 pub mod wait;

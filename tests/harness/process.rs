@@ -108,6 +108,11 @@ impl Process {
         kill_process(pid, signal).unwrap_or_else(|error| panic!("signal {pid:?}: {error}"));
     }
 
+    /// Its number among processes.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Everything it wrote.
     pub fn said(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
@@ -143,6 +148,20 @@ impl Process {
         self.signal(Signal::TERM);
         let status = self.ended().await;
         assert!(status.is_some_and(|status| status.success()), "ended with {status:?}\n{}", self.said());
+    }
+
+    /// Sends it SIGTERM, and does not wait.
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Waits for its end: how it ended, and what it said.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub async fn end(mut self) -> (ExitStatus, String) {
+        let status = self.ended().await.unwrap_or_else(|| panic!("it does not end\n{}", self.said()));
+        (status, self.said())
     }
 
     /// Stops it with Ctrl-C and waits for its end.
@@ -227,13 +246,27 @@ impl Parts {
 
     /// Starts a leaf.
     pub fn start_leaf(&mut self, index: usize) {
+        self.leaves[index] = Some(self.another_leaf(index, Command::new(binary())));
+    }
+
+    /// Starts a leaf whose files may not grow beyond this, as if the disk were full there.
+    pub fn start_leaf_on_small_disk(&mut self, index: usize, file_kib_max: u64) {
+        let mut command = Command::new("sh");
+        // A process that ignores the signal gets an error from its write.
+        let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", file_kib_max * 2);
+        command.args(["-c", &script]).arg(binary());
+        self.leaves[index] = Some(self.another_leaf(index, command));
+    }
+
+    /// Starts a process for a leaf, whether or not it has one.
+    pub fn another_leaf(&self, index: usize, command: Command) -> Process {
         let id = format!("leaf-{index}");
         let listen = format!("unix:{id}.sock");
         // Generated rows are as old as they are.
         let args = ["leaf", "--id", &id, "--data-dir", &id, "--listen", &listen, "--retention", "0"];
         let args = args.map(str::to_owned);
         let log = self.directory.path().join(format!("{id}.log"));
-        self.leaves[index] = Some(Process::start(&args, self.directory.path(), &log, Stdio::null()));
+        Process::start_with(command, &args, self.directory.path(), &log, Stdio::null())
     }
 
     /// Takes a leaf's process out, to end it in whatever way.

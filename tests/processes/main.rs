@@ -8,6 +8,7 @@ mod four_leaves;
 mod full_shm;
 mod killed;
 mod transcripts;
+mod unkind;
 mod up;
 
 use std::fmt::Write;

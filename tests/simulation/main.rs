@@ -12,6 +12,7 @@
 
 #[cfg(feature = "planted-bugs")]
 mod bugs;
+mod damage;
 mod life;
 mod model;
 mod scenario;

@@ -398,6 +398,40 @@ impl Drive {
         Some(state.inode(inode).live.clone())
     }
 
+    /// A disk with these files, all of them durable, in directories that are there.
+    pub(crate) fn with(files: &[(String, Vec<u8>)]) -> Drive {
+        let drive = Drive::new();
+        for (path, bytes) in files {
+            drive.put(path, bytes);
+        }
+        drive
+    }
+
+    /// A file with these bytes, in place of the one that was there.
+    pub(crate) fn put(&self, path: &str, bytes: &[u8]) {
+        let mut state = self.0.lock();
+        let number = state.next_inode;
+        state.next_inode += 1;
+        let inode = Inode { live: bytes.to_vec(), durable: bytes.to_vec(), ..Inode::default() };
+        state.inodes.insert(number, inode);
+        let State { live, durable, .. } = &mut *state;
+        for names in [live, durable] {
+            names.files.insert(path.to_owned(), number);
+            if !parent(path).is_empty() {
+                names.directories.insert(parent(path).to_owned());
+            }
+        }
+    }
+
+    /// A file is gone.
+    pub(crate) fn lose(&self, path: &str) {
+        let mut state = self.0.lock();
+        let State { live, durable, .. } = &mut *state;
+        for names in [live, durable] {
+            names.files.remove(path);
+        }
+    }
+
     /// The bytes of one file are written over another: a disk that missed the place.
     pub(crate) fn write_over(&self, from: &str, to: &str) {
         let mut state = self.0.lock();

@@ -262,6 +262,29 @@ impl Shelf {
         self.0.lock().broken.take()
     }
 
+    /// The bytes of a segment.
+    pub(crate) fn read(&self, name: &SegmentName) -> Option<Vec<u8>> {
+        let state = self.0.lock();
+        Some(state.segments.get(state.names.get(name)?)?.bytes.clone())
+    }
+
+    /// A segment with these bytes, in place of the one that was there. Every life that used it must have ended.
+    pub(crate) fn put(&self, name: &SegmentName, bytes: &[u8]) {
+        let mut state = self.0.lock();
+        let id = state.next;
+        state.next += 1;
+        let pages = (0..bytes.len().div_ceil(PAGE_BYTES)).collect();
+        state.names.insert(name.clone(), id);
+        state.segments.insert(id, Segment { bytes: bytes.to_vec(), pages, owner: None });
+    }
+
+    /// A segment is gone. Every life that used it must have ended.
+    pub(crate) fn remove(&self, name: &SegmentName) {
+        let mut state = self.0.lock();
+        state.names.remove(name);
+        state.sweep();
+    }
+
     /// Copies the bytes of one segment over another of the same size.
     pub(crate) fn write_over(&self, from: &SegmentName, to: &SegmentName) {
         let mut state = self.0.lock();

@@ -37,6 +37,14 @@ pub enum ManifestError {
     /// It is not what was written.
     #[error("{0}")]
     Broken(String),
+    /// It is not there, and what it speaks of is.
+    #[error("it is gone, but {directory} has {files} files: put it back, or move them away")]
+    Gone {
+        /// A directory that a leaf which never ran does not fill.
+        directory: &'static str,
+        /// How many files are there.
+        files: usize,
+    },
     /// It is somebody else's.
     #[error("it belongs to leaf {found}, this one is {expected}")]
     Foreign {
@@ -127,7 +135,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, ManifestError> {
             if found != head.xxh3 {
                 return Err(broken(format!("its checksum is {found}, not {}", head.xxh3)));
             }
-            serde_json::from_slice(body).map_err(|error| broken(format!("parse: {error}")))
+            let manifest: Manifest =
+                serde_json::from_slice(body).map_err(|error| broken(format!("parse: {error}")))?;
+            manifest.check().map_err(|what| broken(format!("it {what}")))?;
+            Ok(manifest)
         }
         found => Err(ManifestError::Newer { found }),
     }
@@ -143,6 +154,7 @@ fn format_one(bytes: &[u8]) -> Result<Manifest, ManifestError> {
         let lost = spans.into_iter().chain(lost).collect();
         *manifest.table(&name) = TableManifest { name: name.clone(), lost, ..TableManifest::default() };
     }
+    manifest.check().map_err(|what| ManifestError::Broken(format!("it {what}")))?;
     Ok(manifest)
 }
 
@@ -170,6 +182,8 @@ pub(super) fn encode(manifest: &Manifest) -> Result<Vec<u8>, ManifestError> {
 /// When any step fails; one of the two manifests, the old or the new, is then there.
 pub fn store(disk: &dyn Disk, manifest: &Manifest) -> Result<(), ManifestError> {
     let failed = |step| move |source| ManifestError::Io { step, source };
+    // What is written can be read: with the old one and the log a leaf goes on, with this one it would not start.
+    manifest.check().map_err(|what| ManifestError::Broken(format!("it {what}")))?;
     let bytes = encode(manifest)?;
     let mut file = disk.create(FILE_NEW).map_err(failed("create"))?;
     file.append(&[&bytes]).map_err(failed("write"))?;

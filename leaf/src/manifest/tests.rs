@@ -54,6 +54,58 @@ fn what_is_not_ours_is_refused() {
 }
 
 #[test]
+fn what_makes_no_sense_is_refused() {
+    let check = |change: &dyn Fn(&mut Manifest), expect: &str| {
+        let mut broken = manifest();
+        change(&mut broken);
+        let error = decode(&encode(&broken).unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), expect);
+    };
+    let table =
+        |change: fn(&mut TableManifest)| move |manifest: &mut Manifest| change(&mut manifest.tables[0]);
+    decode(&encode(&manifest()).unwrap()).unwrap();
+    check(
+        &|manifest| manifest.epoch = u64::MAX,
+        "it has the epoch 18446744073709551615, the limit is 4611686018427387904",
+    );
+    check(&|manifest| manifest.next_block_id = 3, "it has block 3 twice, or not below 3");
+    check(&|manifest| manifest.tables.push(TableManifest::default()), "it has table  out of order");
+    check(
+        &table(|table| table.next_row = 99),
+        "it has table t that has rows up to 100 of 99, the limit is 18014398509481984",
+    );
+    check(
+        &table(|table| table.next_row = u64::MAX),
+        "it has table t that has rows up to 100 of 18446744073709551615, the limit is 18014398509481984",
+    );
+    check(
+        &table(|table| table.blocks.push(table.blocks[0].clone())),
+        "it has table t that has a row in two blocks",
+    );
+    check(
+        &table(|table| table.done = ranges(&[(0, 99)])),
+        "it has table t that has a row in a block that is not done",
+    );
+    check(
+        &table(|table| table.blocks[0].rows = 101),
+        "it has table t that has block 3 of 101 rows that were 100, the limit is 65536",
+    );
+    check(
+        &table(|table| table.blocks[0].rows = 0),
+        "it has table t that has block 3 of 0 rows that were 100, the limit is 65536",
+    );
+    check(
+        &table(|table| table.blocks[0].first = 21),
+        "it has table t that has block 3 that begins at 21 and ends at 20",
+    );
+    check(
+        &table(|table| table.lost = vec![(0, 1, 1 << 62), (0, 1, 1)]),
+        "it has table t that lost 4611686018427387905 rows, the limit is 4611686018427387904",
+    );
+    check(&table(|table| table.lost = vec![(1, 0, 1)]), "it has table t that lost rows from 1 to 0");
+}
+
+#[test]
 fn no_byte_can_change_unnoticed() {
     let whole = encode(&manifest()).unwrap();
     for place in 0..whole.len() {

@@ -92,6 +92,11 @@ impl ReadLog {
 
     fn note_damage(&mut self, manifest: &mut Manifest, contents: &WalContents) {
         let (manifest_checkpoint, running_seconds) = (manifest.checkpoint_lsn, manifest.running_seconds);
+        // From its first start on a leaf has a file of the log; only behind a clean stop nothing is in it.
+        if contents.files().is_empty() && manifest.epoch > 0 && !manifest.clean {
+            self.damage.push("the log has no file".to_owned());
+            manifest.unknown_records = manifest.unknown_records.saturating_add(1);
+        }
         for file in &contents.damaged_headers {
             self.damage.push(format!("the header of log file {file} is damaged"));
         }
@@ -107,7 +112,8 @@ impl ReadLog {
             self.damage.push(format!("the log has lost {lost}"));
             if let Lost::Records { first_lsn, last_lsn } = lost {
                 // Those before the checkpoint are told once; all they can hide is rows that are not done.
-                manifest.unknown_records += last_lsn - first_lsn + 1;
+                let records = (last_lsn - first_lsn).saturating_add(1);
+                manifest.unknown_records = manifest.unknown_records.saturating_add(records);
             }
             if let Lost::Body { header, .. } = lost
                 && let Kind::Rows(rows) = &header.kind

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray};
 use arrow::datatypes::{DataType, Field, Schema};
+use gannet_query::expr::BinaryOp;
+use gannet_query::plan::OutputColumn;
 use gannet_query::{
     Aggregate, AggregateFunction, Body, ColumnType, Expr, Finish, LeafState, MissingReason, Output, Partial,
     Plan, TimeRange, WeightKind,
@@ -377,6 +379,94 @@ fn a_block_that_is_damaged_everywhere_is_named_and_not_served() {
     assert_eq!(ask(&leaf).0.completeness.ratio(), Some(1.0));
     end(leaf);
     assert_eq!(ask(&start_again(&directory)).0.completeness.ratio(), Some(1.0));
+}
+
+#[test]
+fn few_rows_of_a_damaged_block_are_read_from_its_file_too() {
+    let (directory, leaf) = filled();
+    leaf.hand_over().unwrap();
+    end(leaf);
+    damage_oldest_block(directory.0.path());
+    // Nothing is checked behind this leaf before the question comes.
+    #[derive(Debug)]
+    struct Never;
+    impl crate::surroundings::Background for Never {
+        fn spawn(&self, _: crate::surroundings::JobKind, _: crate::surroundings::Job) {}
+    }
+    let config = config(directory.0.path());
+    let surroundings = Surroundings { background: Arc::new(Never), ..Surroundings::of(&config).unwrap() };
+    let leaf = Leaf::start_in(config, surroundings).unwrap();
+    for (held, row) in [("text", 78), ("time", 79)] {
+        let is_row = Expr::binary(BinaryOp::Eq, Expr::column("x"), Expr::int(row));
+        let column_type = match held {
+            "text" => ColumnType::String,
+            _ => ColumnType::Time,
+        };
+        let shown =
+            OutputColumn { name: held.into(), expr: Expr::column(held), data_type: column_type.arrow() };
+        let plan = Plan {
+            table: "t".into(),
+            columns: vec![("x".into(), ColumnType::Int), (held.into(), column_type)],
+            time_range: TimeRange::ALL,
+            filter: Some(is_row),
+            weight: WeightKind::One,
+            output: Output::Rows { columns: vec![shown], order_by: vec![], limit: None },
+        };
+        let partial = leaf.query(&plan, &Cancel::new(None)).unwrap();
+        let Body::Rows(rows) = &partial.body else { panic!("rows were asked for") };
+        let count: usize = rows.batches.iter().map(RecordBatch::num_rows).sum();
+        assert_eq!((count, partial.completeness.ratio()), (1, Some(1.0)), "{held}");
+    }
+}
+
+#[test]
+fn a_leaf_does_not_begin_anew_beside_what_it_held() {
+    let (directory, leaf) = filled();
+    leaf.hand_over().unwrap();
+    end(leaf);
+    let (kept, away) = (directory.0.path().join("leaf.json"), directory.0.path().join("away"));
+    std::fs::rename(&kept, &away).unwrap();
+    let error = Leaf::start(config(directory.0.path())).unwrap_err().to_string();
+    assert!(
+        error.ends_with("leaf.json: it is gone, but wal has 1 files: put it back, or move them away"),
+        "{error}"
+    );
+    assert!(!kept.exists());
+    std::fs::rename(away, kept).unwrap();
+    check_whole(&start_again(&directory));
+}
+
+#[test]
+fn a_log_that_is_gone_is_missed() {
+    let (directory, leaf) = filled();
+    end(leaf);
+    let disk = OsDisk::new(directory.0.path());
+    let blocks = disk.list(DIRECTORY).unwrap();
+    for name in disk.list(wal::DIRECTORY).unwrap() {
+        disk.remove(&format!("{}/{name}", wal::DIRECTORY)).unwrap();
+    }
+    for _ in 0..2 {
+        let leaf = start_again(&directory);
+        assert_eq!(ask(&leaf).0.completeness.ratio(), None, "nobody knows what was in it");
+        end(leaf);
+    }
+    assert_eq!(disk.list(DIRECTORY).unwrap(), blocks, "whatever else there is stays");
+    // Behind a clean stop nothing is in the log.
+    let (directory, leaf) = filled();
+    leaf.hand_over().unwrap();
+    end(leaf);
+    let disk = OsDisk::new(directory.0.path());
+    for name in disk.list(wal::DIRECTORY).unwrap() {
+        disk.remove(&format!("{}/{name}", wal::DIRECTORY)).unwrap();
+    }
+    check_whole(&start_again(&directory));
+    // A leaf that nobody wrote to has a log all the same.
+    let directory = Cleanup(tempfile::tempdir().unwrap());
+    for _ in 0..2 {
+        let leaf = start_again(&directory);
+        assert_eq!(ask(&leaf).0.completeness.ratio(), Some(1.0));
+        end(leaf);
+    }
 }
 
 #[test]

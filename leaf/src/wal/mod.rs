@@ -34,6 +34,8 @@ use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use read::{Lost, Place, TornTail, WalContents, read};
+pub(crate) use record::ROW_NUMBERS_MAX;
+use record::ROWS_MAX;
 pub use record::{Kind, Record, RecordHeader, RowsHeader, RowsRecord};
 
 use crate::disk::Disk;
@@ -151,8 +153,10 @@ pub enum WalError {
         /// Its length.
         bytes: usize,
     },
-    /// A table has had as many rows as there are numbers.
-    #[error("{rows} rows from number {first_row} on exceed the numbers there are")]
+    /// A table has had as many rows as there are numbers, or these are too many for one record.
+    #[error(
+        "{rows} rows from number {first_row} on exceed {ROWS_MAX} in a record or {ROW_NUMBERS_MAX} in a table"
+    )]
     RowNumbers {
         /// The first of them.
         first_row: u64,
@@ -307,6 +311,18 @@ impl Wal {
         Ok(wal)
     }
 
+    /// Makes the first file of a log that has none, so that a log whose files are gone can be told from one in which
+    /// nothing was ever written.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn begin(&self) -> Result<(), WalError> {
+        let mut writer = self.writer.lock();
+        let begun = writer.begin();
+        self.publish(&writer);
+        begun
+    }
+
     /// Gives a record its place in the order. It is written when this or any later record is committed.
     pub fn submit(&self, record: Record) -> Ticket {
         let entry = Arc::new(Entry::new(record));
@@ -329,7 +345,7 @@ impl Wal {
         }
         match record {
             Record::Rows(RowsRecord { header: RowsHeader { first_row, rows, .. }, .. })
-                if first_row.checked_add(*rows).is_none() =>
+                if !record::are_numbers(*first_row, *rows) =>
             {
                 Some(WalError::RowNumbers { first_row: *first_row, rows: *rows })
             }

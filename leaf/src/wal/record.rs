@@ -52,6 +52,13 @@ pub(crate) const FILE_HEADER_BYTES: usize = 64;
 pub(crate) const RECORD_HEADER_BYTES: usize = 128;
 /// Records, and bodies in them, begin at multiples of this.
 pub(crate) const ALIGN: u64 = 8;
+/// Rows of a table have smaller numbers: a thousand times as many as one has in a lifetime, and few enough that sums of
+/// them stay numbers.
+pub(crate) const ROW_NUMBERS_MAX: u64 = 1 << 53;
+/// A record has at most this many rows.
+pub(crate) const ROWS_MAX: u64 = u32::MAX as u64;
+/// Records have smaller LSNs.
+const LSN_MAX: u64 = 1 << 62;
 const FILE_MAGIC: [u8; 8] = *b"GANNETWL";
 pub(crate) const RECORD_MAGIC: [u8; 8] = *b"gannetwr";
 const KIND_ROWS: u8 = 1;
@@ -145,6 +152,11 @@ impl Record {
             }
         }
     }
+}
+
+/// Whether a record can have these rows.
+pub(crate) fn are_numbers(first_row: u64, rows: u64) -> bool {
+    rows <= ROWS_MAX && first_row <= ROW_NUMBERS_MAX - rows
 }
 
 /// Bytes missing to the next multiple of [`ALIGN`].
@@ -285,7 +297,8 @@ impl<'a> FixedHeader<'a> {
             return None;
         }
         // What the writer never writes.
-        if u64_at(bytes, 16) >= self.lsn() || u64_at(bytes, 40).checked_add(u64_at(bytes, 48)).is_none() {
+        let (lsn, durable) = (self.lsn(), u64_at(bytes, 16));
+        if durable >= lsn || lsn > LSN_MAX || !are_numbers(u64_at(bytes, 40), u64_at(bytes, 48)) {
             return None;
         }
         let kind = match bytes[80] {

@@ -250,7 +250,7 @@ fn what_cannot_be_written_is_refused_by_name() {
     );
     check(
         rows(RowsHeader { first_row: u64::MAX, rows: 1, ..header }),
-        "1 rows from number 18446744073709551615 on exceed the numbers there are",
+        "1 rows from number 18446744073709551615 on exceed 4294967295 in a record or 9007199254740992 in a table",
     );
     let other = open(&FakeDisk::default(), settings(Durability::Power, 1000));
     let error = other.commit(&wal.submit(record(1))).unwrap_err();

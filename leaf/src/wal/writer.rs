@@ -142,6 +142,11 @@ impl Writer {
         Ok(writer)
     }
 
+    /// Makes the first file of a log that has none.
+    pub(crate) fn begin(&mut self) -> Result<(), WalError> {
+        if self.files.is_empty() { self.write_anew(&[]).map(|_| ()) } else { Ok(()) }
+    }
+
     pub(crate) fn durable_lsn(&self) -> u64 {
         self.durable_lsn
     }

@@ -29,6 +29,17 @@ fn expected() -> Expected {
 }
 
 #[test]
+fn what_is_always_zero_is_zero() {
+    let mut bytes = header().encode();
+    bytes[ZERO_AT] = 7;
+    let checksum = checksum(&bytes[..HEADER_CHECKSUM_AT]);
+    bytes[HEADER_CHECKSUM_AT..VALID_MARK_AT].copy_from_slice(&checksum.to_le_bytes());
+    let error = Header::decode(&bytes).unwrap_err();
+    assert_eq!(error.to_string(), "reserved bytes 00000007, expected zero");
+    assert_eq!(Refusal::Header(error).reason(), "header_reserved");
+}
+
+#[test]
 fn a_header_comes_back_as_it_was() {
     let bytes = header().encode();
     assert_eq!(Header::decode(&bytes), Ok(header()));
