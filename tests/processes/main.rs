@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and the backtrace says where")]
 
+mod agent;
+mod agent_killed;
 mod bench;
 mod commands;
 mod four_leaves;

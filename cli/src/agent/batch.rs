@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::agent::book::{Key, Range};
 use crate::agent::buffer::Room;
 use crate::agent::identity::Identity;
-use crate::agent::shape::{BadRecord, Shaped, Shaper};
+use crate::agent::shape::{Shaped, Shaper};
 
 /// See the module.
 #[derive(Debug)]
@@ -81,12 +81,6 @@ impl Batch {
             part(range.key, raw.slice(..at), half, room),
             part(second, raw.slice(at..), range.records - half, other_room),
         ))
-    }
-
-    /// A record that is no row before anybody was asked.
-    pub(crate) fn of_bad_record(mut self, error: String) -> Batch {
-        self.shaped = Shaped { body: Bytes::new(), rows: 0, refused: vec![BadRecord { record: 0, error }] };
-        self
     }
 }
 

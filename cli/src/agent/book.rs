@@ -257,7 +257,7 @@ impl Book {
     }
 
     /// The book as text.
-    pub(crate) fn to_text(&mut self) -> Result<Vec<u8>, serde_json::Error> {
+    pub(crate) fn text(&mut self) -> Result<Vec<u8>, serde_json::Error> {
         let used: std::collections::BTreeSet<u32> =
             self.streams.values().flat_map(|stream| stream.intents.values().map(|it| it.shape)).collect();
         self.shapes.retain(|number, _| used.contains(number));
@@ -370,7 +370,7 @@ pub(crate) mod tests {
         assert_eq!(book.streams()[&1].done_to(), 10);
         assert_eq!(book.renumber(range(0, 10).key), None);
         // What is read back goes on where it was.
-        let mut read = Book::from_text(&book.to_text().unwrap()).unwrap();
+        let mut read = Book::from_text(&book.text().unwrap()).unwrap();
         assert_eq!(read, book);
         assert_eq!(read.intend(range(30, 31), &shape()), 6);
         read.pass_over(range(31, 40));
@@ -381,7 +381,7 @@ pub(crate) mod tests {
     fn a_book_that_contradicts_itself_is_refused() {
         let mut book = book();
         book.intend(range(0, 10), &shape());
-        let text = String::from_utf8(book.to_text().unwrap()).unwrap();
+        let text = String::from_utf8(book.text().unwrap()).unwrap();
         let check = |from: &str, to: &str, expect: &str| {
             assert!(text.contains(from), "{text}");
             assert_eq!(Book::from_text(text.replace(from, to).as_bytes()).unwrap_err(), expect);

@@ -259,7 +259,7 @@ impl Core {
         if !(somebody_waits || is_old || (is_ending && self.posting == 0)) {
             return Ok(None);
         }
-        let text = self.book.to_text()?;
+        let text = self.book.text()?;
         self.saving = Some(self.version);
         self.version += 1;
         (self.is_changed, self.saved_at) = (false, now);
@@ -282,7 +282,7 @@ impl Core {
 
     /// The book as it is to be saved at the end, when nothing else is being saved.
     pub(crate) fn last_text(&mut self) -> Result<Vec<u8>, serde_json::Error> {
-        self.book.to_text()
+        self.book.text()
     }
 
     /// Whether everything that happened is saved.

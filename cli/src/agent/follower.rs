@@ -150,6 +150,11 @@ impl Follower {
         self.read_to < self.size && self.fruitless_size != Some(self.size)
     }
 
+    /// Whether whole records may be left, also such as were written since the last look.
+    pub(crate) fn is_behind(&self) -> io::Result<bool> {
+        Ok(self.has_unread() || self.file.metadata()?.size() > self.size)
+    }
+
     /// Whether it did not grow for so long.
     pub(crate) fn is_quiet_for(&self, how_long: Duration, now: Duration) -> bool {
         !self.has_unread() && now.saturating_sub(self.grown_at) >= how_long

@@ -163,7 +163,7 @@ mod tests {
     fn book(table: &str) -> (Book, Vec<u8>) {
         let mut book = Book::new(table, "p".to_owned());
         book.open(1, "a.log".to_owned(), IDENTITY, 7);
-        let text = book.to_text().unwrap();
+        let text = book.text().unwrap();
         (book, text)
     }
 

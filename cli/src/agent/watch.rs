@@ -292,8 +292,10 @@ impl Watch {
             return Ok(Some(known.stream));
         }
         // The file that had this name is read to its end first.
-        if self.followers.iter().any(|it| it.path == path && it.has_unread()) {
-            return Ok(None);
+        for old in self.followers.iter().filter(|it| it.path == path) {
+            if old.is_behind()? {
+                return Ok(None);
+            }
         }
         if self.ignored.contains(&place) {
             return Ok(None);

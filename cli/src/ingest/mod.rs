@@ -1,4 +1,4 @@
-//! `gannet ingest`: files into a table, in pieces, with an account of every row.
+//! `gannet ingest`: files into a table, in pieces, with an account of every row. With `--follow` it is [`crate::agent`].
 //!
 //! A thread reads and cuts, the runtime posts; at most a few pieces exist at a time. Whatever ends it, the summary says
 //! how many rows were accepted, and a failure says which rows of which file it concerns.
@@ -57,6 +57,7 @@ Examples:
   gannet ingest trips trips.csv --time-field pickup_datetime
   gannet ingest trips *.parquet
   journalctl -o json | gannet ingest journal -
+  gannet ingest requests --follow '/var/log/app/*.ndjson' --add host=web-1 --on-error dead-letter:bad.ndjson
 
 There is nothing to create first: a table exists from its first row, a column from its first value. Each row needs a \
 time in the column `time` (RFC 3339, or a number of seconds, milliseconds, microseconds or nanoseconds); name another \
@@ -68,8 +69,17 @@ as they are acknowledged. A request that breaks off is sent again for two minute
 are counted once. When it stays unknown whether they were accepted the ingest ends and says so; a new run is a new sender, \
 and sending the same rows again may count some of them twice.
 
-Exit codes: 0 all rows accepted; 1 failed; 2 wrong usage; 4 no server; 5 timeout; 6 some rows were rejected; \
-130 interrupted.")]
+With --follow it is an agent: it sends the lines of files as they grow, follows files that are rotated or truncated, and \
+runs until SIGTERM or Ctrl-C. Lines are NDJSON, CSV, logfmt, or plain ones that a pattern takes apart. It keeps what was \
+acknowledged, and what is on its way under which number, in the state file, so that every line counts once, also when \
+agent or leaf crash and when replies are lost. While the server takes nothing, files lag and nothing is lost, unless \
+--on-full says to drop lines; each of them is counted. Lines that are no rows are counted, and go to the file of \
+--on-error dead-letter:FILE as JSON objects with error, file, first byte and line. Compressed files are left alone. When a \
+log is rotated by copying, name the live file only: a copy is another file. What is rotated twice while the agent is down \
+must still have a name that the patterns give (such as 'app.log*').
+
+Exit codes: 0 all rows accepted; 1 failed; 2 wrong usage; 4 no server; 5 timeout; 6 some rows were rejected or dropped, or \
+nobody knows of them; 130 interrupted.")]
 pub(crate) struct IngestArgs {
     /// The table
     table: String,
