@@ -6,6 +6,7 @@ mod agent;
 mod agent_killed;
 mod bench;
 mod commands;
+mod examples;
 mod four_leaves;
 mod full_shm;
 mod killed;
