@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Args;
 use gannet_client::{Error, ErrorKind};
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 
 pub(crate) use gannet_client::server_error;
@@ -39,11 +39,6 @@ impl Client {
         &self.0
     }
 
-    /// The server's address, for messages.
-    pub(crate) fn address(&self) -> &str {
-        self.0.address()
-    }
-
     /// A request to a path given by its segments, which may hold any characters.
     pub(crate) fn request(&self, method: Method, segments: &[&str]) -> RequestBuilder {
         self.0.request(method, segments)
@@ -71,11 +66,6 @@ impl Client {
     /// Reads JSON that the server sent.
     pub(crate) fn decode<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Failure> {
         Ok(self.0.decode(body)?)
-    }
-
-    /// What a reply with an error status says.
-    pub(crate) fn refusal(&self, status: StatusCode, body: &[u8]) -> Failure {
-        Error::of_reply(self.0.address(), status, None, body).into()
     }
 }
 
@@ -113,13 +103,16 @@ fn exit_of(error: &Error) -> Exit {
 
 #[cfg(test)]
 mod tests {
+    use reqwest::StatusCode;
+
     use super::*;
 
     #[test]
     fn refusals_end_with_codes() {
-        let client = Client::new("box:1").unwrap();
+        let refusal =
+            |status, body: &[u8]| Failure::from(Error::of_reply("http://box:1", status, None, body));
         let check = |status: u16, body: &str, exit: Exit, message: &str| {
-            let failure = client.refusal(StatusCode::from_u16(status).unwrap(), body.as_bytes());
+            let failure = refusal(StatusCode::from_u16(status).unwrap(), body.as_bytes());
             assert_eq!((failure.exit, failure.message.as_str()), (exit, message), "{status} {body}");
         };
         check(504, r#"{"error":{"code":"timeout","message":"m"}}"#, Exit::Timeout, "m");
@@ -128,7 +121,7 @@ mod tests {
         check(502, "<html>", Exit::Failed, "http://box:1 answered 502 Bad Gateway");
         check(403, "<html>", Exit::Unreachable, "http://box:1 answered 403 Forbidden");
         let at = br#"{"error":{"message":"m","position":{"line":2,"column":3}}}"#;
-        assert_eq!(client.refusal(StatusCode::BAD_REQUEST, at).position, Some((2, 3)));
+        assert_eq!(refusal(StatusCode::BAD_REQUEST, at).position, Some((2, 3)));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 use crate::outcome::{Exit, Failure, Outcome};
 
 mod accept_loss;
+mod agent;
 mod bench;
 mod cells;
 mod charts;

@@ -75,7 +75,7 @@ pub struct ServerError {
 
 impl Error {
     /// A failure with a message only.
-    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
         Error {
             kind,
             code: Box::default(),

@@ -85,7 +85,8 @@ pub struct Process {
 }
 
 impl Process {
-    fn start(args: &[String], folder: &Path, log: &Path, stdin: Stdio) -> Process {
+    /// Starts `gannet` with these arguments in this folder; what it says goes to the end of a log.
+    pub fn start(args: &[String], folder: &Path, log: &Path, stdin: Stdio) -> Process {
         Process::start_with(Command::new(binary()), args, folder, log, stdin)
     }
 
@@ -173,6 +174,17 @@ impl Process {
         let status = self.ended().await;
         assert!(status.is_some_and(|status| status.success()), "ended with {status:?}\n{}", self.said());
         self.said()
+    }
+
+    /// Stops it with SIGTERM and waits for its end. Its exit code.
+    ///
+    /// # Panics
+    /// When it does not end, or by a signal.
+    pub async fn terminate(mut self) -> i32 {
+        self.signal(Signal::TERM);
+        let status = self.ended().await;
+        let code = status.and_then(|status| status.code());
+        code.unwrap_or_else(|| panic!("ended with {status:?}\n{}", self.said()))
     }
 
     /// Ends it at once, as a crash does.

@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and the backtrace says where")]
 
+mod agent;
+mod agent_killed;
 mod bench;
 mod commands;
+mod examples;
 mod four_leaves;
 mod full_shm;
 mod killed;

@@ -13,7 +13,7 @@ use crate::client::Client;
 use crate::demo::events::{BACKFILL_NS, Generator, backfill_times};
 use crate::ingest::columnar::{ARROW_STREAM, encode};
 use crate::ingest::cut::Piece;
-use crate::ingest::post::{Producer, Target};
+use crate::ingest::post::{Target, new_producer};
 use crate::outcome::Failure;
 use crate::units;
 use crate::up::terminal::Terminal;
@@ -52,7 +52,7 @@ async fn feed(server: &str, terminal: &Terminal) -> Result<(), Failure> {
         time_field: None,
         timeout: REQUEST_MAX,
         patience: REQUEST_MAX,
-        producer: Producer::new("gannet-demo"),
+        producer: new_producer("gannet-demo"),
     };
     let now = now_ns();
     let held = rows_held(&target.client).await?;
@@ -97,7 +97,7 @@ async fn backfill(target: &Target, now: i64, terminal: &Terminal) -> Result<(), 
     let mut told = 0;
     while let Some(piece) = batches.recv().await {
         let piece = piece.map_err(|error| Failure::failed(format!("make events: {error}")))?;
-        let reply = target.post(&piece).await.map_err(|failed| failed.failure)?;
+        let reply = target.post(&piece).await.map_err(|failed| Failure::from(failed.error))?;
         posted += reply.accepted;
         let text = format!(
             "demo: {} of {} events of the last day",
@@ -134,7 +134,7 @@ async fn stream(target: &Target, since: i64, terminal: &Terminal) -> Result<(), 
             Ok(_) => failing = false,
             Err(failed) if !failing => {
                 failing = true;
-                terminal.say(&format!("demo: events are not taken: {}", failed.failure.message));
+                terminal.say(&format!("demo: events are not taken: {}", failed.error.message));
             }
             Err(_) => {}
         }

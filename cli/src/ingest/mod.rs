@@ -1,4 +1,4 @@
-//! `gannet ingest`: files into a table, in pieces, with an account of every row.
+//! `gannet ingest`: files into a table, in pieces, with an account of every row. With `--follow` it is [`crate::agent`].
 //!
 //! A thread reads and cuts, the runtime posts; at most a few pieces exist at a time. Whatever ends it, the summary says
 //! how many rows were accepted, and a failure says which rows of which file it concerns.
@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use futures::{Stream, StreamExt};
+use gannet_client::{PostError, Reply, Rest};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 
+use crate::agent::{self, FollowArgs};
 use crate::client::{Client, ClientArgs};
 use crate::ingest::cut::{Limits, Piece};
-use crate::ingest::post::{PostFailure, Producer, Reply, Rest, Target};
+use crate::ingest::post::{Target, new_producer};
 use crate::ingest::source::{Format, Reading, Source};
 use crate::outcome::{Exit, Failure, Outcome};
 use crate::units;
@@ -28,6 +30,10 @@ mod source;
 
 /// A body is cut after the row that reaches this.
 const PIECE_BYTES: usize = 8 << 20;
+/// Rows of a request, unless told otherwise.
+const BATCH_ROWS: u64 = 50_000;
+/// Rows of a request of the agent, unless told otherwise: rows that are followed should not wait for others.
+const FOLLOW_BATCH_ROWS: u64 = 5_000;
 /// Pieces that wait for being posted.
 const PIECES_WAITING: usize = 2;
 /// Pieces that are posted at once, at least: the server reads one while the leaves take the other.
@@ -51,6 +57,7 @@ Examples:
   gannet ingest trips trips.csv --time-field pickup_datetime
   gannet ingest trips *.parquet
   journalctl -o json | gannet ingest journal -
+  gannet ingest requests --follow '/var/log/app/*.ndjson' --add host=web-1 --on-error dead-letter:bad.ndjson
 
 There is nothing to create first: a table exists from its first row, a column from its first value. Each row needs a \
 time in the column `time` (RFC 3339, or a number of seconds, milliseconds, microseconds or nanoseconds); name another \
@@ -62,8 +69,17 @@ as they are acknowledged. A request that breaks off is sent again for two minute
 are counted once. When it stays unknown whether they were accepted the ingest ends and says so; a new run is a new sender, \
 and sending the same rows again may count some of them twice.
 
-Exit codes: 0 all rows accepted; 1 failed; 2 wrong usage; 4 no server; 5 timeout; 6 some rows were rejected; \
-130 interrupted.")]
+With --follow it is an agent: it sends the lines of files as they grow, follows files that are rotated or truncated, and \
+runs until SIGTERM or Ctrl-C. Lines are NDJSON, CSV, logfmt, or plain ones that a pattern takes apart. It keeps what was \
+acknowledged, and what is on its way under which number, in the state file, so that every line counts once, also when \
+agent or leaf crash and when replies are lost. While the server takes nothing, files lag and nothing is lost, unless \
+--on-full says to drop lines; each of them is counted. Lines that are no rows are counted, and go to the file of \
+--on-error dead-letter:FILE as JSON objects with error, file, first byte and line. Compressed files are left alone. When a \
+log is rotated by copying, name the live file only: a copy is another file. What is rotated twice while the agent is down \
+must still have a name that the patterns give (such as 'app.log*').
+
+Exit codes: 0 all rows accepted; 1 failed; 2 wrong usage; 4 no server; 5 timeout; 6 some rows were rejected or dropped, or \
+nobody knows of them; 130 interrupted.")]
 pub(crate) struct IngestArgs {
     /// The table
     table: String,
@@ -76,14 +92,16 @@ pub(crate) struct IngestArgs {
     /// The column that holds the time of a row [default: time]
     #[arg(long, value_name = "COLUMN")]
     time_field: Option<String>,
-    /// Most rows in one request
-    #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    batch_rows: u64,
+    /// Most rows in one request [default: 50000; with --follow 5000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    batch_rows: Option<u64>,
     /// No progress bar and no summary
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
     client: ClientArgs,
+    #[command(flatten)]
+    follow: FollowArgs,
 }
 
 /// What the reading thread sends: a piece, or why it ends.
@@ -93,13 +111,16 @@ type FromReader = (Arc<Source>, Result<Piece, Failure>);
 pub(crate) async fn run(args: IngestArgs) -> Outcome {
     let client = Client::new(&args.client.server)?;
     let timeout = args.client.timeout.unwrap_or(TIMEOUT_DEFAULT);
+    if args.follow.follow {
+        return follow(args, client, timeout).await;
+    }
     // Nobody should wait through the retries to learn that there is no server.
     client.get_bytes(&["healthz"], timeout).await?;
     let sources: Vec<Source> = args.files.iter().map(|path| source_of(path)).collect();
     let bytes_all = bytes_of(&sources)?;
     let reading = Reading {
         format: args.format,
-        limits: Limits { bytes: PIECE_BYTES, rows: args.batch_rows },
+        limits: Limits { bytes: PIECE_BYTES, rows: args.batch_rows.unwrap_or(BATCH_ROWS) },
         bytes_read: Arc::default(),
     };
     let target = Target {
@@ -108,7 +129,7 @@ pub(crate) async fn run(args: IngestArgs) -> Outcome {
         time_field: args.time_field,
         timeout,
         patience: PATIENCE,
-        producer: Producer::new("gannet-ingest"),
+        producer: new_producer("gannet-ingest"),
     };
     let bar = if args.quiet { ProgressBar::hidden() } else { progress_bar(bytes_all) };
     let bytes_read = Arc::clone(&reading.bytes_read);
@@ -126,6 +147,21 @@ pub(crate) async fn run(args: IngestArgs) -> Outcome {
         Exit::Done if account.rejected > 0 => Ok(Exit::Rejected),
         exit => Ok(exit),
     }
+}
+
+/// Follows files instead.
+async fn follow(args: IngestArgs, client: Client, timeout: Duration) -> Outcome {
+    let patterns = args.files.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+    let source = agent::Source {
+        client: client.inner().clone(),
+        timeout,
+        table: args.table,
+        patterns,
+        time_field: args.time_field,
+        batch_rows: args.batch_rows.unwrap_or(FOLLOW_BATCH_ROWS),
+        is_quiet: args.quiet,
+    };
+    agent::run(args.follow, source).await
 }
 
 fn source_of(path: &Path) -> Source {
@@ -228,7 +264,7 @@ async fn ingest(
 struct Posted {
     first_row: u64,
     rows: u64,
-    result: Result<Reply, PostFailure>,
+    result: Result<Reply, PostError>,
 }
 
 fn post_all<'a>(
@@ -293,7 +329,7 @@ impl Account {
                 self.note(source, first_row, reply);
                 return Ok(());
             }
-            Err(PostFailure { failure, reply, rest }) => (failure, rest, reply),
+            Err(PostError { error, reply, rest }) => (Failure::from(error), rest, reply),
         };
         let accepted = reply.accepted;
         let known = accepted + reply.rejected_all();
@@ -385,10 +421,11 @@ impl Account {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::ingest::post::Rejection;
+    use gannet_client::{Error, ErrorKind, Rejection};
 
-    fn posted(first_row: u64, rows: u64, result: Result<Reply, PostFailure>) -> Result<Posted, Failure> {
+    use super::*;
+
+    fn posted(first_row: u64, rows: u64, result: Result<Reply, PostError>) -> Result<Posted, Failure> {
         Ok(Posted { first_row, rows, result })
     }
 
@@ -416,7 +453,7 @@ mod tests {
         let check = |accepted: u64, rest: Rest, fate: &str, unknown: u64| {
             let mut account = Account::new();
             let reply = Reply { accepted, rejected_count: Some(1), ..Reply::default() };
-            let failure = PostFailure { failure: Failure::failed("no room"), reply, rest };
+            let failure = PostError { error: Error::new(ErrorKind::Refused, "no room"), reply, rest };
             let failure = account.add(&Source::Stdin, posted(1001, 500, Err(failure))).unwrap_err();
             assert_eq!(
                 failure.detail.unwrap(),
