@@ -14,5 +14,6 @@ pub mod oracle;
 pub mod process;
 pub mod rows;
 pub mod segments;
+pub mod terminal;
 pub mod transcript;
 pub mod wait;

@@ -7,6 +7,8 @@ mod commands;
 mod four_leaves;
 mod full_shm;
 mod killed;
+mod shell;
+mod tail;
 mod transcripts;
 mod up;
 
