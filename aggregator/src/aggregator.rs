@@ -22,6 +22,7 @@ use crate::roster_file::{RosterFile, RosterFileError};
 use crate::sql::{SqlAnswer, SqlConfig, SqlEngine, SqlWatch};
 
 mod append;
+mod delete;
 
 pub use append::{Appended, Pin, encode};
 

@@ -353,6 +353,18 @@ impl Child {
         self.note(outcome)
     }
 
+    /// Has it delete a table; gives back how many rows there were.
+    ///
+    /// # Errors
+    /// When it did not do so, or nobody knows.
+    pub async fn delete_table(&self, table: &str, timeout: Duration) -> Result<u64, ChildError> {
+        let mut client = self.admin.clone();
+        let request = wire::DeleteTableRequest { table: table.to_owned() };
+        let delete = async { Ok(client.delete_table(request).await.map_err(classify)?.into_inner().rows) };
+        let outcome = tokio::time::timeout(timeout, delete).await.unwrap_or(Err(ChildError::Timeout));
+        self.note(outcome)
+    }
+
     /// Notes a failed connection.
     fn note<T>(&self, outcome: Result<T, ChildError>) -> Result<T, ChildError> {
         if let Err(ChildError::Down(why) | ChildError::Lost(why)) = &outcome

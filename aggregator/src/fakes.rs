@@ -412,4 +412,14 @@ impl Admin for Door {
     ) -> Result<Response<wire::AcceptLossReply>, Status> {
         Ok(Response::new(wire::AcceptLossReply { rows: 0 }))
     }
+
+    async fn delete_table(
+        &self,
+        _: Request<wire::DeleteTableRequest>,
+    ) -> Result<Response<wire::DeleteTableReply>, Status> {
+        match next(&self.0.appends) {
+            Does::Fail(code, text) => Err(Status::new(code, text)),
+            _ => Ok(Response::new(wire::DeleteTableReply { rows: self.0.rows.swap(0, Ordering::SeqCst) })),
+        }
+    }
 }

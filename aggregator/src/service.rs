@@ -129,4 +129,13 @@ impl Admin for Door {
         let rows = self.aggregator.accept_loss(&leaf).await.map_err(|failure| status(&failure))?;
         Ok(Response::new(wire::AcceptLossReply { rows }))
     }
+
+    async fn delete_table(
+        &self,
+        request: Request<wire::DeleteTableRequest>,
+    ) -> Result<Response<wire::DeleteTableReply>, Status> {
+        let table = request.into_inner().table;
+        let rows = self.aggregator.delete_table(&table).await.map_err(|failure| status(&failure))?;
+        Ok(Response::new(wire::DeleteTableReply { rows }))
+    }
 }

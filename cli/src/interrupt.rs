@@ -33,6 +33,13 @@ impl Interrupt {
         Interrupt { said, _open: open }
     }
 
+    /// One that whoever holds the other end says.
+    pub(crate) fn by_hand() -> (Interrupt, Arc<watch::Sender<bool>>) {
+        let (sender, said) = watch::channel(false);
+        let sender = Arc::new(sender);
+        (Interrupt { said, _open: Arc::clone(&sender) }, sender)
+    }
+
     /// Comes when somebody says to stop.
     pub(crate) async fn said(&self) {
         let mut said = self.said.clone();

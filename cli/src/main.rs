@@ -19,11 +19,13 @@ mod cells;
 mod charts;
 mod client;
 mod completeness;
+mod completion;
 mod demo;
 mod diff;
 mod explore;
 mod ingest;
 mod interrupt;
+mod leaf_list;
 mod outcome;
 mod parent;
 mod progress_line;
@@ -33,8 +35,11 @@ mod runtime;
 mod serve_aggregator;
 mod serve_leaf;
 mod settings;
+mod shell;
+mod sql_names;
 mod status;
 mod tables;
+mod tail;
 mod units;
 mod up;
 
@@ -54,6 +59,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 Examples:
   gannet up --demo
   gannet query \"select service, count(*) from requests group by service order by 2 desc\"
+  gannet shell
   gannet ingest requests requests.ndjson.gz
 
 `gannet COMMAND --help` says more about each.",
@@ -61,6 +67,7 @@ Examples:
 Examples:
   gannet up --demo
   gannet query \"select service, count(*) from requests group by service order by 2 desc\"
+  gannet shell
   gannet ingest requests requests.ndjson.gz
 
 `gannet COMMAND --help` says more about each. GANNET_LOG sets what is logged on stderr: error, warn, info, debug, trace, \
@@ -77,9 +84,11 @@ enum Command {
     Query(query::QueryArgs),
     Explore(Box<explore::ExploreArgs>),
     Diff(Box<diff::DiffArgs>),
+    Shell(Box<shell::ShellArgs>),
+    Tail(tail::TailArgs),
     Ingest(ingest::IngestArgs),
     Status(status::StatusArgs),
-    /// See which tables and columns there are
+    /// See which tables and columns there are, and delete tables
     #[command(subcommand)]
     Table(tables::TableCommand),
     Leaf(serve_leaf::LeafArgs),
@@ -87,6 +96,7 @@ enum Command {
     /// Measure this build on this machine
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    Completion(completion::CompletionArgs),
     /// Say which version this is
     Version,
 }
@@ -111,9 +121,12 @@ fn run(command: Command) -> Outcome {
         Command::Query(args) => runtime::paired()?.block_on(query::run(args)),
         Command::Explore(args) => runtime::paired()?.block_on(explore::run(*args)),
         Command::Diff(args) => runtime::paired()?.block_on(diff::run(*args)),
+        Command::Shell(args) => shell::run(*args),
+        Command::Tail(args) => runtime::paired()?.block_on(tail::run(args)),
         Command::Ingest(args) => runtime::small()?.block_on(ingest::run(args)),
-        Command::Status(args) => runtime::small()?.block_on(status::run(args)),
+        Command::Status(args) => runtime::paired()?.block_on(status::run(args)),
         Command::Table(command) => runtime::small()?.block_on(tables::run(command)),
+        Command::Completion(args) => completion::run(&args, <Cli as clap::CommandFactory>::command()),
         Command::Bench(command) => bench::run(command),
         Command::Version => version().map_err(Failure::from),
     }
@@ -189,8 +202,14 @@ mod tests {
             &["ingest", "t", "a.csv", "b.parquet", "--time-field", "at"],
             &["ingest", "t", "-", "--format", "ndjson"],
             &["status", "--json"],
+            &["status", "--watch", "--every", "500ms"],
+            &["leaf", "list"],
+            &["completion", "zsh"],
+            &["shell", "--format", "vertical", "--no-history"],
+            &["tail", "t", "--where", "a = 1", "--columns", "time,a", "--rate-limit", "100/s"],
             &["table", "list"],
             &["table", "describe", "t"],
+            &["table", "delete", "t", "--confirm=t"],
             &["leaf", "--id", "a"],
             &["leaf", "accept-loss", "leaf-2"],
             &["aggregator", "--child", "a:1"],
@@ -211,6 +230,9 @@ mod tests {
             (&["up", "--leaves", "0"], ErrorKind::ValueValidation),
             (&["up", "--memory-limit", "lots"], ErrorKind::ValueValidation),
             (&["stat"], ErrorKind::InvalidSubcommand),
+            (&["tail", "t", "--rate-limit", "0"], ErrorKind::ValueValidation),
+            (&["status", "--every", "1s"], ErrorKind::MissingRequiredArgument),
+            (&["completion", "powershell"], ErrorKind::InvalidValue),
             (&["bench", "restart", "--gb", "0"], ErrorKind::ValueValidation),
         ] {
             assert_eq!(check(line), Err(kind), "{line:?}");

@@ -127,6 +127,17 @@ pub(crate) struct LeftOut {
     pub(crate) columns: usize,
 }
 
+impl LeftOut {
+    /// A line that says so, with what to do; nothing when everything fit.
+    pub(crate) fn note(self, hint: &str) -> String {
+        match self.columns {
+            0 => String::new(),
+            1 => format!("1 more column does not fit{hint}\n"),
+            columns => format!("{columns} more columns do not fit{hint}\n"),
+        }
+    }
+}
+
 impl Table {
     /// A table with these columns; `true` for a column of numbers.
     pub(crate) fn new(columns: impl IntoIterator<Item = (String, bool)>) -> Table {

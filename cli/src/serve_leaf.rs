@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use gannet_leaf::Config;
 
 use crate::client::ClientArgs;
+use crate::leaf_list::{self, LeafListArgs};
 use crate::outcome::{Exit, Failure, Outcome};
 use crate::{accept_loss, parent, runtime, settings, units};
 
@@ -18,6 +19,7 @@ use crate::{accept_loss, parent, runtime, settings, units};
 Examples:
   gannet leaf --id leaf-7 --data-dir /var/lib/gannet/leaf-7 --listen 10.0.0.7:7710 --memory-limit 48GiB
   gannet leaf --config /etc/gannet/leaf.toml
+  gannet leaf list
   gannet leaf accept-loss leaf-7
 
 A settings file has the same settings and more, with units in their names; flags and environment win over it:
@@ -70,6 +72,13 @@ pub(crate) struct LeafArgs {
 
 #[derive(Debug, Subcommand)]
 enum LeafCommand {
+    /// List the leaves: where they are, which version they run, what they took
+    #[command(after_long_help = "\
+Example:
+  gannet leaf list
+
+`taken` are the rows that a leaf took since it started. How the leaves are doing is `gannet status`.")]
+    List(LeafListArgs),
     /// Accept that rows of a leaf are gone for good, so that they no longer count as missing
     #[command(after_long_help = "\
 Example:
@@ -87,8 +96,12 @@ acknowledged once. After this, completeness counts what is there. It cannot be u
 
 /// Runs `gannet leaf`.
 pub(crate) fn run(args: LeafArgs) -> Outcome {
-    if let Some(LeafCommand::AcceptLoss { leaf, client }) = args.command {
-        return runtime::small()?.block_on(accept_loss::run(&leaf, client));
+    match args.command {
+        Some(LeafCommand::AcceptLoss { leaf, client }) => {
+            return runtime::small()?.block_on(accept_loss::run(&leaf, client));
+        }
+        Some(LeafCommand::List(list)) => return runtime::small()?.block_on(leaf_list::run(list)),
+        None => {}
     }
     if let Some(pid) = args.parent_pid {
         parent::follow(pid)?;

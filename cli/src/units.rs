@@ -57,6 +57,13 @@ pub(crate) fn parse_share(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A share that was given, as it was meant: `0.9` is `90%`.
+pub(crate) fn share(value: f64) -> String {
+    // Ten digits are more than anybody types, and fewer than floats get wrong.
+    let text = format!("{:.10}", value * 100.0);
+    format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
 fn split_unit(text: &str) -> (&str, &str) {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -174,6 +181,7 @@ mod tests {
         assert_eq!(parse_share("0.5"), Ok(0.5));
         assert_eq!(parse_share("90%"), Ok(0.9));
         assert_eq!(parse_share("1"), Ok(1.0));
+        assert_eq!([0.9, 0.995, 0.29, 1.0, 0.0].map(share), ["90%", "99.5%", "29%", "100%", "0%"]);
         for wrong in ["1.1", "-0.1", "NaN", "101%", "most", ""] {
             assert_eq!(
                 parse_share(wrong),

@@ -91,6 +91,10 @@ pub struct AggregatorStatus {
 pub struct LeafStatus {
     /// Its id.
     pub leaf: String,
+    /// Where the aggregator asks it.
+    pub address: String,
+    /// The version of its program.
+    pub version: String,
     /// `serving`, `attaching`, …; `down` when it does not answer.
     pub state: String,
     /// Why it is down.

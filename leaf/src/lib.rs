@@ -15,6 +15,7 @@ pub mod cast;
 pub mod column;
 pub mod config;
 pub mod dedup;
+mod delete;
 pub mod disk;
 pub mod error;
 mod hand_over;

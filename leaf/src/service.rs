@@ -292,4 +292,13 @@ impl Admin for Door {
         let rows = blocking(move || leaf.accept_loss()).await.map_err(status)?;
         Ok(Response::new(wire::AcceptLossReply { rows }))
     }
+
+    async fn delete_table(
+        &self,
+        request: Request<wire::DeleteTableRequest>,
+    ) -> Result<Response<wire::DeleteTableReply>, Status> {
+        let (leaf, table) = (Arc::clone(&self.leaf), request.into_inner().table);
+        let rows = blocking(move || leaf.delete_table(&table)).await.map_err(status)?;
+        Ok(Response::new(wire::DeleteTableReply { rows }))
+    }
 }

@@ -18,5 +18,6 @@ pub mod reseal;
 pub mod rows;
 pub mod segments;
 pub mod sweep;
+pub mod terminal;
 pub mod transcript;
 pub mod wait;

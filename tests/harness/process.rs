@@ -312,6 +312,14 @@ impl Parts {
         process.stop().await;
     }
 
+    /// The aggregator's process.
+    ///
+    /// # Panics
+    /// When it is stopped.
+    pub fn aggregator(&self) -> &Process {
+        &self.aggregator.as_ref().expect("the aggregator runs").0
+    }
+
     /// A user of the aggregator.
     pub fn client(&self) -> &Client {
         &self.aggregator.as_ref().expect("the aggregator runs").1

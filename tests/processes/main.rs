@@ -10,6 +10,8 @@ mod examples;
 mod four_leaves;
 mod full_shm;
 mod killed;
+mod shell;
+mod tail;
 mod transcripts;
 mod unkind;
 mod up;

@@ -305,3 +305,37 @@ async fn an_aggregator_is_a_child_like_any_other() {
     assert_eq!(root.accept_loss("a").await, Ok(18));
     assert_eq!(ask(&root).await, "42 1");
 }
+
+#[tokio::test]
+async fn a_table_is_deleted_everywhere_or_it_is_said_where_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (Served::start(folder.path(), "a", 30).await, Served::start(folder.path(), "b", 10).await);
+    let c = Served::start(folder.path(), "c", 5).await;
+    let middle = over(&folder.path().join("middle"), &[&b]).await;
+    let address = serve(folder.path(), Arc::clone(&middle)).await;
+    let mut settings = config(&folder.path().join("root"), &[&a, &c]);
+    settings.children.push(address.clone());
+    let root = Aggregator::start(settings).await.unwrap();
+    assert_eq!(ask(&root).await, "45 1");
+
+    // One that fails is named; the others have deleted theirs, and nothing of that is missing.
+    b.does_with_rows(Does::FailTimes(1, Code::Internal));
+    let failure = root.delete_table("t").await.unwrap_err();
+    assert_eq!(failure.code, crate::error::ErrorCode::Unavailable);
+    let expect = format!("table `t` is not deleted everywhere: {address}: ");
+    assert!(failure.message.starts_with(&expect), "{}", failure.message);
+    assert_eq!(ask(&root).await, "10 1");
+
+    a.fake.rows.store(7, Ordering::SeqCst);
+    assert_eq!(root.delete_table("t").await, Ok(17));
+    assert_eq!(root.catalogue().tables.len(), 0);
+    assert_eq!(root.delete_table("t").await, Ok(0));
+
+    // While a leaf is away nothing is deleted.
+    a.fake.rows.store(7, Ordering::SeqCst);
+    c.stop().await;
+    root.refresh().await;
+    let failure = root.delete_table("t").await.unwrap_err();
+    assert!(failure.message.contains("not every leaf is there (c: "), "{}", failure.message);
+    assert_eq!(a.fake.rows.load(Ordering::SeqCst), 7);
+}

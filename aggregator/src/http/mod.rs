@@ -36,7 +36,7 @@ pub fn router(aggregator: Arc<Aggregator>) -> Router {
         .route("/v1/query", post(query::query).layer(DefaultBodyLimit::max(query_bytes)))
         .route("/v1/events/{table}", post(events::events).layer(DefaultBodyLimit::disable()))
         .route("/v1/tables", get(status::tables))
-        .route("/v1/tables/{table}", get(status::table))
+        .route("/v1/tables/{table}", get(status::table).delete(status::delete_table))
         .route("/v1/status", get(status::status))
         .route("/v1/leaves/{leaf}/accept-loss", post(status::accept_loss))
         .route("/healthz", get(healthz))
@@ -158,6 +158,7 @@ POST /v1/events/{{table}}              events: NDJSON, JSON array, CSV or Arrow 
 POST /v1/query                       {{\"sql\":\"SELECT …\",\"timeout_ms\":…,\"min_completeness\":…}}, or SQL as plain text
 GET  /v1/tables                      the tables
 GET  /v1/tables/{{table}}              a table's columns
+DELETE /v1/tables/{{table}}?confirm={{table}}   delete every row of it, for good
 GET  /v1/status                      the leaves: state, rows, bytes, where their data came from
 POST /v1/leaves/{{leaf}}/accept-loss   forget rows that are gone for good
 GET  /healthz  /readyz  /metrics     process up; serving all its data; Prometheus text

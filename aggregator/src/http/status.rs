@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use gannet_query::LeafState;
 use gannet_query::value::format_time;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{About, Shared, named, refused};
 use crate::aggregator::Aggregator;
@@ -74,9 +74,7 @@ pub(super) async fn table(State(aggregator): Shared, path: Result<Path<String>, 
     }
     let catalogue = aggregator.catalogue();
     let Some(table) = catalogue.tables.get(&name) else {
-        let failure = Failure::new(ErrorCode::NotFound, format!("no leaf holds a table `{name}`"))
-            .hint("GET /v1/tables lists the tables. A table exists from its first row.");
-        return refused(failure, About::Path);
+        return refused(no_table(&name), About::Path);
     };
     let columns = table.columns.iter().map(|column| Column {
         name: column.name.clone(),
@@ -104,6 +102,48 @@ fn null_share(rows: u64, values: u64) -> f64 {
     }
     let nulls = rows.saturating_sub(values);
     (nulls as f64 / rows as f64 * 1e4).round() / 1e4
+}
+
+/// Deletes a table. Its name is said twice, so that nobody does it by a slip.
+pub(super) async fn delete_table(
+    State(aggregator): Shared,
+    path: Result<Path<String>, PathRejection>,
+    confirmed: Result<Query<Confirmed>, QueryRejection>,
+) -> Response {
+    let name = match named(path) {
+        Ok(name) => name,
+        Err(failure) => return refused(failure, About::Path),
+    };
+    if !confirmed.is_ok_and(|Query(confirmed)| confirmed.confirm.as_deref() == Some(&name)) {
+        let message = format!("deleting table `{name}` is not confirmed");
+        let hint =
+            "Say its name again: DELETE /v1/tables/NAME?confirm=NAME. Its rows are gone for good then.";
+        return refused(Failure::new(ErrorCode::BadRequest, message).hint(hint), About::Path);
+    }
+    let is_known = aggregator.catalogue().tables.contains_key(&name);
+    // A leaf may hold rows that nobody described yet, so it is tried all the same.
+    match aggregator.delete_table(&name).await {
+        Ok(0) if !is_known => refused(no_table(&name), About::Path),
+        Ok(rows) => Json(Deleted { table: name, rows }).into_response(),
+        Err(failure) => refused(failure, About::Path),
+    }
+}
+
+/// What goes with a deletion.
+#[derive(Deserialize)]
+pub(super) struct Confirmed {
+    confirm: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Deleted {
+    table: String,
+    rows: u64,
+}
+
+fn no_table(name: &str) -> Failure {
+    Failure::new(ErrorCode::NotFound, format!("no leaf holds a table `{name}`"))
+        .hint("GET /v1/tables lists the tables. A table exists from its first row.")
 }
 
 #[derive(Serialize)]

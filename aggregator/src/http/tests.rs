@@ -54,6 +54,10 @@ impl Door {
         self.send(Request::get(path).body(Body::empty()).unwrap()).await
     }
 
+    async fn delete(&self, path: &str) -> Reply {
+        self.send(Request::delete(path).body(Body::empty()).unwrap()).await
+    }
+
     async fn post(&self, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
         let mut request = Request::post(path);
         for (name, value) in headers {
@@ -61,6 +65,28 @@ impl Door {
         }
         self.send(request.body(body.into()).unwrap()).await
     }
+}
+
+#[tokio::test]
+async fn a_table_is_deleted_when_its_name_is_said_twice() {
+    let (door, leaves) = Door::over(&[("a", 30), ("b", 10)]).await;
+    for path in [
+        "/v1/tables/t",
+        "/v1/tables/t?confirm=",
+        "/v1/tables/t?confirm=T",
+        "/v1/tables/t?confirm=t&confirm=t",
+    ] {
+        let reply = door.delete(path).await;
+        assert_eq!(
+            (reply.status, leaves[0].fake.rows.load(std::sync::atomic::Ordering::SeqCst)),
+            (StatusCode::BAD_REQUEST, 30)
+        );
+        assert_eq!(reply.json()["error"]["message"], "deleting table `t` is not confirmed", "{path}");
+    }
+    let reply = door.delete("/v1/tables/t?confirm=t").await;
+    assert_eq!((reply.status, reply.json()), (StatusCode::OK, json!({"table": "t", "rows": 40})));
+    let reply = door.delete("/v1/tables/t?confirm=t").await;
+    assert_eq!(reply.status, StatusCode::NOT_FOUND, "{}", reply.body);
 }
 
 const COUNT: &str = r#"{"sql":"SELECT count(*) AS n FROM t"}"#;

@@ -245,16 +245,23 @@ fn read_some(source: impl Read) -> io::Result<Vec<u8>> {
 }
 
 /// Statements being asked and answered.
-struct Query<'a> {
-    asker: Asker<'a>,
-    args: &'a AnswerArgs,
-    layout: Layout,
-    out: Output,
-    stats_file: Option<File>,
+#[derive(Debug)]
+pub(crate) struct Query<'a> {
+    /// Who asks.
+    pub(crate) asker: Asker<'a>,
+    /// What was said about answers.
+    pub(crate) args: &'a AnswerArgs,
+    /// How answers are written.
+    pub(crate) layout: Layout,
+    /// Where they go.
+    pub(crate) out: Output,
+    /// Where completeness and statistics go.
+    pub(crate) stats_file: Option<File>,
 }
 
 impl Query<'_> {
-    async fn answer(&mut self, statement: &Statement) -> Outcome {
+    /// Asks one statement and writes its answer.
+    pub(crate) async fn answer(&mut self, statement: &Statement) -> Outcome {
         if self.layout.format == Format::Json {
             return self.answer_in_json(statement).await;
         }

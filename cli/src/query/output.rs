@@ -30,6 +30,7 @@ struct Interruptible {
 enum Inner {
     Stdout(io::Stdout),
     File(File),
+    Memory(Vec<u8>),
 }
 
 impl Write for Interruptible {
@@ -38,6 +39,7 @@ impl Write for Interruptible {
         match &mut self.inner {
             Inner::Stdout(stdout) => stdout.write(bytes),
             Inner::File(file) => file.write(bytes),
+            Inner::Memory(memory) => memory.write(bytes),
         }
     }
 
@@ -45,6 +47,7 @@ impl Write for Interruptible {
         match &mut self.inner {
             Inner::Stdout(stdout) => stdout.flush(),
             Inner::File(file) => file.flush(),
+            Inner::Memory(memory) => memory.flush(),
         }
     }
 }
@@ -74,6 +77,20 @@ impl Output {
             .map_err(|error| Failure::failed(format!("create {}: {error}", path.display())))?;
         let writer = buffered(Inner::File(file), interrupt);
         Ok(Output { writer, file: Some((unfinished, path.to_owned())) })
+    }
+
+    /// Kept in memory, for those who want to see it before it is shown.
+    pub(crate) fn in_memory(interrupt: &Interrupt) -> Output {
+        Output { writer: buffered(Inner::Memory(Vec::new()), interrupt), file: None }
+    }
+
+    /// What was written to memory.
+    pub(crate) fn into_memory(mut self) -> Result<Vec<u8>, Failure> {
+        self.writer.flush()?;
+        match &mut self.writer.get_mut().inner {
+            Inner::Memory(memory) => Ok(std::mem::take(memory)),
+            Inner::Stdout(_) | Inner::File(_) => Ok(Vec::new()),
+        }
     }
 
     /// Everything was written: a file gets its name.

@@ -589,3 +589,64 @@ fn old_rows_are_subsampled_and_stand_for_the_others() {
     assert!((weights(&leaf) - ROWS).abs() <= 20);
     assert_eq!(leaf.surroundings.disk.list(DIRECTORY).unwrap().len(), 2, "the old files are gone");
 }
+
+#[test]
+fn a_deleted_table_does_not_come_back() {
+    // After a crash or a stop, and with its rows open, in blocks, in files and in shared memory.
+    for (is_stored, is_attached, is_stopped) in [
+        (false, false, false),
+        (false, false, true),
+        (true, false, false),
+        (true, true, false),
+        (true, true, true),
+    ] {
+        let (directory, mut leaf) = filled();
+        leaf.append("other", &[rows(0..10)]).unwrap();
+        if is_stored {
+            leaf.store_all().unwrap();
+            leaf.checkpoint(&mut leaf.manifest.lock()).unwrap();
+        }
+        if is_attached {
+            leaf.hand_over().unwrap();
+            end(leaf);
+            leaf = start_again(&directory);
+        }
+        leaf.append("t", &[rows(ROWS..ROWS + 5)]).unwrap();
+        assert_eq!(leaf.delete_table("t").unwrap(), ROWS as u64 + 5);
+        assert_eq!(leaf.delete_table("t").unwrap(), 0);
+        let names = |leaf: &Leaf| -> Vec<(String, u64)> {
+            leaf.describe().tables.into_iter().map(|table| (table.name, table.rows)).collect()
+        };
+        assert_eq!(names(&leaf), [("other".to_owned(), 10)]);
+        if is_stopped {
+            leaf.hand_over().unwrap();
+        }
+        end(leaf);
+        let leaf = start_again(&directory);
+        assert_eq!(names(&leaf), [("other".to_owned(), 10)], "{is_stored} {is_attached} {is_stopped}");
+        assert_eq!(ask(&leaf).0.completeness.ratio(), Some(1.0));
+
+        // The table begins anew, and its numbers go on: what the log still holds is not taken for its rows.
+        leaf.append("t", &[rows(0..3)]).unwrap();
+        assert_eq!((ask(&leaf).1, ask(&leaf).2), (3, 3));
+        end(leaf);
+        let leaf = start_again(&directory);
+        assert_eq!((ask(&leaf).1, ask(&leaf).2), (3, 3));
+        let left = leaf.surroundings.disk.list(DIRECTORY).unwrap().len();
+        assert!(left <= 1, "{left} files of blocks are left");
+    }
+}
+
+#[test]
+fn a_deletion_that_was_cut_short_is_done_by_the_next() {
+    let (directory, leaf) = filled();
+    leaf.store_all().unwrap();
+    // As far as memory, but not to the log.
+    assert_eq!(leaf.take_out("t").unwrap(), ROWS as u64);
+    end(leaf);
+    let leaf = start_again(&directory);
+    assert!(ask(&leaf).1 <= ROWS);
+    leaf.delete_table("t").unwrap();
+    end(leaf);
+    assert_eq!(ask(&start_again(&directory)).1, 0);
+}

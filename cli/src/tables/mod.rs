@@ -12,6 +12,9 @@ use crate::outcome::{Exit, Outcome};
 use crate::render::{self, Table};
 use crate::units;
 
+mod delete;
+pub(crate) mod describe;
+
 /// How long the aggregator may take when nobody says.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
@@ -25,14 +28,23 @@ Example:
 
 There is nothing to create: a table exists from its first row.")]
     List(ListArgs),
-    /// List the columns of a table
+    /// List the columns of a table, with their most frequent values
     #[command(after_long_help = "\
 Example:
   gannet table describe requests
 
 `null` is the share of rows without a value, `distinct` an estimate of how many different values there are. A column may \
-change its type; the one shown holds every value there is.")]
+change its type; the one shown holds every value there is. The most frequent values are those of stored rows, of columns with \
+at most 10,000 different ones.")]
     Describe(DescribeArgs),
+    /// Delete every row of a table, for good
+    #[command(after_long_help = "\
+Example:
+  gannet table delete trips --confirm=trips
+
+Every leaf must be there: one that is away would bring its rows back. What was deleted stays deleted, through restarts and \
+crashes; events that arrive afterwards make the table anew. It cannot be undone.")]
+    Delete(delete::DeleteArgs),
 }
 
 /// `gannet table list`.
@@ -53,6 +65,9 @@ pub(crate) struct DescribeArgs {
     /// Print the server's whole reply
     #[arg(long)]
     json: bool,
+    /// Leave out the most frequent values, which take a question for each column
+    #[arg(long)]
+    no_values: bool,
     #[command(flatten)]
     client: ClientArgs,
 }
@@ -64,7 +79,14 @@ struct Tables {
 
 /// Runs it.
 pub(crate) async fn run(command: TableCommand) -> Outcome {
+    if let TableCommand::Describe(DescribeArgs { table, json: false, no_values: false, client }) = &command {
+        let client = Client::new(&client.server)?;
+        let text = describe::text(client.inner(), table, render::style()).await?;
+        io::stdout().lock().write_all(text.as_bytes())?;
+        return Ok(Exit::Done);
+    }
     let (segments, json, args) = match &command {
+        TableCommand::Delete(args) => return delete::run(args).await,
         TableCommand::List(list) => (vec!["v1", "tables"], list.json, &list.client),
         TableCommand::Describe(describe) => {
             (vec!["v1", "tables", describe.table.as_str()], describe.json, &describe.client)
@@ -78,8 +100,12 @@ pub(crate) async fn run(command: TableCommand) -> Outcome {
             out.write_all(&body)?;
             writeln!(out)?;
         }
+        TableCommand::Delete(_) => {}
         TableCommand::List(_) => print_list(&mut out, &client.decode(&body)?)?,
-        TableCommand::Describe(_) => print_described(&mut out, &client.decode(&body)?)?,
+        TableCommand::Describe(_) => {
+            let table: TableDescription = client.decode(&body)?;
+            out.write_all(describe::described(&table, &[], render::style()).as_bytes())?;
+        }
     }
     out.flush()?;
     Ok(Exit::Done)
@@ -114,38 +140,6 @@ fn print_list(out: &mut dyn Write, tables: &Tables) -> io::Result<()> {
     }
 }
 
-fn print_described(out: &mut dyn Write, table: &TableDescription) -> io::Result<()> {
-    let columns = [("column", false), ("type", false), ("null", true), ("distinct", true), ("memory", true)];
-    let mut shown = Table::new(columns.map(|(name, right)| (name.to_owned(), right)));
-    for column in &table.columns {
-        shown.text_row([
-            column.name.clone(),
-            column.type_name.clone(),
-            null_percent(column.null_share),
-            units::count(column.distinct_estimate),
-            units::bytes(column.bytes),
-        ]);
-    }
-    shown.write(out, render::style())?;
-    // A name may hold anything; the renderer made the columns' names harmless, this is the table's.
-    let name: String = table.name.chars().filter(|c| !c.is_control()).collect();
-    let columns = table.columns.len();
-    write!(out, "{name}: {columns} columns · {} · {}", units::rows(table.rows), units::bytes(table.bytes))?;
-    match (&table.time_min, &table.time_max) {
-        (Some(min), Some(max)) => writeln!(out, " · {min} to {max}"),
-        _ => writeln!(out),
-    }
-}
-
-/// `0%` and `100%` only for exactly none and all.
-fn null_percent(share: f64) -> String {
-    match share {
-        share if share <= 0.0 => "0%".to_owned(),
-        share if share >= 1.0 => "100%".to_owned(),
-        share => format!("{:.1}%", (share * 100.0).clamp(0.1, 99.9)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -172,24 +166,6 @@ mod tests {
             " table │ rows │ memory │ columns │ oldest │ newest\n\
              ───────┼──────┼────────┼─────────┼────────┼────────\n\
              no tables yet: a table exists from its first row\n",
-        );
-    }
-
-    #[test]
-    fn columns_are_described() {
-        let table = json!({"name": "t\n", "rows": 10, "bytes": 1200, "time_min": null, "time_max": null, "columns": [
-            {"name": "time", "type": "int", "null_share": 0.0, "distinct_estimate": 10, "bytes": 700},
-            {"name": "error", "type": "string", "null_share": 0.9999, "distinct_estimate": 1, "bytes": 500},
-        ]});
-        let mut out = Vec::new();
-        print_described(&mut out, &serde_json::from_value(table).unwrap()).unwrap();
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            " column │ type   │  null │ distinct │ memory\n\
-             ────────┼────────┼───────┼──────────┼────────\n \
-             time   │ int    │    0% │       10 │  700 B\n \
-             error  │ string │ 99.9% │        1 │  500 B\n\
-             t: 2 columns · 10 rows · 1.2 KB\n"
         );
     }
 }

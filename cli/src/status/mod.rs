@@ -11,29 +11,46 @@ use crate::outcome::{Exit, Outcome};
 use crate::render::{self, Table};
 use crate::units;
 
+mod watch;
+
 /// How long the aggregator may take when nobody says.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// Nobody reads faster.
+const EVERY_MIN: Duration = Duration::from_millis(100);
 
 /// See the leaves: their state, rows and memory, and where their rows came from.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   gannet status
+  gannet status --watch
   gannet status --json | jq '.leaves[] | select(.state != \"serving\")'
 
 `from` says where the rows of a leaf came from when it started: shared memory (a hand-over), or nothing; `start` says how \
 long that took. `lost` are rows that were acknowledged once and that the leaf came back without; they lower the \
-completeness of answers until somebody decides: gannet leaf accept-loss LEAF.")]
+completeness of answers until somebody decides: gannet leaf accept-loss LEAF.
+
+--watch asks again and again until Ctrl-C, with the rows a second that leaves take and the completeness that an answer over \
+everything would have; on a terminal it is redrawn in place, elsewhere it is a line each time, with --json the reply.")]
 pub(crate) struct StatusArgs {
     /// Print the server's whole reply
     #[arg(long)]
     json: bool,
+    /// Show it again and again
+    #[arg(short, long)]
+    watch: bool,
+    /// How often
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = units::parse_duration, requires = "watch")]
+    every: Duration,
     #[command(flatten)]
     client: ClientArgs,
 }
 
 /// Runs it.
 pub(crate) async fn run(args: StatusArgs) -> Outcome {
+    if args.watch {
+        return watch::watch(&args, args.every.max(EVERY_MIN)).await;
+    }
     let client = Client::new(&args.client.server)?;
     let timeout = args.client.timeout.unwrap_or(TIMEOUT_DEFAULT);
     let body = client.get_bytes(&["v1", "status"], timeout).await?;
@@ -48,7 +65,8 @@ pub(crate) async fn run(args: StatusArgs) -> Outcome {
     Ok(Exit::Done)
 }
 
-fn print(out: &mut dyn Write, status: &Status) -> io::Result<()> {
+/// Writes it for people.
+pub(crate) fn print(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     let columns = [
         ("leaf", false),
         ("state", false),

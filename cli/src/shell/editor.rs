@@ -1,0 +1,260 @@
+//! The line that is typed: history, hints, completion and colours, on a terminal that can be drawn on.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use rustyline::completion::{Completer, Pair};
+use rustyline::config::BellStyle;
+use rustyline::error::ReadlineError;
+use rustyline::highlight::{CmdKind, Highlighter};
+use rustyline::hint::{Hint, Hinter, HistoryHinter};
+use rustyline::history::FileHistory;
+use rustyline::validate::{ValidationContext, ValidationResult, Validator};
+use rustyline::{CompletionType, Config, Editor, Helper};
+
+use super::catalogue::Catalogue;
+use super::completion::{self, Fits};
+use super::files;
+use super::functions;
+use super::keys::Keys;
+use super::lines::Typed;
+use super::statements::{holds_something, is_whole};
+use super::tokens::{Kind, tokens};
+use crate::outcome::Failure;
+use crate::render::Style;
+use crate::sql_names::is_keyword;
+
+/// Statements that are remembered.
+const HISTORY_MAX: usize = 10_000;
+/// Longer statements are not remembered.
+const HISTORY_ENTRY_BYTES_MAX: usize = 16 << 10;
+/// Fewer letters say too little to guess the rest.
+const GUESSED_FROM: usize = 2;
+/// Lists longer than this are asked about.
+const LISTED_MAX: usize = 200;
+
+/// Reads statements from a terminal.
+pub(super) struct LineEditor {
+    editor: Editor<Typing, FileHistory>,
+    history: Option<std::path::PathBuf>,
+}
+
+impl LineEditor {
+    /// An editor with the history of this file.
+    pub(super) fn new(
+        catalogue: Catalogue,
+        style: Style,
+        history: Option<&Path>,
+    ) -> Result<LineEditor, Failure> {
+        let failed = |error: ReadlineError| Failure::failed(format!("set up the terminal: {error}"));
+        let config = Config::builder()
+            .max_history_size(HISTORY_MAX)
+            .and_then(|config| config.history_ignore_dups(true))
+            .map_err(failed)?
+            .history_ignore_space(true)
+            .completion_type(CompletionType::List)
+            .completion_prompt_limit(LISTED_MAX)
+            .completion_show_all_if_ambiguous(true)
+            .bell_style(BellStyle::None)
+            .build();
+        let mut editor = Editor::with_config(config).map_err(failed)?;
+        editor.set_helper(Some(Typing { catalogue, style, history: HistoryHinter::new() }));
+        if let Some(path) = history {
+            // A first start has none.
+            let _ = editor.load_history(path);
+        }
+        Ok(LineEditor { editor, history: history.map(Path::to_owned) })
+    }
+
+    /// Reads until something can be run. The text in front is there already, to be changed.
+    pub(super) fn read(&mut self, prompt: &str, begun: &str, keys: &Keys) -> Result<Typed, Failure> {
+        match self.editor.readline_with_initial(prompt, (begun, "")) {
+            Ok(text) => {
+                self.remember(&text);
+                Ok(Typed::Text(text))
+            }
+            Err(ReadlineError::Interrupted) => Ok(Typed::Interrupted { is_second: keys.press() }),
+            Err(ReadlineError::Eof) => Ok(Typed::End),
+            Err(ReadlineError::Signal(_)) => Ok(Typed::Text(String::new())),
+            Err(error) => Err(Failure::failed(format!("read from the terminal: {error}"))),
+        }
+    }
+
+    /// A space in front keeps a statement out of the history.
+    fn remember(&mut self, text: &str) {
+        if text.trim().is_empty() || text.len() > HISTORY_ENTRY_BYTES_MAX {
+            return;
+        }
+        let added = self.editor.add_history_entry(text.trim_end());
+        if let (Ok(true), Some(path)) = (added, &self.history) {
+            // A disk that is full must not end a session.
+            let _ = self.editor.append_history(path);
+            files::keep_private(path);
+        }
+    }
+}
+
+/// What helps while somebody types.
+struct Typing {
+    catalogue: Catalogue,
+    style: Style,
+    history: HistoryHinter,
+}
+
+impl Helper for Typing {}
+
+impl Validator for Typing {
+    fn validate(&self, typed: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
+        let whole = is_whole(typed.input());
+        Ok(if whole { ValidationResult::Valid(None) } else { ValidationResult::Incomplete })
+    }
+}
+
+impl Completer for Typing {
+    type Candidate = Pair;
+
+    fn complete(
+        &self,
+        line: &str,
+        place: usize,
+        _: &rustyline::Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<Pair>)> {
+        let context = completion::context(line, place);
+        self.catalogue.want_for(&context);
+        self.catalogue.wait();
+        let candidates = completion::candidates(&context, &self.catalogue).into_iter();
+        let pairs = candidates.map(|found| Pair { display: found.shown, replacement: found.text });
+        Ok((context.start, pairs.collect()))
+    }
+}
+
+/// Grey text behind the cursor.
+#[derive(Debug, PartialEq, Eq)]
+struct Grey {
+    shown: String,
+    /// What Right puts in place.
+    taken: Option<String>,
+}
+
+impl Hint for Grey {
+    fn display(&self) -> &str {
+        &self.shown
+    }
+
+    fn completion(&self) -> Option<&str> {
+        self.taken.as_deref()
+    }
+}
+
+impl Hinter for Typing {
+    type Hint = Grey;
+
+    fn hint(&self, line: &str, place: usize, context: &rustyline::Context<'_>) -> Option<Grey> {
+        // What will be wanted is asked for while the rest is typed.
+        for table in completion::tables_of(line, place) {
+            self.catalogue.want_columns(&table);
+        }
+        self.catalogue.want_tables();
+        if place < line.len() || line.is_empty() {
+            return None;
+        }
+        if line.ends_with('\n') {
+            let open = holds_something(line) && !is_whole(line);
+            return open.then(|| Grey { shown: "-> ; ends the statement".to_owned(), taken: None });
+        }
+        if let Some(rest) = self.history.hint(line, place, context) {
+            return Some(Grey { shown: rest.clone(), taken: Some(rest) });
+        }
+        signature(line).or_else(|| self.guess(line, place))
+    }
+}
+
+impl Typing {
+    /// The rest of the only thing that begins as what was typed.
+    fn guess(&self, line: &str, place: usize) -> Option<Grey> {
+        let context = completion::context(line, place);
+        if context.typed.chars().count() < GUESSED_FROM || context.fits == Fits::Nothing {
+            return None;
+        }
+        let mut candidates = completion::candidates(&context, &self.catalogue).into_iter();
+        let (only, None) = (candidates.next()?, candidates.next()) else { return None };
+        let rest = only.text.get(context.typed.len()..).filter(|rest| !rest.is_empty())?;
+        let begins = only.text[..context.typed.len()].eq_ignore_ascii_case(&context.typed);
+        begins.then(|| Grey { shown: rest.to_owned(), taken: Some(rest.to_owned()) })
+    }
+}
+
+/// Behind the parenthesis of a function: what it takes.
+fn signature(line: &str) -> Option<Grey> {
+    let name = line.strip_suffix('(')?;
+    let start = name.rfind(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).map_or(0, |at| at + 1);
+    let function = functions::named(&name[start..])?;
+    Some(Grey { shown: format!("{}) → {}", function.takes, function.gives), taken: None })
+}
+
+impl Highlighter for Typing {
+    fn highlight<'l>(&self, line: &'l str, _: usize) -> Cow<'l, str> {
+        if self.style.colour { Cow::Owned(coloured(line)) } else { Cow::Borrowed(line) }
+    }
+
+    fn highlight_prompt<'b, 's: 'b, 'p: 'b>(&'s self, prompt: &'p str, _: bool) -> Cow<'b, str> {
+        if self.style.colour {
+            Cow::Owned(format!("\u{1b}[1m{prompt}\u{1b}[0m"))
+        } else {
+            Cow::Borrowed(prompt)
+        }
+    }
+
+    fn highlight_hint<'h>(&self, hint: &'h str) -> Cow<'h, str> {
+        Cow::Owned(self.style.dim(hint))
+    }
+
+    fn highlight_char(&self, _: &str, _: usize, kind: CmdKind) -> bool {
+        self.style.colour && kind != CmdKind::MoveCursor
+    }
+}
+
+/// Keywords bold, strings and numbers in colours that are seen on dark and on light.
+fn coloured(line: &str) -> String {
+    let mut shown = String::with_capacity(line.len() + 64);
+    let mut copied = 0;
+    for token in tokens(line) {
+        let code = match token.kind {
+            Kind::Text => "32",
+            Kind::Number => "36",
+            Kind::Comment => "2",
+            Kind::Word if is_keyword(token.text) => "1",
+            _ => continue,
+        };
+        shown.push_str(&line[copied..token.start]);
+        shown.push_str(&format!("\u{1b}[{code}m{}\u{1b}[0m", token.text));
+        copied = token.end();
+    }
+    shown.push_str(&line[copied..]);
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_say_what_they_take() {
+        let shown = |line: &str| signature(line).map(|grey| grey.shown);
+        assert_eq!(shown("select P99("), Some("x) → float".to_owned()));
+        assert_eq!(shown("select now("), Some(") → time".to_owned()));
+        assert_eq!(shown("select foo("), None);
+        assert_eq!(shown("("), None);
+    }
+
+    #[test]
+    fn colours_change_nothing_but_colours() {
+        let line = "select 'ü', 12 -- x\nfrom \"a\";";
+        let plain = coloured(line);
+        assert_eq!(
+            plain,
+            "\u{1b}[1mselect\u{1b}[0m \u{1b}[32m'ü'\u{1b}[0m, \u{1b}[36m12\u{1b}[0m \u{1b}[2m-- x\u{1b}[0m\n\
+             \u{1b}[1mfrom\u{1b}[0m \"a\";"
+        );
+    }
+}
