@@ -55,8 +55,8 @@ fn an_older_manifest_counts_its_rows_as_lost() {
 fn a_newer_log_is_refused() {
     let sample = newest();
     let directory = sample.directory();
-    let logs = sample.files.iter().filter(|(path, _)| path.starts_with("directory/wal/"));
-    let (path, bytes) = logs.last().unwrap();
+    let mut logs = sample.files.iter().filter(|(path, _)| path.starts_with("directory/wal/"));
+    let (path, bytes) = logs.next_back().unwrap();
     let name = path.rsplit('/').next().unwrap();
     let mut newer = bytes.clone();
     newer[8..12].copy_from_slice(&2_u32.to_le_bytes());

@@ -180,7 +180,7 @@ impl Process {
     ///
     /// # Panics
     /// When it does not end, or by a signal.
-    pub async fn terminate(mut self) -> i32 {
+    pub async fn terminated(mut self) -> i32 {
         self.signal(Signal::TERM);
         let status = self.ended().await;
         let code = status.and_then(|status| status.code());

@@ -97,11 +97,11 @@ async fn rotated_and_truncated_files_are_followed() {
     wait_for_rows(&parts, 300).await;
 
     // A clean stop, and nothing is sent twice after it.
-    assert_eq!(process.terminate().await, 0, "{}", agent.said());
+    assert_eq!(process.terminated().await, 0, "{}", agent.said());
     append(&log, &lines(300, 310));
     let process = agent.start();
     wait_for_rows(&parts, 310).await;
-    assert_eq!(process.terminate().await, 0, "{}", agent.said());
+    assert_eq!(process.terminated().await, 0, "{}", agent.said());
     let answer = parts.client().answer("SELECT count(*), count(DISTINCT n), sum(n), max(n) FROM t").await;
     assert_eq!(answer.rows, [[json!(310), json!(310), json!(309 * 310 / 2), json!(309)]]);
     let said = agent.said();
@@ -126,7 +126,7 @@ async fn every_format_becomes_rows_and_bad_lines_are_kept() {
     append(&agent.path("b.log"), "2026-11-21 09:30:00,5 WARN slow\nfine\n");
     let process = agent.start();
     wait_for_rows(&parts, 8).await;
-    assert_eq!(process.terminate().await, 6, "{}", agent.said());
+    assert_eq!(process.terminated().await, 6, "{}", agent.said());
     let sql = "SELECT k, count(*), sum(v), min(host) FROM t WHERE k IS NOT NULL GROUP BY k ORDER BY k";
     let answer = parts.client().answer(sql).await;
     let row = |k: &str, sum: f64| vec![json!(k), json!(4), json!(sum), json!("web-1")];

@@ -82,7 +82,7 @@ async fn every_line_counts_once_whatever_is_killed() {
     })
     .await;
     println!("{kills} kills, {lines} lines");
-    let code = process.terminate().await;
+    let code = process.terminated().await;
     assert_eq!(rows, lines, "{}", agent.said());
     let answer = parts.client().answer("SELECT count(*), count(DISTINCT n), min(n), max(n) FROM t").await;
     assert_eq!(answer.rows, [[lines, lines, 0, lines - 1]]);

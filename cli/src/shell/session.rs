@@ -142,7 +142,7 @@ impl Session {
 
     /// Says where one is. A server that is not there is said, and may come later.
     pub(super) fn greet(&mut self) -> Result<(), Failure> {
-        let address = self.client.address().to_owned();
+        let address = self.client.inner().address().to_owned();
         let client = self.client.clone();
         let status = self.interruptible(async move { Ok(client.inner().status().await?) });
         let about = match status {
