@@ -145,8 +145,12 @@ impl Aggregator {
         let timeout = Duration::from_millis(self.config.append_timeout_ms);
         let mut outcome = child.append(table, rows.clone(), Some(&part), timeout).await;
         if matches!(outcome, Err(ChildError::Lost(_))) {
-            // Nobody knows what became of the rows but this leaf, which counts them once.
-            outcome = child.append(table, rows, Some(&part), timeout).await;
+            // Nobody knows what became of the rows but this leaf, which counts them once. A refusal now says nothing of
+            // the first time: the rows may be in its log, and the sender must not give them another number.
+            let again = child.append(table, rows, Some(&part), timeout).await;
+            if again.is_ok() {
+                outcome = again;
+            }
         }
         let outcome = match outcome {
             Ok(taken) => Ok(self.noted(&child, taken).await),
