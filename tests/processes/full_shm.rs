@@ -38,7 +38,10 @@ async fn no_room_to_hand_over() {
     up.client().ingest("requests", &requests(0, ROWS)).await;
     let process = stop_and_start(&up, 2, "disk").await;
     let log = std::fs::read_to_string(up.data_directory().join("leaf-0/leaf.log")).unwrap();
-    assert!(log.contains("not all was handed over") && log.contains("do not go into shared memory, which has"), "{log}");
+    assert!(
+        log.contains("not all was handed over") && log.contains("do not go into shared memory, which has"),
+        "{log}"
+    );
 
     let namespace = format!("--mount=/proc/{process}/ns/mnt");
     let room = Command::new("nsenter")
