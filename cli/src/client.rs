@@ -1,5 +1,6 @@
 //! The server that a command asks: where it is, how long to wait, and errors in words people can act on.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +23,10 @@ pub(crate) struct ClientArgs {
     /// How long to wait for an answer, such as 500ms, 10s or 2m [default: 10s; ingest: 60s for each request]
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     pub(crate) timeout: Option<Duration>,
+    /// Take defaults of flags from this file, instead of .gannet.toml of the project, gannet/config.toml in
+    /// $XDG_CONFIG_HOME, and /etc/gannet/config.toml
+    #[arg(id = "preferences", long = "config", env = "GANNET_CONFIG", value_name = "FILE")]
+    pub(crate) preferences: Option<PathBuf>,
 }
 
 /// A server to ask; its errors are failures of the command.

@@ -7,7 +7,7 @@
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::outcome::{Exit, Failure, Outcome};
@@ -28,6 +28,7 @@ mod interrupt;
 mod leaf_list;
 mod outcome;
 mod parent;
+mod preferences;
 mod progress_line;
 mod query;
 mod render;
@@ -74,6 +75,9 @@ Examples:
 or by part, such as gannet_leaf=debug,info."
 )]
 struct Cli {
+    /// Say on stderr what is done; twice says more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
     #[command(subcommand)]
     command: Command,
 }
@@ -102,9 +106,14 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    log_to_stderr(matches!(cli.command, Command::Leaf(_) | Command::Aggregator(_)));
-    match run(cli.command) {
+    let line: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    let parsed = preferences::parse(&Cli::command(), &line)
+        .map(|found| Cli::from_arg_matches(&found).unwrap_or_else(|error| error.exit()));
+    let outcome = parsed.and_then(|cli| {
+        log_to_stderr(matches!(cli.command, Command::Leaf(_) | Command::Aggregator(_)), cli.verbose);
+        run(cli.command)
+    });
+    match outcome {
         Ok(exit) => exit.into(),
         Err(failure) => {
             let _ = std::io::stderr().lock().write_all(failure.report().as_bytes());
@@ -126,7 +135,7 @@ fn run(command: Command) -> Outcome {
         Command::Ingest(args) => runtime::small()?.block_on(ingest::run(args)),
         Command::Status(args) => runtime::paired()?.block_on(status::run(args)),
         Command::Table(command) => runtime::small()?.block_on(tables::run(command)),
-        Command::Completion(args) => completion::run(&args, <Cli as clap::CommandFactory>::command()),
+        Command::Completion(args) => completion::run(&args, Cli::command()),
         Command::Bench(command) => bench::run(command),
         Command::Version => version().map_err(Failure::from),
     }
@@ -138,9 +147,14 @@ fn version() -> std::io::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Servers say what they do; the other commands only what goes wrong.
-fn log_to_stderr(is_server: bool) {
-    let default = if is_server { "info" } else { "warn" };
+/// Servers say what they do; the other commands only what goes wrong, unless they are asked.
+fn log_to_stderr(is_server: bool, verbose: u8) {
+    let default = match (is_server, verbose) {
+        (false, 0) => "warn",
+        (true, 0) | (false, 1) => "info",
+        (true, 1) | (false, 2) => "debug",
+        _ => "trace",
+    };
     let filter = EnvFilter::try_from_env("GANNET_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -151,8 +165,6 @@ fn log_to_stderr(is_server: bool) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -95,6 +95,8 @@ pub struct RowBlock {
     columns: Vec<ColumnMeta>,
     /// What is known of each column's buffers.
     touched: Vec<Touched>,
+    /// See [`RowBlock::directory_memory_bytes`], which is asked for all the time.
+    directory_memory_bytes: u64,
 }
 
 /// What was learnt when a column was touched.
@@ -150,7 +152,7 @@ impl RowBlock {
         let columns: Vec<ColumnMeta> = encoded.into_iter().map(|(column, _)| column).collect();
         let verified = || Touched { verified: AtomicBool::new(true), ..Touched::default() };
         let touched = columns.iter().map(|_| verified()).collect();
-        Ok(RowBlock { image, header, columns, touched })
+        Ok(RowBlock::of(image, header, columns, touched))
     }
 
     /// Opens an image that must be of the block `expected_id`. Checks header and directory, and reads no buffer.
@@ -168,7 +170,14 @@ impl RowBlock {
             return Err(BlockError::Corrupt { block: expected_id, what });
         }
         let touched = columns.iter().map(|_| Touched::default()).collect();
-        Ok(RowBlock { image, header, columns, touched })
+        Ok(RowBlock::of(image, header, columns, touched))
+    }
+
+    fn of(image: Buffer, header: Header, columns: Vec<ColumnMeta>, touched: Vec<Touched>) -> RowBlock {
+        let names: usize = columns.iter().map(|column| column.name.len()).sum();
+        let each = size_of::<ColumnMeta>() + size_of::<Touched>() + RANGE_BYTES;
+        let directory_memory_bytes = (size_of::<RowBlock>() + columns.len() * each + names) as u64;
+        RowBlock { image, header, columns, touched, directory_memory_bytes }
     }
 
     /// Opens an image whose bytes are known to be those that were written, by a checksum over all of them: its columns
@@ -204,9 +213,7 @@ impl RowBlock {
 
     /// Bytes that are kept beside the image, so that its directory need not be read again.
     pub fn directory_memory_bytes(&self) -> u64 {
-        let names: usize = self.columns.iter().map(|column| column.name.len()).sum();
-        let each = size_of::<ColumnMeta>() + size_of::<Touched>() + RANGE_BYTES;
-        (size_of::<RowBlock>() + self.columns.len() * each + names) as u64
+        self.directory_memory_bytes
     }
 
     /// Its columns in order of name.

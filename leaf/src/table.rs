@@ -87,7 +87,11 @@ impl TableState {
     /// Bytes held.
     pub fn bytes(&self) -> u64 {
         let blocks: u64 = self.blocks.iter().map(|held| held.memory_bytes()).sum();
-        blocks + self.open_runs().map(|open| open.bytes() as u64).sum::<u64>()
+        blocks + self.open_bytes()
+    }
+
+    fn open_bytes(&self) -> u64 {
+        self.open_runs().map(|open| open.bytes() as u64).sum()
     }
 
     /// Open rows and those being sealed.
@@ -317,7 +321,8 @@ impl Table {
         state.sealing.extend(to_seal.iter().cloned());
         state.open = Arc::new(open);
         let appended = Appended {
-            bytes_added: state_bytes(&state) - state_bytes(&before),
+            // Only what is open has changed, and blocks are many.
+            bytes_added: signed(state.open_bytes()) - signed(before.open_bytes()),
             to_seal,
             schema_changed: state.schema_version != before.schema_version,
         };
@@ -373,9 +378,8 @@ impl Table {
         let before = self.state.load_full();
         let mut state = (*before).clone();
         let place = state.sealing.iter().position(|sealing| Arc::ptr_eq(sealing, run))?;
-        state.sealing.remove(place);
+        let grown = signed(block.memory_bytes()) - signed(state.sealing.remove(place).bytes() as u64);
         insert_in_order(&mut state, block);
-        let grown = state_bytes(&state) - state_bytes(&before);
         self.state.store(Arc::new(state));
         Some(grown)
     }
@@ -442,12 +446,12 @@ impl Table {
         let mut state = (*before).clone();
         let mut blocks = state.blocks.as_ref().clone();
         let place = blocks.iter().position(|held| held.block.id() == block_id)?;
-        blocks.remove(place);
+        let mut grown = -signed(blocks.remove(place).memory_bytes());
         state.blocks = Arc::new(blocks);
         if let Some(other) = other {
+            grown += signed(other.memory_bytes());
             insert_in_order(&mut state, other);
         }
-        let grown = state_bytes(&state) - state_bytes(&before);
         self.state.store(Arc::new(state));
         Some(grown)
     }
@@ -535,9 +539,10 @@ fn insert_in_order(state: &mut TableState, block: Arc<HeldBlock>) {
     state.blocks = Arc::new(blocks);
 }
 
-fn state_bytes(state: &TableState) -> i64 {
-    i64::try_from(state.bytes()).unwrap_or(i64::MAX)
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
+
 /// Rows by the times in their column.
 pub(crate) fn rows_by_time(times: &Column, rows: usize) -> Vec<Span> {
     let times = times.to_typed_array(ColumnType::Time, rows);

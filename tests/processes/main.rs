@@ -12,6 +12,7 @@ mod full_shm;
 mod killed;
 mod shell;
 mod tail;
+mod tour;
 mod transcripts;
 mod unkind;
 mod up;
