@@ -5,17 +5,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use gannet_proto::address::AddressError;
+use gannet_proto::gossip::{Gossip, GossipError};
 use gannet_query::{Partial, Plan, Top};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
 
 use crate::admission::{Admission, Client, Load, Refused, Turn};
 use crate::catalogue::Catalogue;
-use crate::children::Child;
+use crate::children::{Child, ChildSet};
 use crate::config::{Config, ConfigError};
 use crate::error::{ErrorCode, Failure};
 use crate::fan_out::{Asking, FanOut, GatherError, Watch};
+use crate::membership::MembersWatch;
+use crate::membership::follow::{Follower, Sources};
+use crate::membership::names;
 use crate::metrics::{Metrics, code_name};
 use crate::roster::Roster;
 use crate::roster_file::{RosterFile, RosterFileError};
@@ -35,7 +39,10 @@ const PLANNED_MAX: usize = 3;
 #[derive(Debug)]
 pub struct Aggregator {
     config: Arc<Config>,
-    children: Vec<Arc<Child>>,
+    children: Arc<ChildSet>,
+    members: MembersWatch,
+    /// Ends with the aggregator; none when settings name who is there.
+    gossip: Option<Gossip>,
     roster: Arc<Mutex<Roster>>,
     file: Arc<Mutex<RosterFile>>,
     fan_out: Arc<FanOut>,
@@ -60,6 +67,9 @@ pub enum StartError {
     /// A child's address cannot be used.
     #[error(transparent)]
     Child(#[from] AddressError),
+    /// It cannot gossip.
+    #[error(transparent)]
+    Gossip(#[from] GossipError),
     /// The roster cannot be used.
     #[error(transparent)]
     Roster(#[from] RosterFileError),
@@ -85,14 +95,33 @@ impl Aggregator {
     /// # Errors
     /// When a setting or the roster cannot be used. A child that cannot be reached is no error.
     pub async fn start(config: Config) -> Result<Arc<Aggregator>, StartError> {
-        let addresses = config.checked()?;
+        let checked = config.checked()?;
         let config = Arc::new(config);
-        let (file, mut roster) = RosterFile::open(&config.data_dir)?;
-        roster.configure(addresses.iter().map(ToString::to_string));
+        let (file, roster) = RosterFile::open(&config.data_dir)?;
         let (roster, file) = (Arc::new(Mutex::new(roster)), Arc::new(Mutex::new(file)));
-        let children: Vec<Arc<Child>> =
-            addresses.iter().map(|address| Child::new(address).map(Arc::new)).collect::<Result<_, _>>()?;
-        let fan_out = Arc::new(FanOut::new(children.clone(), Arc::clone(&roster), Arc::clone(&config)));
+        let gossip = match checked.gossip {
+            Some(gossip) => Some(Gossip::start(gossip, config.said()).await?),
+            None => None,
+        };
+        let said = gossip.as_ref().map(Gossip::heard);
+        let (sources, asking) =
+            Sources::new(checked.children, checked.aggregators, Arc::new(names::System), said).await;
+        let children = Arc::new(ChildSet::default());
+        let fan_out = Arc::new(FanOut::new(Arc::clone(&children), Arc::clone(&roster), Arc::clone(&config)));
+        let (tell, members) = watch::channel(Arc::default());
+        let follower = Follower {
+            sources,
+            children: Arc::clone(&children),
+            roster: Arc::clone(&roster),
+            fan_out: Arc::clone(&fan_out),
+            config: Arc::clone(&config),
+            members: tell,
+        };
+        if let Some((_, error)) = follower.apply().refused.pop()
+            && !follower.sources.is_open()
+        {
+            return Err(error.into());
+        }
         let engine = SqlEngine::new(SqlConfig {
             pulled_bytes_max: config.pulled_bytes_max,
             memory_bytes_max: config.finish_bytes_max,
@@ -102,9 +131,8 @@ impl Aggregator {
         .map_err(StartError::Sql)?;
         fan_out.refresh_all().await;
         let mut background = JoinSet::new();
-        for child in &children {
-            background.spawn(probe(Arc::clone(child), Arc::clone(&fan_out), Arc::clone(&config)));
-        }
+        background.spawn(follower.run());
+        background.spawn(asking.names.follow(Duration::from_millis(config.dns_interval_ms), asking.tell));
         let every = Duration::from_millis(config.roster_save_ms.max(10));
         background.spawn(keep(Arc::clone(&roster), Arc::clone(&file), every));
         Ok(Arc::new(Aggregator {
@@ -117,6 +145,8 @@ impl Aggregator {
             _background: background,
             config,
             children,
+            members,
+            gossip,
             roster,
             file,
             fan_out,
@@ -129,9 +159,19 @@ impl Aggregator {
         &self.config
     }
 
-    /// Its children.
-    pub fn children(&self) -> &[Arc<Child>] {
-        &self.children
+    /// Its children now.
+    pub fn children(&self) -> Arc<Vec<Arc<Child>>> {
+        self.children.now()
+    }
+
+    /// The members of the cluster there are now, and every later picture of them.
+    pub fn members(&self) -> MembersWatch {
+        self.members.clone()
+    }
+
+    /// Its part in gossip.
+    pub fn gossip(&self) -> Option<&Gossip> {
+        self.gossip.as_ref()
     }
 
     /// Its roster.
@@ -268,15 +308,15 @@ impl Aggregator {
 
     /// A name that is not found while no child can be reached says nothing about the name.
     fn unless_alone(&self, failure: Failure) -> Failure {
-        let down: Vec<String> = self
-            .children
+        let children = self.children.now();
+        let down: Vec<String> = children
             .iter()
             .filter_map(|child| child.down().map(|why| format!("{}: {why}", child.address())))
             .collect();
-        if down.len() < self.children.len() || !self.catalogue().tables.is_empty() {
+        if down.len() < children.len() || !self.catalogue().tables.is_empty() {
             return failure;
         }
-        let detail = if down.is_empty() { "No children are configured".to_owned() } else { down.join("; ") };
+        let detail = if down.is_empty() { "No children are known".to_owned() } else { down.join("; ") };
         Failure::new(ErrorCode::Unavailable, "no leaf answered").detail(format!("{detail}.")).retry_after(1)
     }
 
@@ -346,8 +386,8 @@ impl Aggregator {
             let roster = self.roster.lock();
             let at = roster.child_of(leaf).map(|(child, reachable)| (child.to_owned(), reachable));
             at.and_then(|(at, reachable)| {
-                let child = self.children.iter().find(|child| child.address() == at)?;
-                child.down().is_none().then(|| (Arc::clone(child), reachable))
+                let child = self.children.get(&at)?;
+                child.down().is_none().then_some((child, reachable))
             })
         };
         let mut rows = 0;
@@ -412,16 +452,6 @@ fn enough(answer: &SqlAnswer, least: Option<f64>) -> Result<(), Failure> {
         .detail(format!("Missing: {}.", missing.join("; ")))
         .hint("Ask again when the leaves are back, or lower min_completeness.")
         .retry_after(1))
-}
-
-/// Asks a child what it holds, again and again.
-async fn probe(child: Arc<Child>, fan_out: Arc<FanOut>, config: Arc<Config>) {
-    let up = Duration::from_millis(config.describe_interval_ms);
-    let down = Duration::from_millis(config.probe_interval_ms);
-    loop {
-        child.probe_due(up, down).await;
-        fan_out.refresh(&child).await;
-    }
 }
 
 /// Writes the roster when it has changed.

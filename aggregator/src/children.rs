@@ -26,8 +26,10 @@ use tonic::{Code, Status};
 use crate::sender::{Part, Sender};
 
 mod health;
+mod set;
 
 use health::Health;
+pub use set::{Changed, ChildSet};
 
 /// A server as its parent sees it.
 #[derive(Debug)]

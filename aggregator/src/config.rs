@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use gannet_proto::address::{AddressError, ChildAddress};
+use gannet_proto::address::AddressError;
+use gannet_proto::gossip::{self, GossipConfig, GossipError, Kind, Said};
 use serde::Deserialize;
+
+use crate::membership::Place;
 
 /// Settings and limits of an aggregator.
 #[derive(Debug, Clone, Deserialize)]
@@ -12,13 +15,23 @@ use serde::Deserialize;
 pub struct Config {
     /// Where the roster is kept.
     pub data_dir: PathBuf,
-    /// The addresses of the children: `host:port` or `unix:PATH`.
+    /// The addresses of the children: `host:port`, `unix:PATH`, or `dns:host:port` for a name that stands for many.
     pub children: Vec<String>,
+    /// Other aggregators that serve the same leaves, by their gRPC address, as above.
+    pub aggregators: Vec<String>,
+    /// Its id among aggregators that gossip; where it gossips, when none is said.
+    pub id: Option<String>,
+    /// Where others reach its gRPC, when that is another address than `grpc`.
+    pub advertise: Option<String>,
+    /// Gossip, instead of a list of children.
+    pub gossip: Option<GossipConfig>,
     /// Where HTTP is served.
     pub http: String,
     /// Where gRPC is served, for an aggregator that is the child of another.
     pub grpc: Option<String>,
-    /// Most children; beyond it aggregators form a tree.
+    /// How often DNS names are resolved.
+    pub dns_interval_ms: u64,
+    /// Most children that settings name one by one; beyond it aggregators form a tree.
     pub children_max: usize,
     /// How often a child is asked what it holds.
     pub describe_interval_ms: u64,
@@ -79,6 +92,11 @@ impl Default for Config {
         Config {
             data_dir: PathBuf::from("gannet-data/aggregator"),
             children: Vec::new(),
+            aggregators: Vec::new(),
+            id: None,
+            advertise: None,
+            gossip: None,
+            dns_interval_ms: 10_000,
             http: "127.0.0.1:7700".to_owned(),
             grpc: None,
             children_max: 64,
@@ -121,12 +139,23 @@ fn default_queries_running() -> usize {
 /// Why settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A child's address is not one.
-    #[error("child: {0}")]
-    Child(#[from] AddressError),
-    /// A child is named twice.
-    #[error("child `{0}` is named twice")]
-    Twice(ChildAddress),
+    /// An address is not one.
+    #[error("{what}: {source}")]
+    Address {
+        /// Whose.
+        what: &'static str,
+        /// Why.
+        source: AddressError,
+    },
+    /// A child or an aggregator is named twice.
+    #[error("{0} `{1}` is named twice")]
+    Twice(&'static str, Place),
+    /// Gossip cannot be used.
+    #[error(transparent)]
+    Gossip(#[from] GossipError),
+    /// Gossip and a list both say which leaves there are.
+    #[error("children are named and gossip is on: choose one, or a leaf would be there twice")]
+    Both,
     /// A number is out of its range.
     #[error("setting `{name}` is {value}, {limit}")]
     Number {
@@ -139,29 +168,72 @@ pub enum ConfigError {
     },
 }
 
+/// Settings that were checked: who is there by them.
+#[derive(Debug)]
+pub struct Checked {
+    /// Where the children are.
+    pub children: Vec<Place>,
+    /// Where other aggregators are.
+    pub aggregators: Vec<Place>,
+    /// How it gossips.
+    pub gossip: Option<gossip::Checked>,
+}
+
+/// Reads places, each of which may be named once.
+fn places(what: &'static str, texts: &[String]) -> Result<Vec<Place>, ConfigError> {
+    let mut places: Vec<Place> = Vec::with_capacity(texts.len());
+    for text in texts {
+        let place = text.parse().map_err(|source| ConfigError::Address { what, source })?;
+        if places.contains(&place) {
+            return Err(ConfigError::Twice(what, place));
+        }
+        places.push(place);
+    }
+    Ok(places)
+}
+
 impl Config {
-    /// The children's addresses, after all settings were checked.
+    /// Who is there by these settings, after all of them were checked.
     ///
     /// # Errors
     /// The first setting that cannot be used.
-    pub fn checked(&self) -> Result<Vec<ChildAddress>, ConfigError> {
-        let mut addresses: Vec<ChildAddress> = Vec::with_capacity(self.children.len());
-        for text in &self.children {
-            let address = text.parse()?;
-            if addresses.contains(&address) {
-                return Err(ConfigError::Twice(address));
-            }
-            addresses.push(address);
-        }
-        if addresses.len() > self.children_max {
+    pub fn checked(&self) -> Result<Checked, ConfigError> {
+        let children = places("child", &self.children)?;
+        let aggregators = places("aggregator", &self.aggregators)?;
+        if children.len() > self.children_max && aggregators.is_empty() {
             return Err(ConfigError::Number {
                 name: "children",
-                value: addresses.len() as u64,
+                value: children.len() as u64,
                 limit: format!("at most {} (children_max); let aggregators form a tree", self.children_max),
             });
         }
+        if self.gossip.is_some() && !children.is_empty() {
+            return Err(ConfigError::Both);
+        }
+        let gossip = self.gossip.as_ref().map(GossipConfig::checked).transpose()?;
+        self.check_numbers()?;
+        Ok(Checked { children, aggregators, gossip })
+    }
+
+    /// What it says of itself in gossip.
+    pub fn said(&self) -> Said {
+        let gossip = self.gossip.as_ref();
+        let at = gossip.map(|gossip| gossip.advertise.as_ref().unwrap_or(&gossip.listen).clone());
+        Said {
+            kind: Kind::Aggregator,
+            id: self.id.clone().or(at).unwrap_or_default(),
+            epoch: 0,
+            address: self.advertise.as_ref().or(self.grpc.as_ref()).cloned().unwrap_or_default(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state: "serving".to_owned(),
+            free_bytes: 0,
+        }
+    }
+
+    fn check_numbers(&self) -> Result<(), ConfigError> {
         let at_least_one = [
             ("describe_interval_ms", self.describe_interval_ms),
+            ("dns_interval_ms", self.dns_interval_ms),
             ("probe_interval_ms", self.probe_interval_ms),
             ("describe_timeout_ms", self.describe_timeout_ms),
             ("child_silence_ms_max", self.child_silence_ms_max),
@@ -184,7 +256,7 @@ impl Config {
             let limit = "it must be at most 50".to_owned();
             return Err(ConfigError::Number { name: "margin_percent", value: self.margin_percent, limit });
         }
-        Ok(addresses)
+        Ok(())
     }
 
     /// What of a query's remaining time is kept for merging and the way back.
@@ -216,6 +288,17 @@ mod tests {
         check(
             |c| c.children = (1..=65).map(|port| format!("a:{port}")).collect(),
             "setting `children` is 65, at most 64 (children_max); let aggregators form a tree",
+        );
+        check(
+            |c| {
+                c.children = vec!["a:1".into()];
+                c.gossip = Some(GossipConfig::default());
+            },
+            "children are named and gossip is on: choose one, or a leaf would be there twice",
+        );
+        check(
+            |c| c.aggregators = vec!["dns:a:1".into(), "dns:a:1".into()],
+            "aggregator `dns:a:1` is named twice",
         );
         check(|c| c.append_attempts_max = 0, "setting `append_attempts_max` is 0, it must be at least 1");
         check(|c| c.margin_percent = 51, "setting `margin_percent` is 51, it must be at most 50");

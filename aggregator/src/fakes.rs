@@ -99,22 +99,7 @@ impl Served {
     }
 
     pub(crate) async fn start_at(path: PathBuf, id: &str, epoch: u64, rows: u64) -> Served {
-        let fake = Arc::new(Fake {
-            id: id.to_owned(),
-            epoch: AtomicU64::new(epoch),
-            rows: AtomicU64::new(rows),
-            runs: Mutex::new(Does::Work),
-            appends: Mutex::new(Does::Work),
-            runs_asked: AtomicU64::new(0),
-            tops_asked: AtomicU64::new(0),
-            appends_asked: AtomicU64::new(0),
-            deadline_ms: AtomicU64::new(0),
-            silent: AtomicBool::new(false),
-            runs_abandoned: Arc::default(),
-            durability: Mutex::new("memory"),
-            parts: Mutex::default(),
-            ingested: AtomicU64::new(0),
-        });
+        let fake = Arc::new(Fake::new(id, epoch, rows));
         let address = ChildAddress::Unix(path);
         let listener = Listener::bind(&address).await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -171,7 +156,31 @@ impl Drop for CountOnDrop {
     }
 }
 
+/// What a fake leaf of this epoch and so many rows says of itself.
+pub(crate) fn holdings(id: &str, epoch: u64, rows: u64) -> Holdings {
+    Fake::new(id, epoch, rows).holdings()
+}
+
 impl Fake {
+    fn new(id: &str, epoch: u64, rows: u64) -> Fake {
+        Fake {
+            id: id.to_owned(),
+            epoch: AtomicU64::new(epoch),
+            rows: AtomicU64::new(rows),
+            runs: Mutex::new(Does::Work),
+            appends: Mutex::new(Does::Work),
+            runs_asked: AtomicU64::new(0),
+            tops_asked: AtomicU64::new(0),
+            appends_asked: AtomicU64::new(0),
+            deadline_ms: AtomicU64::new(0),
+            silent: AtomicBool::new(false),
+            runs_abandoned: Arc::default(),
+            durability: Mutex::new("memory"),
+            parts: Mutex::default(),
+            ingested: AtomicU64::new(0),
+        }
+    }
+
     /// Never resolves while it is silent.
     async fn unless_silent(&self) {
         if self.silent.load(Ordering::SeqCst) {

@@ -18,7 +18,7 @@ use gannet_query::{Body, Completeness, LeafEpoch, MissingReason, Partial, Plan, 
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
-use crate::children::{Child, ChildAnswer, ChildError, Description, RunLimits, wire_plan};
+use crate::children::{Child, ChildAnswer, ChildError, ChildSet, Description, RunLimits, wire_plan};
 use crate::config::Config;
 use crate::error::{ErrorCode, Failure};
 use crate::roster::Roster;
@@ -66,7 +66,7 @@ pub trait Answerer: Send + Sync + std::fmt::Debug {
 /// Asks all children.
 #[derive(Debug)]
 pub struct FanOut {
-    children: Vec<Arc<Child>>,
+    children: Arc<ChildSet>,
     roster: Arc<Mutex<Roster>>,
     config: Arc<Config>,
 }
@@ -192,7 +192,7 @@ impl Decoded {
 
 impl FanOut {
     /// Over these children.
-    pub fn new(children: Vec<Arc<Child>>, roster: Arc<Mutex<Roster>>, config: Arc<Config>) -> FanOut {
+    pub fn new(children: Arc<ChildSet>, roster: Arc<Mutex<Roster>>, config: Arc<Config>) -> FanOut {
         FanOut { children, roster, config }
     }
 
@@ -258,6 +258,13 @@ impl FanOut {
         gathering.finish(deadline).await
     }
 
+    /// The children that are asked: those that stand for nothing but leaves that were taken out of the roster are not.
+    fn asked_children(&self) -> Vec<Arc<Child>> {
+        let children = self.children.now();
+        let roster = self.roster.lock();
+        children.iter().filter(|child| !roster.is_retired(child.address())).cloned().collect()
+    }
+
     /// Sends the plan to every child that is not known to be down.
     fn ask(
         &self,
@@ -272,7 +279,8 @@ impl FanOut {
         // Half of the margin is for the way back from the child, the other half for merging.
         let until = deadline.checked_sub(margin / 2).unwrap_or(deadline);
         // What several children cut could not be added up.
-        let top = top.filter(|_| self.children.len() == 1).map(wire::Top::from);
+        let children = self.asked_children();
+        let top = top.filter(|_| children.len() == 1).map(wire::Top::from);
         let watch = refining.as_ref().map(|refining| refining.watch());
         let request = wire::RunRequest {
             plan: Some(wire_plan(plan)),
@@ -289,7 +297,7 @@ impl FanOut {
         };
         let shared = Arc::new(plan.clone());
         let mut asked = JoinSet::new();
-        for child in &self.children {
+        for child in &children {
             if let Some(why) = child.down() {
                 gathering.missed(child, MissingReason::Down, &why);
                 if let Some(refining) = refining.as_mut() {
@@ -328,7 +336,8 @@ impl FanOut {
 
     /// Asks every child that is not down what it holds.
     pub async fn refresh_all(&self) {
-        let up = self.children.iter().filter(|child| child.down().is_none());
+        let children = self.children.now();
+        let up = children.iter().filter(|child| child.down().is_none());
         futures::future::join_all(up.map(|child| self.refresh(child))).await;
     }
 
@@ -348,8 +357,9 @@ impl FanOut {
             unseen.map(|answered| answered.leaf.clone()).collect()
         };
         let at = |leaf: &String| counted.get(leaf).map(String::as_str);
+        let children = self.children.now();
         let children =
-            self.children.iter().filter(|child| unseen.iter().any(|leaf| at(leaf) == Some(child.address())));
+            children.iter().filter(|child| unseen.iter().any(|leaf| at(leaf) == Some(child.address())));
         let met = futures::future::join_all(children.map(async |child| {
             let met = tokio::time::timeout_at(deadline.into(), self.refresh(child)).await;
             (child.address(), met.unwrap_or(false))

@@ -2,7 +2,7 @@
 //!
 //! An aggregator turns SQL into a plan ([`sql`]), asks every child for its partial of it ([`fan_out`]), merges what
 //! comes back, and says with every answer how complete it is. What must exist is in the [`roster`], which survives
-//! restarts; who can be reached is the matter of [`children`]. Events come in over HTTP, are read by [`ingest`] and
+//! restarts; who is there is the matter of [`membership`], who can be reached that of [`children`]. Events come in over HTTP, are read by [`ingest`] and
 //! go to leaves by [`placement`].
 //!
 //! An aggregator never sees a row block, shared memory or a disk block, and it holds no rows: what it knows beyond one
@@ -25,6 +25,7 @@ mod fakes;
 pub mod fan_out;
 pub mod http;
 pub mod ingest;
+pub mod membership;
 pub mod metrics;
 pub mod placement;
 pub mod roster;

@@ -4,7 +4,7 @@
 //! machine: it does no I/O, knows no clock, and its owner keeps its JSON text.
 //!
 //! Invariants:
-//! * a leaf leaves the roster only when a person accepts its loss, never because it is absent;
+//! * a leaf leaves the roster only when a person says so (`standing`), never because it is absent;
 //! * what a leaf held shrinks by what the leaf itself says in the same epoch (retention), never by a restart: when a
 //!   later epoch settles with fewer rows, the difference is *lost*, and lost rows stay expected until they are older
 //!   than the table's retention or a person accepts their loss;
@@ -18,8 +18,11 @@ use gannet_query::{Holdings, LeafState, Missing, MissingReason, Span, TableHoldi
 use crate::catalogue::Catalogue;
 
 mod losses;
+mod standing;
 mod text;
 
+pub use standing::Standing;
+use standing::Standings;
 pub use text::RosterError;
 
 /// Who must exist, with what. See the module.
@@ -29,6 +32,8 @@ pub struct Roster {
     children: BTreeMap<String, ChildRecord>,
     /// The addresses of the configured children.
     configured: BTreeSet<String>,
+    /// What people decided about leaves.
+    standings: Standings,
     version: u64,
 }
 
@@ -151,6 +156,9 @@ impl Roster {
 
     /// Notes one leaf's holdings; gives back the rows newly found lost.
     fn note(&mut self, child: &str, mut said: Holdings, now: i64) -> u64 {
+        if self.is_decommissioned(&said.leaf) {
+            return 0;
+        }
         let tables = std::mem::take(&mut said.tables);
         let settled = matches!(said.state, LeafState::Serving | LeafState::Draining);
         let Some(record) = self.leaves.get_mut(&said.leaf) else {
@@ -301,11 +309,14 @@ impl Roster {
             answered: false,
             detail: detail.to_owned(),
         };
+        if self.is_retired(child) {
+            return Vec::new();
+        }
         let known = self.leaves.iter().filter(|(_, record)| record.child == child);
         let mut all: Vec<Missing> =
             known.map(|(leaf, _)| missing(leaf, Some(self.rows_expected(leaf, table, range)))).collect();
         if let Some(record) = self.children.get(child) {
-            let unheard = record.unreachable.keys().filter(|leaf| !self.leaves.contains_key(*leaf));
+            let unheard = record.unreachable.keys().filter(|leaf| self.is_unheard(leaf));
             all.extend(unheard.map(|leaf| missing(leaf, None)));
         }
         if all.is_empty() {
@@ -366,7 +377,12 @@ impl Roster {
                 _ => None,
             },
         };
-        let Some(leaf) = leaf else { return LeafAt::Unheard };
+        let leaf = match leaf {
+            Some(leaf) if self.is_decommissioned(leaf) => return LeafAt::NoLeaf,
+            Some(leaf) => leaf,
+            None if self.is_retired(child) => return LeafAt::NoLeaf,
+            None => return LeafAt::Unheard,
+        };
         let home = self.leaves.get(leaf).map(|record| &record.child);
         match home {
             // The same leaf under two addresses counts at the one it was last heard of.
@@ -382,21 +398,9 @@ impl Roster {
         let rows = record.rows_lost_here();
         record.tables.values_mut().for_each(|table| table.lost.clear());
         record.tables.retain(|_, table| !table.gone);
-        self.version += 1;
+        let epoch = record.epoch;
+        self.decide(leaf, |standing| standing.accepted_epoch = epoch);
         Some(rows)
-    }
-
-    /// Forgets a leaf that will not come back: gives back the rows that are no longer expected, or `None` for a leaf
-    /// never heard of.
-    pub fn forget(&mut self, leaf: &str) -> Option<u64> {
-        let record = self.leaves.remove(leaf);
-        let mut named = record.is_some();
-        for child in self.children.values_mut() {
-            named |= child.leaves.remove(leaf);
-            named |= child.unreachable.remove(leaf).is_some();
-        }
-        self.version += 1;
-        named.then(|| record.map_or(0, |record| record.rows() + record.rows_lost()))
     }
 
     /// The configured child that says it has a leaf, and whether it can reach it.
@@ -474,14 +478,22 @@ impl Roster {
             match self.children.get(child) {
                 Some(record) => {
                     let leaves =
-                        record.unreachable.iter().filter(|(leaf, _)| !self.leaves.contains_key(*leaf));
+                        record.unreachable.iter().filter(|(leaf, _)| self.is_unheard(leaf));
                     unheard.extend(leaves.map(|(leaf, why)| (leaf.clone(), why.clone())));
                 }
                 None if self.leaves.values().any(|record| record.child == *child) => {}
+                None if self.is_retired(child) => {}
                 None => unheard.push((child.clone(), "nothing was ever heard of it".to_owned())),
             }
         }
         unheard
+    }
+}
+
+impl Roster {
+    /// Nothing is known of a leaf that must be there.
+    fn is_unheard(&self, leaf: &str) -> bool {
+        !self.leaves.contains_key(leaf) && !self.is_decommissioned(leaf)
     }
 }
 

@@ -92,8 +92,9 @@ impl Query for Door {
         _: Request<wire::DescribeRequest>,
     ) -> Result<Response<wire::DescribeReply>, Status> {
         let aggregator = &self.aggregator;
+        let children = aggregator.children();
         let down: std::collections::BTreeMap<&str, String> =
-            aggregator.children().iter().filter_map(|child| Some((child.address(), child.down()?))).collect();
+            children.iter().filter_map(|child| Some((child.address(), child.down()?))).collect();
         let roster = aggregator.roster().lock();
         let (mut leaves, mut missing) = (Vec::new(), Vec::new());
         let mut unreachable =

@@ -10,11 +10,13 @@
 //! * [`body`] – the bodies of partials, in pieces.
 //! * [`reason`] – why a batch was refused, where the status alone does not tell.
 //! * [`address`] – how servers name each other, connect and listen.
+//! * [`gossip`] – how they hear of each other.
 
 pub mod address;
 pub mod batches;
 pub mod body;
 pub mod convert;
+pub mod gossip;
 pub mod reason;
 
 pub use batches::{decode_batches, encode_batches};

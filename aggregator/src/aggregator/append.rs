@@ -94,7 +94,8 @@ impl Aggregator {
         };
         let roster = self.roster.lock();
         let mut leaves = BTreeMap::new();
-        for child in self.children.iter().filter(|child| !child.takes_no_rows()) {
+        let children = self.children.now();
+        for child in children.iter().filter(|child| !child.takes_no_rows()) {
             match roster.leaf_at(child.address()) {
                 LeafAt::Leaf(leaf) => {
                     leaves.entry(leaf).or_insert(child);
@@ -178,12 +179,13 @@ impl Aggregator {
 
     async fn place(&self, table: &str, rows: Bytes) -> Result<Appended, Failure> {
         let timeout = Duration::from_millis(self.config.append_timeout_ms);
+        let children = self.children.now();
         let mut tried = BTreeSet::new();
         let mut refusals: Vec<(usize, ChildError)> = Vec::new();
         while refusals.len() < self.config.append_attempts_max {
-            let Some(index) = choose(&self.candidates(&tried), &mut rand::rng()) else { break };
+            let Some(index) = choose(&self.candidates(&children, &tried), &mut rand::rng()) else { break };
             tried.insert(index);
-            let child = &self.children[index];
+            let child = &children[index];
             match child.append(table, rows.clone(), None, timeout).await {
                 Ok(taken) => return Ok(self.noted(child, taken).await),
                 Err(ChildError::Refused(text)) => return Err(Failure::new(ErrorCode::BadRequest, text)),
@@ -193,15 +195,15 @@ impl Aggregator {
             }
         }
         // Leaves that said before that they take no rows now were not asked again.
-        let closed = self.children.iter().enumerate().filter(|(index, _)| !tried.contains(index));
+        let closed = children.iter().enumerate().filter(|(index, _)| !tried.contains(index));
         refusals.extend(closed.filter_map(|(index, child)| Some((index, child.closed()?))));
-        Err(self.not_placed(table, &refusals))
+        Err(not_placed(&children, table, &refusals))
     }
 
     /// The leaves that may take rows now.
-    fn candidates(&self, tried: &BTreeSet<usize>) -> Vec<Candidate> {
+    fn candidates(&self, children: &[Arc<Child>], tried: &BTreeSet<usize>) -> Vec<Candidate> {
         let roster = self.roster.lock();
-        let there = self.children.iter().enumerate().filter(|(index, child)| {
+        let there = children.iter().enumerate().filter(|(index, child)| {
             !tried.contains(index)
                 && !child.takes_no_rows()
                 && child.down().is_none()
@@ -214,35 +216,35 @@ impl Aggregator {
         });
         serving.collect()
     }
+}
 
-    fn not_placed(&self, table: &str, refusals: &[(usize, ChildError)]) -> Failure {
-        let all =
-            |is: fn(&ChildError) -> bool| !refusals.is_empty() && refusals.iter().all(|(_, error)| is(error));
-        let code = if all(|error| matches!(error, ChildError::DiskFull(_))) {
-            ErrorCode::DiskFull
-        } else if all(|error| matches!(error, ChildError::Overloaded(_) | ChildError::DiskFull(_))) {
-            ErrorCode::Overloaded
-        } else {
-            ErrorCode::Unavailable
-        };
-        let mut reasons: Vec<String> = refusals
-            .iter()
-            .map(|(index, error)| format!("{}: {error}", self.children[*index].address()))
-            .collect();
-        let down = self.children.iter().filter_map(|child| Some((child, child.down()?)));
-        for (child, why) in down.take(10) {
-            if !refusals.iter().any(|(index, _)| Arc::ptr_eq(&self.children[*index], child)) {
-                reasons.push(format!("{}: {why}", child.address()));
-            }
+fn not_placed(children: &[Arc<Child>], table: &str, refusals: &[(usize, ChildError)]) -> Failure {
+    let all =
+        |is: fn(&ChildError) -> bool| !refusals.is_empty() && refusals.iter().all(|(_, error)| is(error));
+    let code = if all(|error| matches!(error, ChildError::DiskFull(_))) {
+        ErrorCode::DiskFull
+    } else if all(|error| matches!(error, ChildError::Overloaded(_) | ChildError::DiskFull(_))) {
+        ErrorCode::Overloaded
+    } else {
+        ErrorCode::Unavailable
+    };
+    let mut reasons: Vec<String> = refusals
+        .iter()
+        .map(|(index, error)| format!("{}: {error}", children[*index].address()))
+        .collect();
+    let down = children.iter().filter_map(|child| Some((child, child.down()?)));
+    for (child, why) in down.take(10) {
+        if !refusals.iter().any(|(index, _)| Arc::ptr_eq(&children[*index], child)) {
+            reasons.push(format!("{}: {why}", child.address()));
         }
-        let detail = match reasons.as_slice() {
-            [] => "No child is a leaf that is serving.".to_owned(),
-            reasons => format!("{}.", reasons.join("; ")),
-        };
-        let message = format!("no leaf takes rows of table `{table}` now");
-        let seconds = if code == ErrorCode::DiskFull { LATER_SECONDS } else { SOON_SECONDS };
-        Failure::new(code, message).detail(detail).retry_after(seconds)
     }
+    let detail = match reasons.as_slice() {
+        [] => "No child is a leaf that is serving.".to_owned(),
+        reasons => format!("{}.", reasons.join("; ")),
+    };
+    let message = format!("no leaf takes rows of table `{table}` now");
+    let seconds = if code == ErrorCode::DiskFull { LATER_SECONDS } else { SOON_SECONDS };
+    Failure::new(code, message).detail(detail).retry_after(seconds)
 }
 
 fn unconfirmed(table: &str, child: &Child, error: &ChildError) -> Failure {

@@ -32,7 +32,8 @@ impl Aggregator {
                 .hint("A leaf that is away would bring its rows back. Delete the table when all are there.")
                 .retry_after(1));
         }
-        let asked = self.children.iter().map(|child| async move {
+        let children = self.children.now();
+        let asked = children.iter().map(|child| async move {
             let deleted = child.delete_table(table, TIMEOUT).await;
             self.fan_out.refresh(child).await;
             (Arc::clone(child), deleted)
@@ -61,9 +62,7 @@ impl Aggregator {
 
     /// Leaves that must be there and cannot be reached, with why.
     fn away(&self) -> Vec<String> {
-        let down = |address: &str| {
-            self.children.iter().find(|child| child.address() == address).and_then(|child| child.down())
-        };
+        let down = |address: &str| self.children.get(address).and_then(|child| child.down());
         let roster = self.roster.lock();
         let mut away: Vec<String> =
             roster.unheard().into_iter().map(|(leaf, why)| format!("{leaf}: {why}")).collect();

@@ -192,7 +192,7 @@ impl<'a> Refining<'a> {
     async fn so_far(&self) -> Option<SoFar> {
         let mut gathering = Gathering::new(self.fan_out, &self.plan).ok()?;
         let mut with_body = self.with_body;
-        for child in &self.fan_out.children {
+        for child in &self.fan_out.asked_children() {
             match self.known.get(child.address()) {
                 Some(Known::Said(decoded, has_body)) => {
                     with_body &= has_body;

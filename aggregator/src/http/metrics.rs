@@ -43,7 +43,7 @@ fn text(aggregator: &Aggregator) -> String {
 
 fn children(aggregator: &Aggregator, text: &mut Text) {
     text.head("gannet_child_up", "gauge", "1 when the child can be reached.");
-    for child in aggregator.children() {
+    for child in aggregator.children().iter() {
         let up = u8::from(child.down().is_none());
         text.value("gannet_child_up", &[("child", child.address())], up);
     }

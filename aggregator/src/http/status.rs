@@ -193,7 +193,8 @@ fn state(leaf: &LeafStatus, down: &BTreeMap<String, String>) -> (&'static str, S
 
 /// The children that are down, with why.
 fn down(aggregator: &Aggregator) -> BTreeMap<String, String> {
-    let children = aggregator.children().iter();
+    let children = aggregator.children();
+    let children = children.iter();
     children.filter_map(|child| Some((child.address().to_owned(), child.down()?))).collect()
 }
 
@@ -287,7 +288,7 @@ fn not_ready(aggregator: &Aggregator, down: &BTreeMap<String, String>) -> Vec<(S
 pub(super) async fn ready(State(aggregator): Shared) -> Response {
     let not_ready = not_ready(&aggregator, &down(&aggregator));
     if aggregator.children().is_empty() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "no children are configured\n").into_response();
+        return (StatusCode::SERVICE_UNAVAILABLE, "no children are known\n").into_response();
     }
     if not_ready.is_empty() {
         return (StatusCode::OK, "ready\n").into_response();

@@ -249,7 +249,7 @@ fn refused(text: &str, expect: &str) {
 fn texts_are_checked() {
     refused("", "roster is not what was written: EOF");
     refused("{}", "roster is not what was written: missing field `version`");
-    refused(r#"{"version":2}"#, "roster has version 2, this build reads 1");
+    refused(r#"{"version":3}"#, "roster has version 3, this build reads 1 to 2");
     let good = check(vec![leaf("l", 1, &[(1, 10)])], 10, 0).to_text();
     refused(&good.replace("60000000000", "70000000000000"), "roster of leaf `l`, table `t`: span [");
     refused(&good[..good.len() / 2], "roster is not what was written: EOF");

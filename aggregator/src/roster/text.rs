@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use gannet_query::{ColumnHolding, Span, TableHolding, TypeSet};
 use serde::{Deserialize, Serialize};
 
-use super::{ChildRecord, LeafRecord, Roster, TableRecord};
+use super::{ChildRecord, LeafRecord, Roster, Standing, TableRecord};
 
-/// The version of the text that this build writes and reads.
-const VERSION: u32 = 1;
+/// The version of the text that this build writes; the first had no decisions.
+const VERSION: u32 = 2;
+/// The first version: what is written as long as nothing was decided, so that an older build can read it.
+const VERSION_FIRST: u32 = 1;
 
 /// Rows of one span that are believed.
 const SPAN_ROWS_MAX: u64 = 1 << 40;
@@ -22,7 +24,7 @@ pub enum RosterError {
     #[error("roster is not what was written: {0}")]
     Json(#[from] serde_json::Error),
     /// Written by another version.
-    #[error("roster has version {0}, this build reads {VERSION}")]
+    #[error("roster has version {0}, this build reads {VERSION_FIRST} to {VERSION}")]
     Version(u32),
     /// A span that cannot be.
     #[error("roster of leaf `{leaf}`, table `{table}`: span [{first}, {last}] of {rows} rows cannot be")]
@@ -47,6 +49,18 @@ struct Text {
     /// By child: leaves below it of which nothing was heard but that they must exist, with why.
     #[serde(default)]
     unheard: BTreeMap<String, BTreeMap<String, String>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    standings: Vec<StandingText>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StandingText {
+    leaf: String,
+    home: String,
+    number: u64,
+    is_out: bool,
+    forgotten_epoch: u64,
+    accepted_epoch: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -98,7 +112,7 @@ impl Roster {
                 .collect()
         };
         let text = Text {
-            version: VERSION,
+            version: if self.standings.is_empty() { VERSION_FIRST } else { VERSION },
             leaves: self.leaves.iter().map(|(leaf, record)| leaf_text(leaf, record)).collect(),
             unheard: self
                 .children
@@ -106,6 +120,7 @@ impl Roster {
                 .map(|(child, record)| (child.clone(), unheard(record)))
                 .filter(|(_, unheard)| !unheard.is_empty())
                 .collect(),
+            standings: self.standings.iter().map(standing_text).collect(),
         };
         // Maps with string keys, numbers and strings always have a JSON form.
         serde_json::to_string(&text).unwrap_or_default()
@@ -121,7 +136,7 @@ impl Roster {
             version: u32,
         }
         let head: Head = serde_json::from_str(text)?;
-        if head.version != VERSION {
+        if !(VERSION_FIRST..=VERSION).contains(&head.version) {
             return Err(RosterError::Version(head.version));
         }
         let text: Text = serde_json::from_str(text)?;
@@ -144,7 +159,23 @@ impl Roster {
         for (child, unreachable) in text.unheard {
             roster.children.insert(child, ChildRecord { unreachable, ..Default::default() });
         }
+        for text in text.standings {
+            let StandingText { number, is_out, forgotten_epoch, accepted_epoch, .. } = text;
+            let standing = Standing { number, is_out, forgotten_epoch, accepted_epoch };
+            roster.standings.insert(text.leaf, (standing, text.home));
+        }
         Ok(roster)
+    }
+}
+
+fn standing_text((leaf, (standing, home)): (&String, &(Standing, String))) -> StandingText {
+    StandingText {
+        leaf: leaf.clone(),
+        home: home.clone(),
+        number: standing.number,
+        is_out: standing.is_out,
+        forgotten_epoch: standing.forgotten_epoch,
+        accepted_epoch: standing.accepted_epoch,
     }
 }
 
