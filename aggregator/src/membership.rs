@@ -116,7 +116,8 @@ pub(crate) fn wanted(
     homes: &[String],
     is_decommissioned: impl Fn(&str) -> bool,
 ) -> Vec<ChildAddress> {
-    let told = members.leaves.iter().filter(|leaf| !is_decommissioned(&leaf.id)).map(|leaf| leaf.address.clone());
+    let told =
+        members.leaves.iter().filter(|leaf| !is_decommissioned(&leaf.id)).map(|leaf| leaf.address.clone());
     let homes = homes.iter().filter_map(|home| home.parse().ok());
     let mut seen = BTreeSet::new();
     let all = named.iter().cloned().chain(told).chain(homes);

@@ -477,8 +477,7 @@ impl Roster {
         for child in &self.configured {
             match self.children.get(child) {
                 Some(record) => {
-                    let leaves =
-                        record.unreachable.iter().filter(|(leaf, _)| self.is_unheard(leaf));
+                    let leaves = record.unreachable.iter().filter(|(leaf, _)| self.is_unheard(leaf));
                     unheard.extend(leaves.map(|(leaf, why)| (leaf.clone(), why.clone())));
                 }
                 None if self.leaves.values().any(|record| record.child == *child) => {}

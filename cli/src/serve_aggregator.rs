@@ -122,7 +122,7 @@ fn config(args: AggregatorArgs) -> Result<Config, Failure> {
         config.children = args.children;
     }
     config.checked().map_err(|error| Failure::usage(error.to_string()))?;
-    if config.children.is_empty() {
+    if config.children.is_empty() && config.aggregators.is_empty() && config.gossip.is_none() {
         return Err(Failure::usage("an aggregator without children has nothing to ask").hint(
             "name each with --child ADDR, or `children` in the settings file; `gannet up` starts everything",
         ));

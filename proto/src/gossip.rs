@@ -15,7 +15,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chitchat::{ChitchatConfig, ChitchatId, FailureDetectorConfig, NodeState, ProtocolVersion, spawn_chitchat};
+use chitchat::{
+    ChitchatConfig, ChitchatId, FailureDetectorConfig, NodeState, ProtocolVersion, spawn_chitchat,
+};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::Deserialize;
 use tokio::net::UdpSocket;
@@ -90,7 +92,9 @@ pub enum GossipError {
     #[error("gossip listens on `{0}`, which others cannot connect to: name an address to advertise")]
     Unspecified(SocketAddr),
     /// Whoever reaches the port could say who is a member.
-    #[error("gossip on `{0}` needs a cluster key, because it is not on loopback: make one with `gannet cluster key`")]
+    #[error(
+        "gossip on `{0}` needs a cluster key, because it is not on loopback: make one with `gannet cluster key`"
+    )]
     NoKey(SocketAddr),
     /// The key cannot be used.
     #[error(transparent)]
@@ -137,12 +141,14 @@ impl GossipConfig {
     /// The first setting that cannot be used.
     pub fn checked(&self) -> Result<Checked, GossipError> {
         let address = |what, text: &String| {
-            let wrong = || GossipError::Address { what, text: text.clone(), must: "an IP address and a port" };
+            let wrong =
+                || GossipError::Address { what, text: text.clone(), must: "an IP address and a port" };
             text.parse::<SocketAddr>().map_err(|_| wrong())
         };
         let limit = |name, value: String, must| Err(GossipError::Limit { name, value, must });
         let listen = address("address", &self.listen)?;
-        let advertise = self.advertise.as_ref().map(|text| address("address to advertise", text)).transpose()?;
+        let advertise =
+            self.advertise.as_ref().map(|text| address("address to advertise", text)).transpose()?;
         if advertise.map_or(listen, |at| at).ip().is_unspecified() {
             return Err(GossipError::Unspecified(listen));
         }
@@ -344,9 +350,10 @@ impl Member {
 /// What the members say who are there, without this one.
 fn newest(own: &str, there: &std::collections::BTreeMap<ChitchatId, NodeState>) -> Vec<Said> {
     let others = there.iter().filter(|(id, _)| *id.node_id != *own);
-    said::newest(others.filter_map(|(id, state)| {
-        Some((id.generation_id, Said::of_text(&id.node_id, state.get(KEY)?)?))
-    }))
+    said::newest(
+        others
+            .filter_map(|(id, state)| Some((id.generation_id, Said::of_text(&id.node_id, state.get(KEY)?)?))),
+    )
 }
 
 #[cfg(test)]

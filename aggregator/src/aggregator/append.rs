@@ -228,10 +228,8 @@ fn not_placed(children: &[Arc<Child>], table: &str, refusals: &[(usize, ChildErr
     } else {
         ErrorCode::Unavailable
     };
-    let mut reasons: Vec<String> = refusals
-        .iter()
-        .map(|(index, error)| format!("{}: {error}", children[*index].address()))
-        .collect();
+    let mut reasons: Vec<String> =
+        refusals.iter().map(|(index, error)| format!("{}: {error}", children[*index].address())).collect();
     let down = children.iter().filter_map(|child| Some((child, child.down()?)));
     for (child, why) in down.take(10) {
         if !refusals.iter().any(|(index, _)| Arc::ptr_eq(&children[*index], child)) {

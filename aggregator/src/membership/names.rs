@@ -73,7 +73,11 @@ impl Names {
                     addresses.sort_unstable();
                     addresses.dedup();
                     if addresses.len() > ADDRESSES_MAX {
-                        tracing::warn!(name, limit = ADDRESSES_MAX, "a name has more addresses than are used");
+                        tracing::warn!(
+                            name,
+                            limit = ADDRESSES_MAX,
+                            "a name has more addresses than are used"
+                        );
                         addresses.truncate(ADDRESSES_MAX);
                     }
                     let addresses = addresses.into_iter().map(|at| ChildAddress::Tcp(at.to_string()));

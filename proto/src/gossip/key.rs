@@ -105,7 +105,9 @@ impl ClusterKey {
         for (index, line) in lines.iter().enumerate() {
             if line.len() < KEY_BYTES_MIN {
                 let (number, bytes) = (index + 1, line.len());
-                return Err(format!("has a key of {bytes} bytes as key {number}, the least is {KEY_BYTES_MIN}"));
+                return Err(format!(
+                    "has a key of {bytes} bytes as key {number}, the least is {KEY_BYTES_MIN}"
+                ));
             }
         }
         Ok(ClusterKey { keys: lines.iter().map(|line| hmac::Key::new(hmac::HMAC_SHA256, line)).collect() })
@@ -178,7 +180,8 @@ mod tests {
     fn a_key_is_changed_without_a_gap() {
         let (old, new) = ("o".repeat(32), "n".repeat(32));
         let keys = |text: String| ClusterKey::parse(text.as_bytes()).unwrap();
-        let steps = [keys(old.clone()), keys(format!("{old}\n{new}")), keys(format!("{new}\n{old}")), keys(new)];
+        let steps =
+            [keys(old.clone()), keys(format!("{old}\n{new}")), keys(format!("{new}\n{old}")), keys(new)];
         for (one, next) in steps.iter().zip(&steps[1..]) {
             assert!(next.is_proven(b"x", one.prove(b"x").as_ref()));
             assert!(one.is_proven(b"x", next.prove(b"x").as_ref()));

@@ -138,8 +138,7 @@ fn a_large_message_comes_in_two_parts_in_any_order() {
     assert!(sealer.seal(&vec![0; 2 * PART_BYTES_MAX + 1], NOW).is_empty());
     // Of many halves only the newest are kept.
     let mut opener = opener();
-    let halves: Vec<Vec<u8>> =
-        (0..=AWAITED_MAX).map(|_| sealer.seal(&message, NOW).remove(0)).collect();
+    let halves: Vec<Vec<u8>> = (0..=AWAITED_MAX).map(|_| sealer.seal(&message, NOW).remove(0)).collect();
     halves.iter().for_each(|half| assert_eq!(opener.open(half, NOW), Ok(None)));
     assert_eq!(opener.awaited.len(), AWAITED_MAX);
 }

@@ -114,7 +114,8 @@ fn blocks_that_unpack_to_too_much_are_refused() {
 fn members_are_bounded_and_forgotten_when_nobody_names_them() {
     let mut known = known();
     let named = |names: std::ops::Range<usize>| -> Vec<u8> {
-        let entries: Vec<Vec<u8>> = names.map(|n| [run(&format!("leaf/{n}"), 1), numbers(&[1, 0, 1])].concat()).collect();
+        let entries: Vec<Vec<u8>> =
+            names.map(|n| [run(&format!("leaf/{n}"), 1), numbers(&[1, 0, 1])].concat()).collect();
         let count = entries.len() as u16;
         message(0, 0, &[&count.to_le_bytes(), &entries.concat(), &string("gannet")])
     };
