@@ -49,3 +49,4 @@ pub use error::LeafError;
 pub use hand_over::Stopped;
 pub use leaf::Leaf;
 pub use service::run;
+pub use surroundings::hand_over_threads;

@@ -93,8 +93,10 @@ pub struct RowBlock {
     header: Header,
     /// In order of name.
     columns: Vec<ColumnMeta>,
-    /// What is known of each column's buffers.
-    touched: Vec<Touched>,
+    /// What is known of each column's buffers, once one was touched: a start opens thousands of blocks.
+    touched: OnceLock<Box<[Touched]>>,
+    /// Every byte of the image is known to be what was written.
+    is_verified: bool,
     /// See [`RowBlock::directory_memory_bytes`], which is asked for all the time.
     directory_memory_bytes: u64,
 }
@@ -150,9 +152,7 @@ impl RowBlock {
         let header = Header { block_id: id, row_count, time_first, time_last };
         let image = layout::write(&header, &mut encoded);
         let columns: Vec<ColumnMeta> = encoded.into_iter().map(|(column, _)| column).collect();
-        let verified = || Touched { verified: AtomicBool::new(true), ..Touched::default() };
-        let touched = columns.iter().map(|_| verified()).collect();
-        Ok(RowBlock::of(image, header, columns, touched))
+        Ok(RowBlock { is_verified: true, ..RowBlock::of(image, header, columns) })
     }
 
     /// Opens an image that must be of the block `expected_id`. Checks header and directory, and reads no buffer.
@@ -169,15 +169,20 @@ impl RowBlock {
             let what = "column time does not have the time range of the header".to_owned();
             return Err(BlockError::Corrupt { block: expected_id, what });
         }
-        let touched = columns.iter().map(|_| Touched::default()).collect();
-        Ok(RowBlock::of(image, header, columns, touched))
+        Ok(RowBlock::of(image, header, columns))
     }
 
-    fn of(image: Buffer, header: Header, columns: Vec<ColumnMeta>, touched: Vec<Touched>) -> RowBlock {
+    fn of(image: Buffer, header: Header, columns: Vec<ColumnMeta>) -> RowBlock {
         let names: usize = columns.iter().map(|column| column.name.len()).sum();
         let each = size_of::<ColumnMeta>() + size_of::<Touched>() + RANGE_BYTES;
         let directory_memory_bytes = (size_of::<RowBlock>() + columns.len() * each + names) as u64;
-        RowBlock { image, header, columns, touched, directory_memory_bytes }
+        let touched = OnceLock::new();
+        RowBlock { image, header, columns, touched, is_verified: false, directory_memory_bytes }
+    }
+
+    fn touched(&self) -> &[Touched] {
+        let each = || Touched { verified: AtomicBool::new(self.is_verified), ..Touched::default() };
+        self.touched.get_or_init(|| self.columns.iter().map(|_| each()).collect())
     }
 
     /// Opens an image whose bytes are known to be those that were written, by a checksum over all of them: its columns
@@ -186,9 +191,7 @@ impl RowBlock {
     /// # Errors
     /// As [`RowBlock::open`].
     pub fn open_verified(image: Buffer, expected_id: u64) -> Result<RowBlock, BlockError> {
-        let block = RowBlock::open(image, expected_id)?;
-        block.touched.iter().for_each(|touched| touched.verified.store(true, Ordering::Release));
-        Ok(block)
+        Ok(RowBlock { is_verified: true, ..RowBlock::open(image, expected_id)? })
     }
 
     /// Its id.
@@ -232,7 +235,7 @@ impl RowBlock {
     /// When its bytes are not those that were written.
     pub fn column(&self, name: &str) -> Result<Option<Column>, BlockError> {
         let Some(index) = self.index_of(name) else { return Ok(None) };
-        let (meta, touched) = (&self.columns[index], &self.touched[index]);
+        let (meta, touched) = (&self.columns[index], &self.touched()[index]);
         if let Some(column) = touched.column.get() {
             return Ok(Some(column.clone()));
         }
@@ -261,7 +264,7 @@ impl RowBlock {
     /// As [`RowBlock::column`].
     pub fn column_at(&self, name: &str, rows: &[u32]) -> Result<Option<Column>, BlockError> {
         let Some(index) = self.index_of(name) else { return Ok(None) };
-        let (meta, touched) = (&self.columns[index], &self.touched[index]);
+        let (meta, touched) = (&self.columns[index], &self.touched()[index]);
         let is_known = touched.verified.load(Ordering::Acquire) && touched.column.get().is_none();
         // Finding one row takes as long as unpacking this many.
         if is_known && rows.len() < self.rows() / 64 {
@@ -277,7 +280,7 @@ impl RowBlock {
     /// touching the column.
     pub fn may_hold_text(&self, name: &str, value: &str) -> bool {
         let Some(index) = self.index_of(name) else { return false };
-        let (meta, touched) = (&self.columns[index], &self.touched[index]);
+        let (meta, touched) = (&self.columns[index], &self.touched()[index]);
         if meta.column_type != ColumnType::String {
             return true;
         }
@@ -305,7 +308,7 @@ impl RowBlock {
     /// # Errors
     /// The first column whose bytes are not those that were written.
     pub fn verify(&self) -> Result<(), BlockError> {
-        for (meta, touched) in self.columns.iter().zip(&self.touched) {
+        for (meta, touched) in self.columns.iter().zip(self.touched()) {
             self.check_buffers(meta)?;
             self.decode(meta, Verified::No, None)?;
             touched.verified.store(true, Ordering::Release);

@@ -83,7 +83,7 @@ impl Surroundings {
             memory: Arc::new(OsSharedMemory),
             clock: Arc::new(OsClock { started: Instant::now() }),
             background: Arc::new(Threads::start()?),
-            hand_over_threads: cores().min(HAND_OVER_THREADS_MAX),
+            hand_over_threads: hand_over_threads(),
             start_threads: cores().min(START_THREADS_MAX),
             instance: uuid::Uuid::new_v4(),
         })
@@ -127,6 +127,11 @@ impl Background for Threads {
             JobKind::Store => self.store.spawn_fifo(job),
         }
     }
+}
+
+/// Threads that copy at a stop on this machine.
+pub fn hand_over_threads() -> usize {
+    cores().min(HAND_OVER_THREADS_MAX)
 }
 
 fn cores() -> usize {

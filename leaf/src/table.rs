@@ -160,10 +160,14 @@ impl TableState {
 
     fn schema_from_rows(&self) -> BTreeMap<String, TypeSet> {
         let mut schema: BTreeMap<String, TypeSet> = BTreeMap::new();
+        let mut before: &[ColumnMeta] = &[];
         for held in self.blocks.iter() {
-            for column in held.block.columns() {
-                widen(&mut schema, &column.name, column.types);
+            let columns = held.block.columns();
+            // Blocks are many, and mostly like the one before.
+            if !same_types(columns, before) {
+                columns.iter().for_each(|column| widen(&mut schema, &column.name, column.types));
             }
+            before = columns;
         }
         for open in self.open_runs() {
             for (name, types) in open.types() {
@@ -197,6 +201,11 @@ impl TableState {
         columns.iter().for_each(|column| widen(schema, &column.name, column.types));
         self.schema_version += 1;
     }
+}
+
+fn same_types(some: &[ColumnMeta], others: &[ColumnMeta]) -> bool {
+    let same = |(a, b): (&ColumnMeta, &ColumnMeta)| a.types == b.types && a.name == b.name;
+    some.len() == others.len() && some.iter().zip(others).all(same)
 }
 
 fn widen(schema: &mut BTreeMap<String, TypeSet>, name: &str, types: TypeSet) {

@@ -17,8 +17,8 @@ pub(super) const SHARED_MEMORY: &str = "/dev/shm";
 const MIB: u64 = 1 << 20;
 /// Bytes of a segment, as a leaf makes them.
 const SEGMENT_BYTES: u64 = 16 * MIB;
-/// Bytes written before their segments are removed again: the leaf's own segments need their room.
-const ROUND_BYTES: u64 = 1024 * MIB;
+/// Bytes that are written at least before their segments are removed again.
+const ROUND_BYTES_MIN: u64 = 256 * MIB;
 /// Bytes that are copied from, more than any cache holds.
 const SOURCE_BYTES: u64 = 256 * MIB;
 /// What makes the kernel forget the pages of files.
@@ -75,10 +75,20 @@ fn prefix() -> String {
     format!("gannet-bench-{}-", std::process::id())
 }
 
+/// All of it at once, as far as memory goes: what is removed and written again is not fresh, and memory that the system
+/// must first take from files costs the leaf time as well.
+fn round_bytes() -> io::Result<u64> {
+    let about = std::fs::read_to_string("/proc/meminfo")?;
+    let line = about.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib: u64 = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0);
+    Ok((kib * 1024 / 2).max(ROUND_BYTES_MIN))
+}
+
 fn copied(source: &[u8], bytes: u64, threads: usize) -> io::Result<Speed> {
+    let round_max = round_bytes()?;
     let (mut left, mut seconds) = (bytes, 0.0);
     while left > 0 {
-        let round = left.min(ROUND_BYTES);
+        let round = left.min(round_max);
         let path = |number| Path::new(SHARED_MEMORY).join(format!("{}{number}", prefix()));
         let scratch = Scratch { names: (0..round.div_ceil(SEGMENT_BYTES)).map(path).collect() };
         let next = AtomicU64::new(0);

@@ -296,7 +296,8 @@ impl Bench {
         let at = asked.duration_since(begun).as_secs_f64();
         // What it says of its start is not of its stop.
         looks.iter_mut().for_each(|(_, said)| said.phases.retain(|phase| !before.phases.contains(phase)));
-        let moved = Moved { bytes: moved_bytes, seconds: leaf.handed_over(log_before) };
+        let threads = gannet_leaf::hand_over_threads();
+        let moved = Moved { bytes: moved_bytes, seconds: leaf.handed_over(log_before), threads };
         Ok(stop_of(seconds, &looks, moved, (at, &samples)))
     }
 

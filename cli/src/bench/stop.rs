@@ -28,6 +28,8 @@ pub(super) struct Moved {
     pub(super) bytes: u64,
     /// How long the leaf says that it took.
     pub(super) seconds: Option<f64>,
+    /// Threads that copied.
+    pub(super) threads: usize,
 }
 
 /// What became of a stop: how long it took, what the leaf said meanwhile, what moved, and the samples of its memory with
@@ -57,7 +59,7 @@ pub(super) fn stop_of(
     let phases: Vec<PhaseText> =
         looks.last().map_or_else(Vec::new, |(_, said)| said.phases.iter().cloned().map(Into::into).collect());
     let took = moved.seconds.unwrap_or(seconds);
-    let hand_over = (moved.bytes >= MOVED_BYTES_MIN).then(|| Speed::of(moved.bytes, took, 1));
+    let hand_over = (moved.bytes >= MOVED_BYTES_MIN).then(|| Speed::of(moved.bytes, took, moved.threads));
     let (before, during): (Vec<Sample>, Vec<Sample>) =
         samples.iter().partition(|sample| sample.seconds < asked);
     let span = samples.last().map_or(0.0, |last| last.seconds);
@@ -91,12 +93,12 @@ mod tests {
     fn a_stop_is_told_from_what_was_seen() {
         let at = |seconds, heap_bytes, shm_bytes| Sample { seconds, heap_bytes, shm_bytes };
         let samples = [at(0.0, 90, 10), at(0.1, 100, 10), at(0.3, 70, 50), at(0.5, 0, 110)];
-        let moved = |bytes, seconds| Moved { bytes, seconds };
+        let moved = |bytes, seconds| Moved { bytes, seconds, threads: 2 };
         let stop = stop_of(0.4, &[], moved(2 << 20, Some(0.1)), (0.2, &samples));
         assert_eq!((stop.memory_before_bytes, stop.memory_peak_bytes), (110, 120));
-        assert_eq!(stop.hand_over, Some(Speed::of(2 << 20, 0.1, 1)));
+        assert_eq!(stop.hand_over, Some(Speed::of(2 << 20, 0.1, 2)));
         let unknown = stop_of(0.4, &[], moved(2 << 20, None), (0.2, &samples));
-        assert_eq!(unknown.hand_over, Some(Speed::of(2 << 20, 0.4, 1)));
+        assert_eq!(unknown.hand_over, Some(Speed::of(2 << 20, 0.4, 2)));
         assert_eq!(stop_of(0.4, &[], moved(4096, Some(0.1)), (0.2, &samples)).hand_over, None);
     }
 }
