@@ -81,7 +81,13 @@ fn round_bytes() -> io::Result<u64> {
     let about = std::fs::read_to_string("/proc/meminfo")?;
     let line = about.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
     let kib: u64 = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0);
-    Ok((kib * 1024 / 2).max(ROUND_BYTES_MIN))
+    let room = rustix::fs::statvfs(SHARED_MEMORY)?;
+    let room_bytes = match room.f_blocks {
+        // No limit of its own.
+        0 => u64::MAX,
+        _ => room.f_bavail.saturating_mul(room.f_frsize),
+    };
+    Ok((kib * 1024).min(room_bytes).div_ceil(2).max(ROUND_BYTES_MIN))
 }
 
 fn copied(source: &[u8], bytes: u64, threads: usize) -> io::Result<Speed> {
