@@ -27,8 +27,12 @@ use crate::sql::{SqlAnswer, SqlConfig, SqlEngine, SqlWatch};
 
 mod append;
 mod delete;
+mod orders;
+mod rolling;
 
 pub use append::{Appended, Pin, encode};
+pub use orders::Ordered;
+pub use rolling::{Changes, RolloutNow};
 
 /// Aggregators that ask for their own clients, which they have given turns already, are one client.
 const PARENTS: Client = 0;
@@ -53,6 +57,7 @@ pub struct Aggregator {
     queries_begun: AtomicU64,
     bodies: Semaphore,
     metrics: Metrics,
+    rolling: rolling::Rolling,
     started: Instant,
     /// Probes of children and the keeper of the roster's file; they end with the aggregator.
     _background: JoinSet<()>,
@@ -135,7 +140,8 @@ impl Aggregator {
         background.spawn(asking.names.follow(Duration::from_millis(config.dns_interval_ms), asking.tell));
         let every = Duration::from_millis(config.roster_save_ms.max(10));
         background.spawn(keep(Arc::clone(&roster), Arc::clone(&file), every));
-        Ok(Arc::new(Aggregator {
+        let aggregator = Arc::new(Aggregator {
+            rolling: rolling::Rolling::open(&config.data_dir),
             admission: Admission::new(config.queries_running_max, config.queries_waiting_max),
             queries_begun: AtomicU64::new(0),
             bodies: Semaphore::new(config.events_running_max),
@@ -151,7 +157,9 @@ impl Aggregator {
             file,
             fan_out,
             engine,
-        }))
+        });
+        aggregator.rolling.drive(&aggregator);
+        Ok(aggregator)
     }
 
     /// Its settings.

@@ -26,9 +26,11 @@ use tonic::{Code, Status};
 use crate::sender::{Part, Sender};
 
 mod health;
+mod orders;
 mod set;
 
 use health::Health;
+pub use orders::Obeyed;
 pub use set::{Changed, ChildSet};
 
 /// A server as its parent sees it.

@@ -23,6 +23,8 @@ pub enum ErrorCode {
     DiskFull,
     /// A sequence so old that nobody can tell whether its rows were counted (409).
     SequenceTooOld,
+    /// What is asked for cannot be done in the state that something is in (409).
+    WrongState,
     /// No leaf answered, or the server is stopping; come back (503).
     Unavailable,
     /// Rows may or may not have been taken (503).

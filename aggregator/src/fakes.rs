@@ -81,6 +81,9 @@ pub(crate) struct Fake {
     pub(crate) durability: Mutex<&'static str>,
     /// The row batches it took, without their rows, as they came.
     pub(crate) parts: Mutex<Vec<wire::AppendRequest>>,
+    /// What it is; what it becomes when it is told to stop, in its next life.
+    pub(crate) state: Mutex<LeafState>,
+    pub(crate) starts_as: Mutex<LeafState>,
     ingested: AtomicU64,
 }
 
@@ -177,6 +180,8 @@ impl Fake {
             runs_abandoned: Arc::default(),
             durability: Mutex::new("memory"),
             parts: Mutex::default(),
+            state: Mutex::new(LeafState::Serving),
+            starts_as: Mutex::new(LeafState::Serving),
             ingested: AtomicU64::new(0),
         }
     }
@@ -241,8 +246,8 @@ impl Fake {
             leaf: self.id.clone(),
             epoch: self.epoch.load(Ordering::SeqCst),
             version: "0.1.0".into(),
-            state: LeafState::Serving,
-            source: "nothing".into(),
+            state: *self.state.lock(),
+            source: if self.epoch.load(Ordering::SeqCst) == 1 { "nothing" } else { "shared memory" }.into(),
             source_detail: String::new(),
             memory_used_bytes: 16 * rows,
             memory_limit_bytes: 1 << 30,
@@ -251,6 +256,14 @@ impl Fake {
             rows_ingested: ingested,
             rows_restored: rows - ingested.min(rows),
             process: "test:1".into(),
+            machine: self.id.clone(),
+        }
+    }
+
+    fn is_meant(&self, epoch: u64) -> Result<(), Status> {
+        match self.epoch.load(Ordering::SeqCst) {
+            own if epoch == 0 || epoch == own => Ok(()),
+            own => Err(Status::failed_precondition(format!("this is epoch {own}, not {epoch}"))),
         }
     }
 
@@ -411,8 +424,29 @@ impl Ingest for Door {
 
 #[tonic::async_trait]
 impl Admin for Door {
-    async fn stop(&self, _: Request<wire::StopRequest>) -> Result<Response<wire::StopReply>, Status> {
+    async fn stop(&self, request: Request<wire::StopRequest>) -> Result<Response<wire::StopReply>, Status> {
+        self.0.is_meant(request.get_ref().epoch)?;
+        *self.0.state.lock() = *self.0.starts_as.lock();
+        self.0.epoch.fetch_add(1, Ordering::SeqCst);
         Ok(Response::new(wire::StopReply {}))
+    }
+
+    async fn drain(
+        &self,
+        request: Request<wire::DrainRequest>,
+    ) -> Result<Response<wire::DrainReply>, Status> {
+        self.0.is_meant(request.get_ref().epoch)?;
+        let was = std::mem::replace(&mut *self.0.state.lock(), LeafState::Draining);
+        Ok(Response::new(wire::DrainReply { already: was == LeafState::Draining, settled: true }))
+    }
+
+    async fn undrain(
+        &self,
+        request: Request<wire::UndrainRequest>,
+    ) -> Result<Response<wire::UndrainReply>, Status> {
+        self.0.is_meant(request.get_ref().epoch)?;
+        let was = std::mem::replace(&mut *self.0.state.lock(), LeafState::Serving);
+        Ok(Response::new(wire::UndrainReply { already: was == LeafState::Serving }))
     }
 
     async fn accept_loss(

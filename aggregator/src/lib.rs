@@ -28,6 +28,7 @@ pub mod ingest;
 pub mod membership;
 pub mod metrics;
 pub mod placement;
+pub mod rollout;
 pub mod roster;
 pub mod roster_file;
 mod run;

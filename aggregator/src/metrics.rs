@@ -113,6 +113,7 @@ pub fn code_name(code: ErrorCode) -> &'static str {
         ErrorCode::UnsupportedMedia => "unsupported_media",
         ErrorCode::DiskFull => "disk_full",
         ErrorCode::SequenceTooOld => "sequence_too_old",
+        ErrorCode::WrongState => "wrong_state",
         ErrorCode::Unavailable => "unavailable",
         ErrorCode::Unconfirmed => "unconfirmed",
         ErrorCode::Timeout => "timeout",

@@ -447,6 +447,7 @@ impl Roster {
             rows_ingested: record.rows_ingested,
             rows_restored: 0,
             process: String::new(),
+            machine: String::new(),
         });
         Some(Holdings { tables: tables.collect(), ..said })
     }

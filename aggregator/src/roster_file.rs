@@ -71,21 +71,27 @@ impl RosterFile {
         if text == self.written {
             return Ok(());
         }
-        let new = self.path.with_extension("json.new");
-        let write = || -> io::Result<()> {
-            let mut file = File::create(&new)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()
-        };
-        write().map_err(|source| failed("write", &new, source))?;
-        fs::rename(&new, &self.path).map_err(|source| failed("replace", &self.path, source))?;
-        if let Some(directory) = self.path.parent() {
-            let sync = File::open(directory).and_then(|directory| directory.sync_all());
-            sync.map_err(|source| failed("sync directory", directory, source))?;
-        }
+        replace(&self.path, &text)?;
         self.written = text;
         Ok(())
     }
+}
+
+/// Writes a new file, durable, that then takes the old one's name.
+pub(crate) fn replace(path: &Path, text: &str) -> Result<(), RosterFileError> {
+    let new = path.with_extension("json.new");
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(|source| failed("write", &new, source))?;
+    fs::rename(&new, path).map_err(|source| failed("replace", path, source))?;
+    if let Some(directory) = path.parent() {
+        let sync = File::open(directory).and_then(|directory| directory.sync_all());
+        sync.map_err(|source| failed("sync directory", directory, source))?;
+    }
+    Ok(())
 }
 
 fn failed(what: &'static str, path: &Path, source: io::Error) -> RosterFileError {

@@ -14,7 +14,9 @@ use tonic::transport::server::Router;
 use tonic::{Request, Response, Status};
 
 use crate::aggregator::Aggregator;
+use crate::children::Obeyed;
 use crate::error::{ErrorCode, Failure};
+use crate::rollout::Order;
 
 mod answers;
 
@@ -39,6 +41,16 @@ struct Door {
     stop: Arc<Notify>,
 }
 
+impl Door {
+    /// Has a leaf below do something.
+    async fn pass_on(&self, order: Order, leaf: &str, epoch: u64) -> Result<Obeyed, Status> {
+        if leaf.is_empty() {
+            return Err(Status::invalid_argument("an aggregator does not drain: name a leaf"));
+        }
+        self.aggregator.order(order, leaf, epoch).await.map_err(|failure| status(&failure))
+    }
+}
+
 /// One exhaustive match from failure to status.
 fn status(failure: &Failure) -> Status {
     let text = match &failure.detail {
@@ -50,6 +62,7 @@ fn status(failure: &Failure) -> Status {
             Status::invalid_argument(text)
         }
         ErrorCode::NotFound => Status::not_found(text),
+        ErrorCode::WrongState => Status::failed_precondition(text),
         ErrorCode::TooLarge => Status::out_of_range(text),
         ErrorCode::SequenceTooOld => Reason::SequenceTooOld.status(text),
         ErrorCode::DiskFull => Reason::DiskFull.status(text),
@@ -117,9 +130,32 @@ impl Query for Door {
 
 #[tonic::async_trait]
 impl Admin for Door {
-    async fn stop(&self, _: Request<wire::StopRequest>) -> Result<Response<wire::StopReply>, Status> {
-        self.stop.notify_one();
+    async fn stop(&self, request: Request<wire::StopRequest>) -> Result<Response<wire::StopReply>, Status> {
+        let wire::StopRequest { leaf, epoch } = request.into_inner();
+        if leaf.is_empty() {
+            self.stop.notify_one();
+        } else {
+            self.pass_on(Order::Stop, &leaf, epoch).await?;
+        }
         Ok(Response::new(wire::StopReply {}))
+    }
+
+    async fn drain(
+        &self,
+        request: Request<wire::DrainRequest>,
+    ) -> Result<Response<wire::DrainReply>, Status> {
+        let wire::DrainRequest { leaf, epoch } = request.into_inner();
+        let obeyed = self.pass_on(Order::Drain, &leaf, epoch).await?;
+        Ok(Response::new(wire::DrainReply { already: obeyed.already, settled: obeyed.settled }))
+    }
+
+    async fn undrain(
+        &self,
+        request: Request<wire::UndrainRequest>,
+    ) -> Result<Response<wire::UndrainReply>, Status> {
+        let wire::UndrainRequest { leaf, epoch } = request.into_inner();
+        let obeyed = self.pass_on(Order::Undrain, &leaf, epoch).await?;
+        Ok(Response::new(wire::UndrainReply { already: obeyed.already }))
     }
 
     async fn accept_loss(

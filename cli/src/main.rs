@@ -20,18 +20,22 @@ mod charts;
 mod client;
 mod completeness;
 mod completion;
+mod confirm;
 mod demo;
 mod diff;
 mod explore;
 mod ingest;
 mod interrupt;
 mod leaf_list;
+mod leaf_orders;
+mod machine;
 mod outcome;
 mod parent;
 mod preferences;
 mod progress_line;
 mod query;
 mod render;
+mod rollout;
 mod runtime;
 mod serve_aggregator;
 mod serve_leaf;
@@ -95,7 +99,10 @@ enum Command {
     /// See which tables and columns there are, and delete tables
     #[command(subcommand)]
     Table(tables::TableCommand),
-    Leaf(serve_leaf::LeafArgs),
+    Leaf(Box<serve_leaf::LeafArgs>),
+    /// Restart all leaves, few at a time, while answers stay complete enough
+    #[command(subcommand)]
+    Rollout(rollout::RolloutCommand),
     Aggregator(serve_aggregator::AggregatorArgs),
     /// Measure this build on this machine
     #[command(subcommand)]
@@ -125,7 +132,8 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Outcome {
     match command {
         Command::Up(args) => up::run(args),
-        Command::Leaf(args) => serve_leaf::run(args),
+        Command::Leaf(args) => serve_leaf::run(*args),
+        Command::Rollout(command) => runtime::paired()?.block_on(rollout::run(command)),
         Command::Aggregator(args) => serve_aggregator::run(args),
         Command::Query(args) => runtime::paired()?.block_on(query::run(args)),
         Command::Explore(args) => runtime::paired()?.block_on(explore::run(*args)),
@@ -224,6 +232,26 @@ mod tests {
             &["table", "delete", "t", "--confirm=t"],
             &["leaf", "--id", "a"],
             &["leaf", "accept-loss", "leaf-2"],
+            &["leaf", "drain", "leaf-2", "--dry-run"],
+            &["leaf", "undrain", "leaf-2", "--server", "box:7700"],
+            &["leaf", "stop", "leaf-2", "--yes"],
+            &["leaf", "--id", "a", "--machine", "rack-7"],
+            &["rollout", "start", "--yes", "--watch"],
+            &[
+                "rollout",
+                "start",
+                "--max-unavailable",
+                "3",
+                "--min-completeness",
+                "85%",
+                "--to",
+                "0.2.0",
+                "--dry-run",
+            ],
+            &["rollout", "status", "--watch", "--every", "2s", "--json"],
+            &["rollout", "pause"],
+            &["rollout", "resume", "--allow-disk", "--leaf-timeout", "1h"],
+            &["rollout", "abort"],
             &["aggregator", "--child", "a:1"],
             &["bench", "restart", "--gb", "0.5", "--json", "--dir", "d", "--plot", "x.svg", "--warm"],
             &["version"],
@@ -242,6 +270,9 @@ mod tests {
             (&["up", "--leaves", "0"], ErrorKind::ValueValidation),
             (&["up", "--memory-limit", "lots"], ErrorKind::ValueValidation),
             (&["stat"], ErrorKind::InvalidSubcommand),
+            (&["leaf", "stop"], ErrorKind::MissingRequiredArgument),
+            (&["rollout", "start", "--max-unavailable", "0"], ErrorKind::ValueValidation),
+            (&["rollout", "status", "--every", "2s"], ErrorKind::MissingRequiredArgument),
             (&["tail", "t", "--rate-limit", "0"], ErrorKind::ValueValidation),
             (&["status", "--every", "1s"], ErrorKind::MissingRequiredArgument),
             (&["completion", "powershell"], ErrorKind::InvalidValue),

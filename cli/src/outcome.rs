@@ -25,6 +25,8 @@ pub(crate) enum Exit {
     Timeout,
     /// The ingest finished, but some rows were rejected.
     Rejected,
+    /// A rollout paused.
+    Paused,
     /// Interrupted by the user.
     Interrupted,
 }
@@ -40,6 +42,7 @@ impl Exit {
             Exit::Unreachable => 4,
             Exit::Timeout => 5,
             Exit::Rejected => 6,
+            Exit::Paused => 7,
             Exit::Interrupted => 130,
         }
     }

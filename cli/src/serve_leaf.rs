@@ -8,8 +8,9 @@ use gannet_leaf::Config;
 
 use crate::client::ClientArgs;
 use crate::leaf_list::{self, LeafListArgs};
+use crate::leaf_orders::{self, OrderArgs, StopArgs};
 use crate::outcome::{Exit, Failure, Outcome};
-use crate::{accept_loss, parent, runtime, settings, units};
+use crate::{accept_loss, machine, parent, runtime, settings, units};
 
 /// Run one leaf: it holds rows in memory and scans them.
 #[derive(Debug, Args)]
@@ -20,6 +21,7 @@ Examples:
   gannet leaf --id leaf-7 --data-dir /var/lib/gannet/leaf-7 --listen 10.0.0.7:7710 --memory-limit 48GiB
   gannet leaf --config /etc/gannet/leaf.toml
   gannet leaf list
+  gannet leaf drain leaf-7
   gannet leaf accept-loss leaf-7
 
 A settings file has the same settings and more, with units in their names; flags and environment win over it:
@@ -65,6 +67,10 @@ pub(crate) struct LeafArgs {
     /// What one table may take, such as 10GiB; 0 means no limit of its own [default: 0]
     #[arg(long, env = "GANNET_LEAF_TABLE_LIMIT", value_name = "SIZE", value_parser = units::parse_size)]
     table_limit: Option<u64>,
+    /// What the machine is called: a rolling restart stops one leaf of a machine at a time [default: from /etc/machine-id,
+    /// else the name of the host]
+    #[arg(long, env = "GANNET_LEAF_MACHINE", value_name = "NAME")]
+    machine: Option<String>,
     /// The process that started this one: its end is a stop
     #[arg(long, hide = true)]
     parent_pid: Option<u32>,
@@ -92,6 +98,26 @@ acknowledged once. After this, completeness counts what is there. It cannot be u
         #[command(flatten)]
         client: ClientArgs,
     },
+    /// Have a leaf take no new rows; it answers queries as before
+    #[command(after_long_help = "\
+Examples:
+  gannet leaf drain leaf-2
+  gannet leaf drain leaf-2 --dry-run
+
+Batches go to other leaves; a batch that must meet this leaf again is told to come back. Nothing is stopped: that is \
+`gannet leaf stop`. It lasts until `gannet leaf undrain`, or until the leaf starts again.")]
+    Drain(OrderArgs),
+    /// Have a leaf that drains take rows again
+    Undrain(OrderArgs),
+    /// Have a leaf hand its rows over to shared memory and end
+    #[command(after_long_help = "\
+Examples:
+  gannet leaf stop leaf-2
+  gannet leaf stop leaf-2 --yes
+
+Whoever runs the leaf starts it again: `gannet up`, systemd with Restart=always, Kubernetes. To keep it stopped, stop it \
+there. All leaves one after the other: `gannet rollout start`.")]
+    Stop(StopArgs),
 }
 
 /// Runs `gannet leaf`.
@@ -101,6 +127,9 @@ pub(crate) fn run(args: LeafArgs) -> Outcome {
             return runtime::small()?.block_on(accept_loss::run(&leaf, client));
         }
         Some(LeafCommand::List(list)) => return runtime::small()?.block_on(leaf_list::run(list)),
+        Some(LeafCommand::Drain(order)) => return runtime::small()?.block_on(leaf_orders::drain(order)),
+        Some(LeafCommand::Undrain(order)) => return runtime::small()?.block_on(leaf_orders::undrain(order)),
+        Some(LeafCommand::Stop(stop)) => return runtime::small()?.block_on(leaf_orders::stop(stop)),
         None => {}
     }
     if let Some(pid) = args.parent_pid {
@@ -139,6 +168,12 @@ fn config(args: LeafArgs) -> Result<Config, Failure> {
     }
     if let Some(bytes) = args.table_limit {
         config.table_bytes_max = bytes;
+    }
+    if let Some(machine) = args.machine {
+        config.machine = machine;
+    }
+    if config.machine.is_empty() {
+        config.machine = machine::name();
     }
     config.check().map_err(|error| Failure::usage(error.to_string()))?;
     Ok(config)

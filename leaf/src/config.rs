@@ -18,6 +18,9 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where gRPC listens: `host:port` or `unix:PATH`.
     pub listen: String,
+    /// The machine it runs on: a rolling restart stops one leaf of a machine at a time. Empty when nobody said, and then
+    /// the host of its address counts.
+    pub machine: String,
     /// Bytes that rows may take, in row blocks and open rows.
     pub memory_limit_bytes: u64,
     /// Threads that scan; 0 means one for each core.
@@ -88,6 +91,7 @@ impl Default for Config {
             id: "leaf-0".to_owned(),
             data_dir: PathBuf::from("gannet-data/leaf-0"),
             listen: "127.0.0.1:7710".to_owned(),
+            machine: String::new(),
             memory_limit_bytes: 4 * GIB,
             scan_threads: 0,
             seal_age_seconds: 300,
@@ -142,6 +146,9 @@ impl Config {
         };
         if self.id.is_empty() || self.id.len() > 64 || !self.id.bytes().all(|b| b.is_ascii_graphic()) {
             return wrong("id", format!("{:?}", self.id), "1 to 64 visible ASCII characters");
+        }
+        if self.machine.len() > 128 || !self.machine.bytes().all(|b| b.is_ascii_graphic()) {
+            return wrong("machine", format!("{:?}", self.machine), "at most 128 visible ASCII characters");
         }
         if self.memory_limit_bytes < MIB {
             return wrong("memory_limit_bytes", self.memory_limit_bytes.to_string(), "at least 1048576");

@@ -71,7 +71,7 @@ impl Leaf {
         let began = clock.monotonic();
         let limit = Duration::from_secs(self.config.hand_over_seconds_max);
         let was_recovering = self.lifecycle.state() == LeafState::Recovering;
-        self.lifecycle.enter(LeafState::Draining);
+        self.lifecycle.begin_stop();
         let _appends = self.appends.write();
         let tables: Vec<Arc<Table>> = self.tables.read().values().cloned().collect();
         // Queries that still run keep their snapshot; one that never ends must not stop the stop.

@@ -161,6 +161,11 @@ impl Leaf {
         self.lifecycle.state()
     }
 
+    /// Which of its lives this is: grows with each start.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// Its settings.
     pub fn config(&self) -> &Config {
         &self.config
@@ -230,6 +235,7 @@ impl Leaf {
             rows_ingested: self.rows_ingested.load(Ordering::Relaxed),
             rows_restored: self.origin.rows,
             process: format!("process {}", std::process::id()),
+            machine: self.config.machine.clone(),
         }
     }
 

@@ -17,6 +17,7 @@ pub mod config;
 pub mod dedup;
 mod delete;
 pub mod disk;
+mod drain;
 pub mod error;
 mod hand_over;
 pub mod held_block;
@@ -45,6 +46,7 @@ pub mod wal;
 
 pub use append::{Batch, Receipt};
 pub use config::{Config, TableConfig};
+pub use drain::Drained;
 pub use error::LeafError;
 pub use hand_over::Stopped;
 pub use leaf::Leaf;

@@ -1,8 +1,9 @@
 //! The states of a leaf's life and the requests each admits: one table.
 //!
-//! starting → attaching → recovering → serving → draining → handing over → stopped. A state only ever moves forward.
+//! starting → attaching → recovering → serving → draining → handing over → stopped. A state only ever moves forward, but
+//! for one: a leaf that drains serves again when it is told to, until its stop begins.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use gannet_query::LeafState;
 
@@ -29,25 +30,25 @@ pub fn admits(state: LeafState, request: Request) -> bool {
 }
 
 /// The current state, shared between threads.
-#[derive(Debug)]
-pub struct Lifecycle(AtomicU8);
-
-impl Default for Lifecycle {
-    fn default() -> Lifecycle {
-        Lifecycle(AtomicU8::new(0))
-    }
+#[derive(Debug, Default)]
+pub struct Lifecycle {
+    /// A position in [`LeafState::ALL`], whose first is `starting`.
+    state: AtomicU8,
+    /// A stop has begun.
+    stopping: AtomicBool,
 }
 
 impl Lifecycle {
     /// The state now.
     pub fn state(&self) -> LeafState {
-        let number = usize::from(self.0.load(Ordering::Acquire));
+        let number = usize::from(self.state.load(Ordering::Acquire));
         LeafState::ALL.get(number).map_or(LeafState::Stopped, |(state, _)| *state)
     }
 
     /// Moves from one state to another; false when somebody else has moved it meanwhile.
     pub fn step(&self, from: LeafState, to: LeafState) -> bool {
-        let moved = self.0.compare_exchange(number(from), number(to), Ordering::AcqRel, Ordering::Acquire);
+        let moved =
+            self.state.compare_exchange(number(from), number(to), Ordering::AcqRel, Ordering::Acquire);
         if moved.is_ok() {
             tracing::info!(state = to.name(), "leaf state");
         }
@@ -56,8 +57,27 @@ impl Lifecycle {
 
     /// Moves to a state.
     pub fn enter(&self, state: LeafState) {
-        self.0.store(number(state), Ordering::Release);
+        self.state.store(number(state), Ordering::Release);
         tracing::info!(state = state.name(), "leaf state");
+    }
+
+    /// Begins a stop, which nothing takes back.
+    pub fn begin_stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.enter(LeafState::Draining);
+    }
+
+    /// From draining back to serving; false when it was not draining, or a stop has begun.
+    pub fn end_drain(&self) -> bool {
+        if self.stopping.load(Ordering::SeqCst) || !self.step(LeafState::Draining, LeafState::Serving) {
+            return false;
+        }
+        // A stop that began in between has said `draining` or will say what follows; it must not be read as serving.
+        if self.stopping.load(Ordering::SeqCst) {
+            self.step(LeafState::Serving, LeafState::Draining);
+            return false;
+        }
+        true
     }
 }
 
@@ -78,6 +98,18 @@ mod tests {
         assert!(admits(LeafState::Draining, Request::Query));
         assert!(admits(LeafState::Attaching, Request::Query));
         assert!(!admits(LeafState::HandingOver, Request::Query));
+    }
+
+    #[test]
+    fn a_drain_is_taken_back_until_a_stop_begins() {
+        let lifecycle = Lifecycle::default();
+        assert!(!lifecycle.end_drain());
+        lifecycle.enter(LeafState::Draining);
+        assert!(lifecycle.end_drain());
+        assert_eq!(lifecycle.state(), LeafState::Serving);
+        lifecycle.begin_stop();
+        assert!(!lifecycle.end_drain());
+        assert_eq!(lifecycle.state(), LeafState::Draining);
     }
 
     #[test]

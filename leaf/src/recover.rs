@@ -246,7 +246,7 @@ impl Leaf {
         let Some((table, id)) = unverified.pop() else { return };
         let leaf = Arc::clone(self);
         let step = move || {
-            if leaf.lifecycle.state() != LeafState::Serving {
+            if !matches!(leaf.lifecycle.state(), LeafState::Serving | LeafState::Draining) {
                 return;
             }
             if let Some(table) = leaf.table(&table) {

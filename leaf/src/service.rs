@@ -205,6 +205,27 @@ fn status(error: LeafError) -> Status {
     }
 }
 
+/// The leaf can do this only while it serves or drains.
+fn wrong_state(error: &LeafError) -> Status {
+    Status::failed_precondition(error.to_string())
+}
+
+impl Door {
+    /// Whether a request that names a leaf and a life of it is for this one.
+    fn is_meant(&self, leaf: &str, epoch: u64) -> Result<(), Status> {
+        let (id, own) = (self.leaf.id(), self.leaf.epoch());
+        if !leaf.is_empty() && leaf != id {
+            return Err(Status::not_found(format!("this is leaf {id}, not {leaf}")));
+        }
+        if epoch != 0 && epoch != own {
+            let text =
+                format!("leaf {id} has been started {own} times, and this was meant for start {epoch}");
+            return Err(Status::failed_precondition(text));
+        }
+        Ok(())
+    }
+}
+
 fn wrong(what: impl std::fmt::Display) -> Status {
     Status::invalid_argument(what.to_string())
 }
@@ -275,9 +296,32 @@ impl Ingest for Door {
 
 #[tonic::async_trait]
 impl Admin for Door {
-    async fn stop(&self, _: Request<wire::StopRequest>) -> Result<Response<wire::StopReply>, Status> {
+    async fn stop(&self, request: Request<wire::StopRequest>) -> Result<Response<wire::StopReply>, Status> {
+        let wire::StopRequest { leaf, epoch } = request.into_inner();
+        self.is_meant(&leaf, epoch)?;
         self.stop.notify_one();
         Ok(Response::new(wire::StopReply {}))
+    }
+
+    async fn drain(
+        &self,
+        request: Request<wire::DrainRequest>,
+    ) -> Result<Response<wire::DrainReply>, Status> {
+        let wire::DrainRequest { leaf, epoch } = request.into_inner();
+        self.is_meant(&leaf, epoch)?;
+        let leaf = Arc::clone(&self.leaf);
+        let drained = blocking(move || leaf.drain()).await.map_err(|error| wrong_state(&error))?;
+        Ok(Response::new(wire::DrainReply { already: drained.already, settled: drained.settled }))
+    }
+
+    async fn undrain(
+        &self,
+        request: Request<wire::UndrainRequest>,
+    ) -> Result<Response<wire::UndrainReply>, Status> {
+        let wire::UndrainRequest { leaf, epoch } = request.into_inner();
+        self.is_meant(&leaf, epoch)?;
+        let already = self.leaf.undrain().map_err(|error| wrong_state(&error))?;
+        Ok(Response::new(wire::UndrainReply { already }))
     }
 
     async fn accept_loss(

@@ -220,6 +220,8 @@ pub struct Holdings {
     pub rows_restored: u64,
     /// Address of the process for people: host and process id.
     pub process: String,
+    /// The machine it runs on: leaves with the same text are on the same one. Empty when it does not say.
+    pub machine: String,
 }
 
 #[cfg(test)]

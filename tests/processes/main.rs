@@ -10,6 +10,7 @@ mod examples;
 mod four_leaves;
 mod full_shm;
 mod killed;
+mod rolling;
 mod shell;
 mod tail;
 mod tour;

@@ -19,10 +19,12 @@ use crate::error::{ErrorCode, Failure};
 
 mod cells;
 mod events;
+mod leaves;
 mod metrics;
 mod query;
 mod refined;
 mod render;
+mod rollout;
 mod sender;
 mod status;
 
@@ -39,6 +41,14 @@ pub fn router(aggregator: Arc<Aggregator>) -> Router {
         .route("/v1/tables/{table}", get(status::table).delete(status::delete_table))
         .route("/v1/status", get(status::status))
         .route("/v1/leaves/{leaf}/accept-loss", post(status::accept_loss))
+        .route("/v1/leaves/{leaf}/drain", post(leaves::drain))
+        .route("/v1/leaves/{leaf}/undrain", post(leaves::undrain))
+        .route("/v1/leaves/{leaf}/stop", post(leaves::stop))
+        .route("/v1/rollout", get(rollout::show))
+        .route("/v1/rollout/start", post(rollout::start))
+        .route("/v1/rollout/pause", post(rollout::pause))
+        .route("/v1/rollout/resume", post(rollout::resume))
+        .route("/v1/rollout/abort", post(rollout::abort))
         .route("/healthz", get(healthz))
         .route("/readyz", get(status::ready))
         .route("/metrics", get(metrics::metrics))
@@ -69,7 +79,7 @@ fn status_of(code: ErrorCode, about: About) -> StatusCode {
         (ErrorCode::Overloaded, _) => StatusCode::TOO_MANY_REQUESTS,
         (ErrorCode::UnsupportedMedia, _) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         (ErrorCode::DiskFull, _) => StatusCode::INSUFFICIENT_STORAGE,
-        (ErrorCode::SequenceTooOld, _) => StatusCode::CONFLICT,
+        (ErrorCode::SequenceTooOld | ErrorCode::WrongState, _) => StatusCode::CONFLICT,
         (ErrorCode::Unavailable | ErrorCode::Unconfirmed | ErrorCode::Incomplete, _) => {
             StatusCode::SERVICE_UNAVAILABLE
         }
@@ -161,6 +171,8 @@ GET  /v1/tables/{{table}}              a table's columns
 DELETE /v1/tables/{{table}}?confirm={{table}}   delete every row of it, for good
 GET  /v1/status                      the leaves: state, rows, bytes, where their data came from
 POST /v1/leaves/{{leaf}}/accept-loss   forget rows that are gone for good
+POST /v1/leaves/{{leaf}}/drain         take no new batches; /undrain takes them again, /stop hands over and ends
+GET  /v1/rollout                     the rolling restart there is, or was; POST /v1/rollout/start, pause, resume, abort
 GET  /healthz  /readyz  /metrics     process up; serving all its data; Prometheus text
 ",
         env!("CARGO_PKG_VERSION")

@@ -155,6 +155,7 @@ struct LeafText {
     epoch: u64,
     version: String,
     process: String,
+    machine: String,
     source: String,
     source_detail: String,
     rows: u64,
@@ -191,13 +192,6 @@ fn state(leaf: &LeafStatus, down: &BTreeMap<String, String>) -> (&'static str, S
     }
 }
 
-/// The children that are down, with why.
-fn down(aggregator: &Aggregator) -> BTreeMap<String, String> {
-    let children = aggregator.children();
-    let children = children.iter();
-    children.filter_map(|child| Some((child.address().to_owned(), child.down()?))).collect()
-}
-
 fn leaf_text(leaf: LeafStatus, down: &BTreeMap<String, String>) -> LeafText {
     let (state, detail) = state(&leaf, down);
     let said = leaf.said;
@@ -216,6 +210,7 @@ fn leaf_text(leaf: LeafStatus, down: &BTreeMap<String, String>) -> LeafText {
         epoch: said.as_ref().map_or(leaf.epoch, |said| said.epoch),
         version: said.as_ref().map(|said| said.version.clone()).unwrap_or_default(),
         process: said.as_ref().map(|said| said.process.clone()).unwrap_or_default(),
+        machine: said.as_ref().map(|said| said.machine.clone()).unwrap_or_default(),
         source: said.as_ref().map(|said| said.source.clone()).unwrap_or_default(),
         source_detail: said.as_ref().map(|said| said.source_detail.clone()).unwrap_or_default(),
         rows: leaf.rows,
@@ -248,7 +243,7 @@ pub(super) async fn status(State(aggregator): Shared) -> Response {
         leaves: Vec<LeafText>,
         unheard: Vec<Unheard>,
     }
-    let down = down(&aggregator);
+    let down = aggregator.down();
     let not_ready = not_ready(&aggregator, &down);
     let roster = aggregator.roster().lock();
     let unheard = roster.unheard().into_iter().map(|(leaf, why)| {
@@ -275,7 +270,8 @@ fn not_ready(aggregator: &Aggregator, down: &BTreeMap<String, String>) -> Vec<(S
     let mut not_ready = roster.unheard();
     for leaf in roster.leaves() {
         let (state, detail) = state(&leaf, down);
-        if state != LeafState::Serving.name() {
+        // A leaf that drains serves all its rows.
+        if state != LeafState::Serving.name() && state != LeafState::Draining.name() {
             let why = if detail.is_empty() { state.to_owned() } else { format!("{state}: {detail}") };
             not_ready.push((leaf.leaf, why));
         } else if leaf.rows_lost > 0 {
@@ -286,7 +282,7 @@ fn not_ready(aggregator: &Aggregator, down: &BTreeMap<String, String>) -> Vec<(S
 }
 
 pub(super) async fn ready(State(aggregator): Shared) -> Response {
-    let not_ready = not_ready(&aggregator, &down(&aggregator));
+    let not_ready = not_ready(&aggregator, &aggregator.down());
     if aggregator.children().is_empty() {
         return (StatusCode::SERVICE_UNAVAILABLE, "no children are known\n").into_response();
     }

@@ -41,6 +41,7 @@ fn leaf(id: &str, epoch: u64, rows: &[(i64, u64)]) -> Holdings {
         rows_ingested: 0,
         rows_restored: restored,
         process: String::new(),
+        machine: String::new(),
     }
 }
 

@@ -32,7 +32,7 @@ mod short_forms;
 mod show;
 mod stack;
 mod states;
-mod suggest;
+pub(crate) mod suggest;
 mod tables;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! "Did you mean": the nearest of the known names.
 
 /// A hint with the nearest name, if one is near.
-pub(super) fn did_you_mean<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn did_you_mean<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     let wrong = wrong.to_lowercase();
     let near_enough = wrong.chars().count().div_ceil(3).min(wrong.chars().count() / 2);
     let mut best: Option<(usize, &str)> = None;

@@ -11,7 +11,7 @@ use crate::outcome::{Exit, Outcome};
 use crate::render::{self, Table};
 use crate::units;
 
-mod watch;
+pub(crate) mod watch;
 
 /// How long the aggregator may take when nobody says.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);

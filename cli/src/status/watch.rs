@@ -16,7 +16,7 @@ use crate::render::{self, width};
 use crate::units;
 
 /// Goes up this many lines and clears what is below.
-fn up(lines: usize) -> String {
+pub(crate) fn up(lines: usize) -> String {
     if lines == 0 { String::new() } else { format!("\u{1b}[{lines}A\r\u{1b}[J") }
 }
 
@@ -68,7 +68,7 @@ pub(super) async fn watch(args: &StatusArgs, every: Duration) -> Outcome {
 }
 
 /// No more and no longer lines than the screen has, or they could not be drawn over.
-fn fitted(text: &str) -> String {
+pub(crate) fn fitted(text: &str) -> String {
     let (height, columns) = terminal_size::terminal_size_of(io::stdout())
         .map_or((24, 80), |(columns, height)| (usize::from(height.0), usize::from(columns.0)));
     let style = render::style();
@@ -113,6 +113,11 @@ fn line(status: &Status, rate: Option<f64>) -> String {
     line
 }
 
+/// A leaf that drains serves all its rows.
+fn answers(state: &str) -> bool {
+    matches!(state, "serving" | "draining")
+}
+
 fn rate_text(rate: Option<f64>) -> String {
     match rate {
         None => "… rows/s in".to_owned(),
@@ -126,8 +131,7 @@ fn completeness(status: &Status) -> String {
         return "unknown".to_owned();
     }
     let expected: u64 = status.leaves.iter().map(|leaf| leaf.rows + leaf.rows_lost).sum();
-    let covered: u64 =
-        status.leaves.iter().filter(|leaf| leaf.state == "serving").map(|leaf| leaf.rows).sum();
+    let covered: u64 = status.leaves.iter().filter(|leaf| answers(&leaf.state)).map(|leaf| leaf.rows).sum();
     percent(covered, expected)
 }
 

@@ -50,6 +50,9 @@ Ctrl-C or SIGTERM stops everything: each leaf leaves its rows behind in shared m
 same data directory serves them at once. What does not fit into /dev/shm, or was there before a reboot, is read from \
 disk, where every acknowledged row is.
 
+A leaf that was told to stop (`gannet rollout start`, `gannet leaf stop`) is started again at once, with the program that \
+is installed by then: to upgrade, replace the program and restart the leaves with `gannet rollout start`.
+
 Each part logs into its folder in the data directory; warnings and errors are shown here as well. GANNET_LOG=debug logs \
 more. There is no encryption and no password: do not listen on a network you do not trust.")]
 pub(crate) struct UpArgs {
@@ -150,6 +153,8 @@ impl Gannet {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (aggregator_order, aggregator_orders) = watch::channel(Order::Run);
         let (leaves_order, leaves_orders) = watch::channel(Order::Run);
+        let program = std::env::current_exe()
+            .map_err(|error| Failure::failed(format!("find this program: {error}")))?;
         let mut running = JoinSet::new();
         let sockets = leaves.iter().map(|name| folder.path.join(name).join("leaf.sock")).collect();
         let mut aggregator_args: Vec<String> =
@@ -174,6 +179,7 @@ impl Gannet {
                 folder: folder.path.clone(),
                 log: folder.path.join(name).join("leaf.log"),
                 listener: None,
+                program: program.clone(),
             };
             running.spawn(leaf.supervise(leaves_orders.clone(), terminal.clone()));
         }
@@ -183,6 +189,7 @@ impl Gannet {
             folder: folder.path.clone(),
             log: folder.path.join("aggregator").join("aggregator.log"),
             listener: Some(listener),
+            program,
         };
         Ok(Gannet {
             aggregator: tokio::spawn(start_after_leaves(

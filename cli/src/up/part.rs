@@ -54,6 +54,9 @@ pub(crate) struct Part {
     pub(crate) log: PathBuf,
     /// A listener that becomes its standard input.
     pub(crate) listener: Option<TcpListener>,
+    /// The program. Its path is taken when the supervisor starts, so that a new program that was put there since is what
+    /// starts next.
+    pub(crate) program: PathBuf,
 }
 
 /// How a part ended in the end.
@@ -100,6 +103,12 @@ impl Part {
             if started.elapsed() > WELL_AFTER {
                 backoff = BACKOFF_FIRST;
             }
+            if ran.status.is_some_and(|status| status.success()) && started.elapsed() > BACKOFF_FIRST {
+                // Somebody told it to stop, and not the supervisor: a rolling restart, or `gannet leaf stop`.
+                terminal.say(&format!("{} was told to stop and did; it starts again", self.name));
+                backoff = BACKOFF_FIRST;
+                continue;
+            }
             if let Some(status) = ran.status {
                 let wait = crate::units::seconds(backoff.as_secs_f64());
                 let how = how_it_ended(status);
@@ -121,7 +130,7 @@ impl Part {
             Some(listener) => Stdio::from(OwnedFd::from(listener.try_clone()?)),
             None => Stdio::null(),
         };
-        let child = Command::new(std::env::current_exe()?)
+        let child = Command::new(&self.program)
             .args(&self.args)
             .arg("--parent-pid")
             .arg(std::process::id().to_string())

@@ -25,6 +25,7 @@ impl From<&Holdings> for wire::Holdings {
             rows_ingested: holdings.rows_ingested,
             rows_restored: holdings.rows_restored,
             process: holdings.process.clone(),
+            machine: holdings.machine.clone(),
         }
     }
 }
@@ -50,6 +51,7 @@ impl TryFrom<wire::Holdings> for Holdings {
             rows_ingested: count("rows ingested", holdings.rows_ingested)?,
             rows_restored: count("rows restored", holdings.rows_restored)?,
             process: holdings.process,
+            machine: holdings.machine,
         })
     }
 }
@@ -204,6 +206,7 @@ mod tests {
             rows_ingested: 1,
             rows_restored: 4,
             process: "host:1".into(),
+            machine: "host".into(),
         }
     }
 

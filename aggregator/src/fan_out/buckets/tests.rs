@@ -42,6 +42,7 @@ fn leaf(
         rows_ingested: 0,
         rows_restored: 0,
         process: String::new(),
+        machine: String::new(),
     }
 }
 

@@ -1,0 +1,34 @@
+//! Asking before something is done that people would not want done by a slip.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use crate::outcome::{Exit, Failure};
+
+/// Asks on the terminal. Where there is none, nobody can say yes that way.
+pub(crate) fn ask(question: &str) -> Result<(), Failure> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Err(Failure::usage("this is not confirmed, and there is no terminal to ask at")
+            .hint("--yes does it without asking, --dry-run says what would be done"));
+    }
+    let failed = |error: io::Error| Failure::failed(format!("ask on the terminal: {error}"));
+    let mut terminal = io::stderr().lock();
+    write!(terminal, "{question} [y/N] ").and_then(|()| terminal.flush()).map_err(failed)?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).map_err(failed)?;
+    if is_yes(&answer) { Ok(()) } else { Err(Failure::new(Exit::Failed, "nothing was done")) }
+}
+
+fn is_yes(answer: &str) -> bool {
+    matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_yes_is_yes() {
+        assert!(["y\n", "YES", " yes \n"].into_iter().all(is_yes));
+        assert!(!["", "\n", "n", "yes please", "yy"].into_iter().any(is_yes));
+    }
+}
