@@ -22,6 +22,8 @@ mod completeness;
 mod completion;
 mod confirm;
 mod demo;
+#[cfg(test)]
+mod deploy;
 mod diff;
 mod explore;
 mod ingest;

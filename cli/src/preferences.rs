@@ -26,6 +26,8 @@ const USER_FILE: &str = "gannet/config.toml";
 const SYSTEM_FILE: &str = "/etc/gannet/config.toml";
 /// The id of the flag that names a file.
 const FLAG: &str = "preferences";
+/// The id of a flag that guards a rollout: what somebody prefers of queries does not weaken it.
+const GUARD: &str = "guard";
 /// Rights to write for others than the owner.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
@@ -114,7 +116,10 @@ fn with_default(command: Command, preference: &Preference) -> Command {
     let names: Vec<String> = command.get_subcommands().map(|below| below.get_name().to_owned()).collect();
     let asks = command.get_arguments().any(|arg| arg.get_id() == "server");
     let takes = |arg: &clap::Arg| {
-        arg.get_long() == Some(preference.flag) && arg.get_action().takes_values() && !arg.is_required_set()
+        arg.get_long() == Some(preference.flag)
+            && arg.get_action().takes_values()
+            && !arg.is_required_set()
+            && arg.get_id() != GUARD
     };
     let id = command.get_arguments().find(|arg| takes(arg)).map(|arg| arg.get_id().clone());
     let command = match id.filter(|_| asks) {

@@ -71,7 +71,7 @@ struct Limits {
     #[arg(long, value_name = "N|SHARE", value_parser = parse_max_unavailable)]
     max_unavailable: Option<String>,
     /// How complete answers must stay, such as 0.95 or 95% [default: 95%]
-    #[arg(long, value_name = "SHARE", value_parser = units::parse_share)]
+    #[arg(id = "guard", long = "min-completeness", value_name = "SHARE", value_parser = units::parse_share)]
     min_completeness: Option<f64>,
     /// How long a leaf may be away [default: 10m]
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
