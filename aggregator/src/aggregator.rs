@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use gannet_proto::address::AddressError;
 use gannet_proto::gossip::{Gossip, GossipError};
+use gannet_proto::tls::{self, Tls};
+use gannet_proto::watched::FileError;
 use gannet_query::{Partial, Plan, Top};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
@@ -13,7 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::admission::{Admission, Client, Load, Refused, Turn};
 use crate::catalogue::Catalogue;
-use crate::children::{Child, ChildSet};
+use crate::children::{Child, ChildSet, Links};
 use crate::config::{Config, ConfigError};
 use crate::error::{ErrorCode, Failure};
 use crate::fan_out::{Asking, FanOut, GatherError, Watch};
@@ -47,6 +49,7 @@ pub struct Aggregator {
     members: MembersWatch,
     /// Ends with the aggregator; none when settings name who is there.
     gossip: Option<Gossip>,
+    tls: Option<Arc<Tls>>,
     roster: Arc<Mutex<Roster>>,
     file: Arc<Mutex<RosterFile>>,
     fan_out: Arc<FanOut>,
@@ -78,6 +81,9 @@ pub enum StartError {
     /// The roster cannot be used.
     #[error(transparent)]
     Roster(#[from] RosterFileError),
+    /// Certificates or tokens cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// SQL cannot be set up.
     #[error("cannot set up SQL: {0}")]
     Sql(Failure),
@@ -102,6 +108,8 @@ impl Aggregator {
     pub async fn start(config: Config) -> Result<Arc<Aggregator>, StartError> {
         let checked = config.checked()?;
         let config = Arc::new(config);
+        let tls =
+            Tls::of_settings(config.tls_ca.as_ref(), config.tls_cert.as_ref(), config.tls_key.as_ref())?;
         let (file, roster) = RosterFile::open(&config.data_dir)?;
         let (roster, file) = (Arc::new(Mutex::new(roster)), Arc::new(Mutex::new(file)));
         let gossip = match checked.gossip {
@@ -111,7 +119,12 @@ impl Aggregator {
         let said = gossip.as_ref().map(Gossip::heard);
         let (sources, asking) =
             Sources::new(checked.children, checked.aggregators, Arc::new(names::System), said).await;
-        let children = Arc::new(ChildSet::default());
+        let links = match &tls {
+            Some(tls) => Links::Tls(Arc::clone(tls)),
+            None if config.insecure => Links::Open,
+            None => Links::Local,
+        };
+        let children = Arc::new(ChildSet::new(links));
         let fan_out = Arc::new(FanOut::new(Arc::clone(&children), Arc::clone(&roster), Arc::clone(&config)));
         let (tell, members) = watch::channel(Arc::default());
         let follower = Follower {
@@ -138,6 +151,9 @@ impl Aggregator {
         let mut background = JoinSet::new();
         background.spawn(follower.run());
         background.spawn(asking.names.follow(Duration::from_millis(config.dns_interval_ms), asking.tell));
+        if let Some(tls) = &tls {
+            background.spawn(tls::look_after(Arc::clone(tls), "gRPC"));
+        }
         let every = Duration::from_millis(config.roster_save_ms.max(10));
         background.spawn(keep(Arc::clone(&roster), Arc::clone(&file), every));
         let aggregator = Arc::new(Aggregator {
@@ -149,6 +165,7 @@ impl Aggregator {
             started: Instant::now(),
             catalogue: Mutex::new(None),
             _background: background,
+            tls,
             config,
             children,
             members,
@@ -165,6 +182,11 @@ impl Aggregator {
     /// Its settings.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Its TLS towards children and parents.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref()
     }
 
     /// Its children now.

@@ -7,11 +7,13 @@
 //! This module and the gRPC door are the only ones that know the wire.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use gannet_proto::address::{AddressError, ChildAddress, connect};
+use gannet_proto::address::{AddressError, ChildAddress, connect_with};
+use gannet_proto::tls::Tls;
 use gannet_proto::wire::admin_client::AdminClient;
 use gannet_proto::wire::ingest_client::IngestClient;
 use gannet_proto::wire::query_client::QueryClient;
@@ -31,7 +33,7 @@ mod set;
 
 use health::Health;
 pub use orders::Obeyed;
-pub use set::{Changed, ChildSet};
+pub use set::{Changed, ChildSet, Links};
 
 /// A server as its parent sees it.
 #[derive(Debug)]
@@ -142,12 +144,20 @@ pub struct Acknowledgement {
 }
 
 impl Child {
-    /// A child at an address; nothing is connected yet. Must be called inside a tokio runtime.
+    /// A child at an address, without TLS; see [`Child::with`].
     ///
     /// # Errors
     /// When the address cannot be connected to by its form.
     pub fn new(address: &ChildAddress) -> Result<Child, AddressError> {
-        let channel = connect(address)?;
+        Child::with(address, None)
+    }
+
+    /// A child at an address; nothing is connected yet. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the address cannot be connected to by its form.
+    pub fn with(address: &ChildAddress, tls: Option<&Arc<Tls>>) -> Result<Child, AddressError> {
+        let channel = connect_with(address, tls)?;
         Ok(Child {
             address: address.to_string(),
             query: QueryClient::new(channel.clone())

@@ -29,6 +29,29 @@ pub struct Config {
     pub http: String,
     /// Where gRPC is served, for an aggregator that is the child of another.
     pub grpc: Option<String>,
+    /// The tokens of those who may use HTTP; everybody may without one.
+    pub tokens_file: Option<PathBuf>,
+    /// The SHA-256 of a token that is valid beside them: the supervisor's, made for one run.
+    #[serde(skip)]
+    pub supervisor_token: Option<String>,
+    /// The certificate of the HTTP door, PEM.
+    pub http_cert: Option<PathBuf>,
+    /// The key of that certificate, PEM.
+    pub http_key: Option<PathBuf>,
+    /// The certificates of the cluster's authority, PEM: children and parents must show one that it signed.
+    pub tls_ca: Option<PathBuf>,
+    /// The certificate that is shown to children and parents, PEM.
+    pub tls_cert: Option<PathBuf>,
+    /// The key of that certificate, PEM.
+    pub tls_key: Option<PathBuf>,
+    /// Listens and asks beyond this machine without TLS and tokens.
+    pub insecure: bool,
+    /// HTTP connections at once.
+    pub http_connections_max: usize,
+    /// The headers of a request must arrive within this, and the next request on a connection.
+    pub http_header_ms: u64,
+    /// The body of a query must arrive within this.
+    pub query_body_ms: u64,
     /// How often DNS names are resolved.
     pub dns_interval_ms: u64,
     /// Most children that settings name one by one; beyond it aggregators form a tree.
@@ -99,6 +122,17 @@ impl Default for Config {
             dns_interval_ms: 10_000,
             http: "127.0.0.1:7700".to_owned(),
             grpc: None,
+            tokens_file: None,
+            supervisor_token: None,
+            http_cert: None,
+            http_key: None,
+            tls_ca: None,
+            tls_cert: None,
+            tls_key: None,
+            insecure: false,
+            http_connections_max: 4096,
+            http_header_ms: 10_000,
+            query_body_ms: 30_000,
             children_max: 64,
             describe_interval_ms: 1_000,
             probe_interval_ms: 500,
@@ -240,6 +274,9 @@ impl Config {
             ("query_timeout_ms", self.query_timeout_ms),
             ("query_timeout_ms_max", self.query_timeout_ms_max),
             ("queries_running_max", self.queries_running_max as u64),
+            ("http_connections_max", self.http_connections_max as u64),
+            ("http_header_ms", self.http_header_ms),
+            ("query_body_ms", self.query_body_ms),
             ("events_running_max", self.events_running_max as u64),
             ("events_idle_ms", self.events_idle_ms),
             ("appends_in_flight_max", self.appends_in_flight_max as u64),

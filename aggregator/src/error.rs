@@ -15,6 +15,10 @@ pub enum ErrorCode {
     Unsupported,
     /// A limit of the request: text, rows, columns, groups, memory (413 for bodies, else 400).
     TooLarge,
+    /// No token that is one here (401).
+    Unauthenticated,
+    /// A token that is not for this (403).
+    Forbidden,
     /// No room or too much at once; come back (429).
     Overloaded,
     /// The content type or encoding of a body (415).

@@ -12,8 +12,11 @@
 //! says are covered; expected rows come from the roster, never from who happens to be up; a row batch whose outcome is
 //! not known is never sent to another leaf in silence.
 //!
+//! Who may use the HTTP door is said by [`access`].
+//!
 //! Start reading at [`Aggregator`], then [`fan_out`] and [`roster`].
 
+pub mod access;
 pub mod admission;
 pub mod aggregator;
 pub mod catalogue;

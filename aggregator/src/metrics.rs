@@ -109,6 +109,8 @@ pub fn code_name(code: ErrorCode) -> &'static str {
         ErrorCode::NotFound => "not_found",
         ErrorCode::Unsupported => "unsupported",
         ErrorCode::TooLarge => "too_large",
+        ErrorCode::Unauthenticated => "unauthenticated",
+        ErrorCode::Forbidden => "forbidden",
         ErrorCode::Overloaded => "overloaded",
         ErrorCode::UnsupportedMedia => "unsupported_media",
         ErrorCode::DiskFull => "disk_full",

@@ -2,16 +2,23 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gannet_proto::address::Listener;
+use gannet_proto::address::{ChildAddress, Guard, Listener};
+use gannet_proto::exposed::{Exposed, Protection, Way};
+use gannet_proto::tls::{self, Tls};
+use gannet_proto::watched::FileError;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 
+use crate::access::{self, Access, Grant};
 use crate::aggregator::{Aggregator, StartError};
 use crate::config::Config;
+use crate::http::Guarding;
+use crate::membership::Place;
 use crate::roster_file::RosterFileError;
 use crate::{http, service};
 
@@ -21,9 +28,15 @@ pub enum RunError {
     /// It could not start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The HTTP door failed.
-    #[error("the HTTP door failed")]
-    Http(#[source] io::Error),
+    /// Something would be open to other machines.
+    #[error(transparent)]
+    Exposed(#[from] Exposed),
+    /// Certificates or tokens cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The system does not say where a listener is.
+    #[error("a listener has no address")]
+    Address(#[source] io::Error),
     /// The gRPC door failed.
     #[error("the gRPC door failed")]
     Grpc(#[source] tonic::transport::Error),
@@ -47,24 +60,30 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let grace = Duration::from_millis(config.stop_grace_ms);
+    let (http, guarding) = guarding(&config, Listener::Tcp(http), grpc.as_ref())?;
+    let first_bytes = Duration::from_millis(config.http_header_ms);
+    let connections_max = config.http_connections_max;
     let aggregator = Aggregator::start(config).await?;
+    // They end with this function.
+    let mut looked_after = JoinSet::new();
+    looked_after.spawn(access::look_after(Arc::clone(&guarding.access)));
+    if let Some(tls) = &guarding.tls {
+        looked_after.spawn(tls::look_after(Arc::clone(tls), "HTTP"));
+    }
     let asked = Arc::new(Notify::new());
     let (stop, stopping) = watch::channel(false);
     let mut http = tokio::spawn({
-        let app = http::router(Arc::clone(&aggregator));
-        let stopping = stopped(stopping.clone());
-        async move {
-            axum::serve(http, app.into_make_service_with_connect_info::<SocketAddr>())
-                .with_graceful_shutdown(stopping)
-                .await
-        }
+        let incoming = http.guarded(Guard { tls: guarding.tls.clone(), first_bytes, connections_max });
+        let app = http::guarded(Arc::clone(&aggregator), guarding);
+        http::serve::serve(incoming, app, first_bytes, stopped(stopping.clone()))
     });
     let mut grpc = tokio::spawn({
         let (router, stopping) = (service::router(Arc::clone(&aggregator), Arc::clone(&asked)), stopping);
+        let guard = Guard { tls: aggregator.tls().cloned(), ..Guard::default() };
         async move {
             match grpc {
                 Some(listener) => {
-                    router.serve_with_incoming_shutdown(listener.incoming(), stopped(stopping)).await
+                    router.serve_with_incoming_shutdown(listener.guarded(guard), stopped(stopping)).await
                 }
                 None => {
                     stopped(stopping).await;
@@ -103,13 +122,67 @@ pub async fn run(
     outcome
 }
 
+/// What guards the HTTP door, once it is certain that nothing is open that should not be.
+fn guarding(
+    config: &Config,
+    http: Listener,
+    grpc: Option<&Listener>,
+) -> Result<(Listener, Guarding), RunError> {
+    let tls = match (&config.http_cert, &config.http_key) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => Some(Tls::of_server(certificate, key)?),
+        (Some(named), None) | (None, Some(named)) => {
+            return Err(FileError::content(named, "http_cert and http_key go together").into());
+        }
+    };
+    let access = match &config.tokens_file {
+        None => Access::open(),
+        Some(path) => Access::of_file(path.clone(), beside(config)?)?,
+    };
+    let cluster = config.tls_ca.is_some();
+    let mut ways = vec![(
+        Way::Http,
+        http.local_address().map_err(RunError::Address)?,
+        Protection { tls: tls.is_some(), tokens: access.asks() },
+    )];
+    let of_cluster = Protection { tls: cluster, tokens: false };
+    if let Some(grpc) = grpc {
+        ways.push((Way::Grpc, grpc.local_address().map_err(RunError::Address)?, of_cluster));
+    }
+    let checked = config.checked().map_err(StartError::from)?;
+    ways.extend(checked.children.into_iter().chain(checked.aggregators).map(|place| {
+        let address = match place {
+            Place::Address(address) => address,
+            Place::Name(name) => ChildAddress::Tcp(name),
+        };
+        (Way::Child, address, of_cluster)
+    }));
+    let exposed = ways.iter().filter_map(|(way, address, has)| Exposed::find(*way, address, *has));
+    let mut insecure = Vec::new();
+    for exposed in exposed {
+        if !config.insecure {
+            return Err(exposed.into());
+        }
+        let text = exposed.to_string().replace(" would be open ", " is open ");
+        tracing::warn!("insecure: {text}");
+        insecure.push(text);
+    }
+    Ok((http, Guarding { access: Arc::new(access), tls, insecure }))
+}
+
+/// The token of the supervisor, which it made for this one run.
+fn beside(config: &Config) -> Result<Option<Grant>, RunError> {
+    let grant = config.supervisor_token.as_deref().map(|sha256| Grant::of_everything("supervisor", sha256));
+    grant.transpose().map_err(|what| FileError::content(Path::new("supervisor_token"), what).into())
+}
+
 async fn stopped(mut stopping: watch::Receiver<bool>) {
     // An error means that the sender is gone, which is a stop as well.
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 
-fn http_ended(ended: Result<io::Result<()>, tokio::task::JoinError>) -> Result<(), RunError> {
-    ended?.map_err(RunError::Http)
+fn http_ended(ended: Result<(), tokio::task::JoinError>) -> Result<(), RunError> {
+    Ok(ended?)
 }
 
 fn grpc_ended(
@@ -158,5 +231,32 @@ mod tests {
         running.await.unwrap().unwrap();
         assert!(std::fs::read_to_string(file).unwrap().contains("\"leaf\":\"a\""));
         assert!(TcpStream::connect(at).await.is_err());
+    }
+
+    async fn refused(change: impl FnOnce(&mut Config), http: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = config(folder.path(), &[]);
+        change(&mut settings);
+        let http = TcpListener::bind(http).await.unwrap();
+        let port = http.local_addr().unwrap().port().to_string();
+        let error = run(settings, http, None, std::future::ready(())).await.map(|()| "it ran".to_owned());
+        assert!(!folder.path().join("aggregator").exists() || error.is_ok(), "nothing was touched");
+        error.unwrap_or_else(|error| error.to_string()).replace(&port, "PORT")
+    }
+
+    #[tokio::test]
+    async fn what_would_be_open_does_not_start() {
+        let open = "HTTP on 0.0.0.0:PORT would be open to other machines without TLS and tokens";
+        assert_eq!(refused(|_| {}, "0.0.0.0:0").await, open);
+        assert_eq!(refused(|config| config.insecure = true, "0.0.0.0:0").await, "it ran");
+        assert_eq!(refused(|_| {}, "127.0.0.1:0").await, "it ran");
+        let child = "gRPC to 10.0.0.7:7710 would be open to other machines without TLS at both ends";
+        let far = |config: &mut Config| config.children = vec!["10.0.0.7:7710".to_owned()];
+        assert_eq!(refused(far, "127.0.0.1:0").await, child);
+        let half = |config: &mut Config| config.http_cert = Some("a.pem".into());
+        assert_eq!(refused(half, "127.0.0.1:0").await, "file a.pem: http_cert and http_key go together");
+        let gone = |config: &mut Config| config.tokens_file = Some("/nowhere/tokens".into());
+        let expect = "file /nowhere/tokens cannot be read: No such file or directory (os error 2)";
+        assert_eq!(refused(gone, "127.0.0.1:0").await, expect);
     }
 }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use gannet_proto::address::grpc_server;
 use gannet_proto::wire::admin_server::{Admin, AdminServer};
 use gannet_proto::wire::query_server::{Query, QueryServer};
 use gannet_proto::{MESSAGE_BYTES_MAX, PLAN_BYTES_MAX, Reason, wire};
@@ -32,7 +33,7 @@ pub(crate) fn router(aggregator: Arc<Aggregator>, stop: Arc<Notify>) -> Router {
     let admin = AdminServer::new(door)
         .max_decoding_message_size(PLAN_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    tonic::transport::Server::builder().add_service(query).add_service(admin)
+    grpc_server().add_service(query).add_service(admin)
 }
 
 #[derive(Debug, Clone)]
@@ -63,6 +64,8 @@ fn status(failure: &Failure) -> Status {
         }
         ErrorCode::NotFound => Status::not_found(text),
         ErrorCode::WrongState => Status::failed_precondition(text),
+        ErrorCode::Unauthenticated => Status::unauthenticated(text),
+        ErrorCode::Forbidden => Status::permission_denied(text),
         ErrorCode::TooLarge => Status::out_of_range(text),
         ErrorCode::SequenceTooOld => Reason::SequenceTooOld.status(text),
         ErrorCode::DiskFull => Reason::DiskFull.status(text),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde::Deserialize;
 
-use crate::client::{Client, ClientArgs};
+use crate::client::ClientArgs;
 use crate::outcome::{Exit, Outcome};
 use crate::units;
 
@@ -20,7 +20,7 @@ struct Reply {
 
 /// Runs it.
 pub(crate) async fn run(leaf: &str, args: ClientArgs) -> Outcome {
-    let client = Client::new(&args.server)?;
+    let client = args.connect()?;
     let timeout = args.timeout.unwrap_or(TIMEOUT_DEFAULT);
     let request = client.request(Method::POST, &["v1", "leaves", leaf, "accept-loss"]);
     let response = client.send(request, timeout).await?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use gannet_client::Status;
 
-use crate::client::{Client, ClientArgs};
+use crate::client::ClientArgs;
 use crate::outcome::{Exit, Outcome};
 use crate::render::{self, Style, Table};
 use crate::units;
@@ -28,7 +28,7 @@ pub(crate) struct LeafListArgs {
 
 /// Runs it.
 pub(crate) async fn run(args: LeafListArgs) -> Outcome {
-    let client = Client::new(&args.client.server)?;
+    let client = args.client.connect()?;
     let body = client.get_bytes(&["v1", "status"], args.client.timeout.unwrap_or(TIMEOUT_DEFAULT)).await?;
     let mut out = io::stdout().lock();
     if args.json {

@@ -18,6 +18,7 @@ mod bench;
 mod cells;
 mod charts;
 mod client;
+mod cluster;
 mod completeness;
 mod completion;
 mod confirm;
@@ -47,6 +48,8 @@ mod sql_names;
 mod status;
 mod tables;
 mod tail;
+mod tls_args;
+mod token;
 mod units;
 mod up;
 
@@ -106,6 +109,10 @@ enum Command {
     #[command(subcommand)]
     Rollout(rollout::RolloutCommand),
     Aggregator(serve_aggregator::AggregatorArgs),
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
     /// Measure this build on this machine
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -145,6 +152,8 @@ fn run(command: Command) -> Outcome {
         Command::Ingest(args) => runtime::small()?.block_on(ingest::run(args)),
         Command::Status(args) => runtime::paired()?.block_on(status::run(args)),
         Command::Table(command) => runtime::small()?.block_on(tables::run(command)),
+        Command::Token(command) => token::run(command),
+        Command::Cluster(command) => cluster::run(command),
         Command::Completion(args) => completion::run(&args, Cli::command()),
         Command::Bench(command) => bench::run(command),
         Command::Version => version().map_err(Failure::from),
@@ -255,6 +264,12 @@ mod tests {
             &["rollout", "resume", "--allow-disk", "--leaf-timeout", "1h"],
             &["rollout", "abort"],
             &["aggregator", "--child", "a:1"],
+            &["aggregator", "--child", "a:1", "--http", "0.0.0.0:1", "--http-cert", "c", "--http-key", "k"],
+            &["aggregator", "--child", "a:1", "--tokens-file", "t", "--insecure"],
+            &["leaf", "--tls-ca", "ca.pem", "--tls-cert", "c", "--tls-key", "k"],
+            &["token", "new", "--scope", "query,admin", "--name", "ops", "--expires", "90d"],
+            &["cluster", "certificates", "--out", "d", "--names", "a,b+10.0.0.7", "--days", "30", "--renew"],
+            &["query", "x", "--server", "https://a:1", "--token-file", "t", "--ca-file", "c"],
             &["bench", "restart", "--gb", "0.5", "--json", "--dir", "d", "--plot", "x.svg", "--warm"],
             &["version"],
         ] {
@@ -268,6 +283,10 @@ mod tests {
             (&["query", "x", "--timezone", "Moon"], ErrorKind::ValueValidation),
             (&["explore", "t", "--last", "1h", "--from", "now"], ErrorKind::ArgumentConflict),
             (&["diff", "t"], ErrorKind::MissingRequiredArgument),
+            (&["token", "new"], ErrorKind::MissingRequiredArgument),
+            (&["token", "new", "--scope", "all"], ErrorKind::ValueValidation),
+            (&["leaf", "--tls-ca", "ca.pem"], ErrorKind::MissingRequiredArgument),
+            (&["aggregator", "--http-cert", "c"], ErrorKind::MissingRequiredArgument),
             (&["ingest", "t"], ErrorKind::MissingRequiredArgument),
             (&["up", "--leaves", "0"], ErrorKind::ValueValidation),
             (&["up", "--memory-limit", "lots"], ErrorKind::ValueValidation),

@@ -5,10 +5,12 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use clap::Args;
+use gannet_aggregator::RunError;
 use gannet_aggregator::config::Config;
 use gannet_proto::address::{ChildAddress, Listener};
 
 use crate::outcome::{Exit, Failure, Outcome};
+use crate::tls_args::TlsArgs;
 use crate::{parent, runtime, settings};
 
 /// Run one aggregator: it turns SQL into plans for its children, and merges what they answer.
@@ -29,7 +31,9 @@ A settings file has the same settings and more; flags and environment win over i
   children = [\"10.0.0.7:7710\", \"10.0.0.8:7710\"]
   query_timeout_ms = 10_000
 
-There is no encryption and no password: listen on a network you trust.")]
+Beyond this machine HTTP needs TLS and tokens (--http-cert, --http-key, --tokens-file; `gannet token new` makes them), and \
+gRPC needs TLS at both ends (--tls-ca, --tls-cert, --tls-key; `gannet cluster certificates` makes them). --insecure does \
+without, on a network you trust; `gannet status` says so. Files of tokens and certificates are read again when they change.")]
 pub(crate) struct AggregatorArgs {
     /// A TOML file with settings
     #[arg(long, env = "GANNET_AGGREGATOR_CONFIG", value_name = "FILE")]
@@ -46,12 +50,33 @@ pub(crate) struct AggregatorArgs {
     /// A child: HOST:PORT or unix:PATH; once for each child, or with commas
     #[arg(long = "child", env = "GANNET_AGGREGATOR_CHILDREN", value_name = "ADDR", value_delimiter = ',')]
     children: Vec<String>,
+    #[command(flatten)]
+    http_guard: HttpGuardArgs,
+    #[command(flatten)]
+    tls: TlsArgs,
+    /// The SHA-256 of the supervisor's token
+    #[arg(long, hide = true, requires = "tokens_file")]
+    supervisor_token: Option<String>,
     /// Standard input is the listening socket for HTTP
     #[arg(long, hide = true)]
     http_on_stdin: bool,
     /// The process that started this one: its end is a stop
     #[arg(long, hide = true)]
     parent_pid: Option<u32>,
+}
+
+/// What guards the HTTP door.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct HttpGuardArgs {
+    /// The tokens of those who may use HTTP; everybody on this machine may without one
+    #[arg(long, env = "GANNET_AGGREGATOR_TOKENS_FILE", value_name = "FILE")]
+    pub(crate) tokens_file: Option<PathBuf>,
+    /// The certificate that HTTP is served under, PEM
+    #[arg(long, env = "GANNET_AGGREGATOR_HTTP_CERT", value_name = "FILE", requires = "http_key")]
+    pub(crate) http_cert: Option<PathBuf>,
+    /// The key of that certificate, PEM, readable by its owner only
+    #[arg(long, env = "GANNET_AGGREGATOR_HTTP_KEY", value_name = "FILE", requires = "http_cert")]
+    pub(crate) http_key: Option<PathBuf>,
 }
 
 /// Runs `gannet aggregator`.
@@ -76,11 +101,16 @@ pub(crate) fn run(args: AggregatorArgs) -> Outcome {
             }
             None => None,
         };
-        gannet_aggregator::run(config, http, grpc, shutdown)
-            .await
-            .map_err(|error| Failure::from(anyhow::Error::new(error).context("aggregator")))?;
+        gannet_aggregator::run(config, http, grpc, shutdown).await.map_err(ended)?;
         Ok(Exit::Done)
     })
+}
+
+fn ended(error: RunError) -> Failure {
+    match error {
+        RunError::Exposed(exposed) => Failure::usage(exposed.to_string()).hint(exposed.hint()),
+        other => Failure::from(anyhow::Error::new(other).context("aggregator")),
+    }
 }
 
 /// Binds the address that HTTP is served on.
@@ -121,6 +151,12 @@ fn config(args: AggregatorArgs) -> Result<Config, Failure> {
     if !args.children.is_empty() {
         config.children = args.children;
     }
+    let HttpGuardArgs { tokens_file, http_cert, http_key } = args.http_guard;
+    config.tokens_file = tokens_file.or(config.tokens_file);
+    config.http_cert = http_cert.or(config.http_cert);
+    config.http_key = http_key.or(config.http_key);
+    config.supervisor_token = args.supervisor_token;
+    args.tls.set(&mut config.tls_ca, &mut config.tls_cert, &mut config.tls_key, &mut config.insecure);
     config.checked().map_err(|error| Failure::usage(error.to_string()))?;
     if config.children.is_empty() && config.aggregators.is_empty() && config.gossip.is_none() {
         return Err(Failure::usage("an aggregator without children has nothing to ask").hint(

@@ -10,6 +10,7 @@ use crate::client::ClientArgs;
 use crate::leaf_list::{self, LeafListArgs};
 use crate::leaf_orders::{self, OrderArgs, StopArgs};
 use crate::outcome::{Exit, Failure, Outcome};
+use crate::tls_args::TlsArgs;
 use crate::{accept_loss, machine, parent, runtime, settings, units};
 
 /// Run one leaf: it holds rows in memory and scans them.
@@ -37,8 +38,10 @@ A settings file has the same settings and more, with units in their names; flags
   table_bytes_max = 10_737_418_240
 
 SIGTERM or Ctrl-C stops it: the rows stay behind in shared memory, and the next start with the same id and data \
-directory serves them at once. The id must not change over restarts. There is no encryption and no password: listen on a \
-network you trust."
+directory serves them at once. The id must not change over restarts.
+
+Beyond this machine gRPC needs TLS at both ends: --tls-ca, --tls-cert and --tls-key. `gannet cluster certificates` makes \
+them. Who has no certificate of that authority is refused; --insecure does without, on a network you trust."
 )]
 pub(crate) struct LeafArgs {
     #[command(subcommand)]
@@ -55,6 +58,8 @@ pub(crate) struct LeafArgs {
     /// Where it serves gRPC: HOST:PORT or unix:PATH [default: 127.0.0.1:7710]
     #[arg(long, env = "GANNET_LEAF_LISTEN", value_name = "ADDR")]
     listen: Option<String>,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// What its rows may take, such as 48GiB; beyond it the oldest expire [default: 4GiB]
     #[arg(long, env = "GANNET_LEAF_MEMORY_LIMIT", value_name = "SIZE", value_parser = units::parse_size)]
     memory_limit: Option<u64>,
@@ -157,6 +162,7 @@ fn config(args: LeafArgs) -> Result<Config, Failure> {
     if let Some(listen) = args.listen {
         config.listen = listen;
     }
+    args.tls.set(&mut config.tls_ca, &mut config.tls_cert, &mut config.tls_key, &mut config.insecure);
     if let Some(bytes) = args.memory_limit {
         config.memory_limit_bytes = bytes;
     }

@@ -68,6 +68,9 @@ pub struct Status {
     /// The aggregator itself.
     #[serde(default)]
     pub aggregator: AggregatorStatus,
+    /// What is open to other machines without protection, because a person insisted.
+    #[serde(default)]
+    pub insecure: Vec<String>,
     /// Leaves that were heard of.
     pub leaves: Vec<LeafStatus>,
     /// Children of which nothing was ever heard.

@@ -3,39 +3,65 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::RETRY_AFTER;
+use reqwest::header::{AUTHORIZATION, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, ErrorKind};
+use crate::token::Token;
+use crate::trust::Trust;
 
 /// A server that does not answer on its port for so long is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection that was not used for so long is not used again: the server may be about to close it.
+const IDLE_MAX: Duration = Duration::from_secs(5);
+
+/// Who asks, and whom they believe.
+#[derive(Debug, Clone, Default)]
+pub struct ClientOptions {
+    /// Shown with every request.
+    pub token: Option<Token>,
+    /// Which servers are believed, when they are asked over TLS.
+    pub trust: Trust,
+}
 
 /// A server to ask. Clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
     base: Url,
+    token: Option<Token>,
 }
 
 impl Client {
-    /// A client of the aggregator at this URL. `host:port` alone is taken as http.
+    /// A client of the aggregator at this URL, without a token. `host:port` alone is taken as http.
     ///
     /// # Errors
     /// When it is no URL, or one that Gannet does not serve. Nothing is connected yet.
     pub fn new(server: &str) -> Result<Client, Error> {
+        Client::with(server, ClientOptions::default())
+    }
+
+    /// A client of the aggregator at this URL.
+    ///
+    /// # Errors
+    /// As [`Client::new`]; and when the certificates that are to be trusted are none.
+    pub fn with(server: &str, options: ClientOptions) -> Result<Client, Error> {
         let base = parse_server(server)?;
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder()
             .no_proxy()
             .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(IDLE_MAX)
             .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("gannet/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| {
-                Error::new(ErrorKind::Address, format!("set up the HTTP client for `{server}`: {error}"))
-            })?;
-        Ok(Client { http, base })
+            .user_agent(concat!("gannet/", env!("CARGO_PKG_VERSION")));
+        if base.scheme() == "https" {
+            http = http.use_preconfigured_tls(options.trust.tls()?);
+        }
+        let http = http.build().map_err(|error| {
+            Error::new(ErrorKind::Address, format!("set up the HTTP client for `{server}`: {error}"))
+        })?;
+        Ok(Client { http, base, token: options.token })
     }
 
     /// The server's address, for messages.
@@ -49,7 +75,19 @@ impl Client {
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(segments);
         }
-        self.http.request(method, url)
+        let request = self.http.request(method, url);
+        match &self.token {
+            Some(token) => request.header(AUTHORIZATION, token.header()),
+            None => request,
+        }
+    }
+
+    /// Whether others on the network can read what is sent, the token with it.
+    pub fn is_readable_by_others(&self) -> bool {
+        let host = self.base.host_str().unwrap_or_default();
+        let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        let is_local = ip.map_or_else(|_| host == "localhost", |ip| ip.to_canonical().is_loopback());
+        self.base.scheme() != "https" && !is_local
     }
 
     /// Sends a request and returns the reply, whatever its status. The time is for the reply with its body.
@@ -104,14 +142,8 @@ fn parse_server(server: &str) -> Result<Url, Error> {
     let with_scheme = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
     let url = Url::parse(&with_scheme).map_err(|error| wrong(&format!("is not a URL: {error}")))?;
     match url.scheme() {
-        "http" => {}
-        "https" => {
-            let hint =
-                "use http:// on a network you trust, or a tunnel such as `ssh -L 7700:127.0.0.1:7700 HOST`";
-            let error = wrong("asks for TLS, which Gannet does not speak yet");
-            return Err(Error { hint: Some(hint.to_owned()), ..error });
-        }
-        other => return Err(wrong(&format!("has scheme `{other}`, must be http"))),
+        "http" | "https" => {}
+        other => return Err(wrong(&format!("has scheme `{other}`, must be http or https"))),
     }
     if url.host_str().is_none_or(str::is_empty) {
         return Err(wrong("names no host"));
@@ -134,9 +166,39 @@ mod tests {
             refused("https://box:7700").message,
             "server `https://box:7700` asks for TLS, which Gannet does not speak yet"
         );
-        assert_eq!(refused("ftp://box").message, "server `ftp://box` has scheme `ftp`, must be http");
+        assert_eq!(
+            refused("ftp://box").message,
+            "server `ftp://box` has scheme `ftp`, must be http or https"
+        );
         assert_eq!(refused("http://").message, "server `http://` is not a URL: empty host");
-        assert_eq!(refused("https://box").kind, ErrorKind::Address);
+        assert_eq!(refused("ftp://box").kind, ErrorKind::Address);
+    }
+
+    #[test]
+    fn who_can_listen_is_known() {
+        let check = |server: &str, expect: bool| {
+            let trust = Trust::Authority(crate::trust::tests::authority());
+            let client = Client::with(server, ClientOptions { token: None, trust }).unwrap();
+            assert_eq!(client.is_readable_by_others(), expect, "{server}");
+        };
+        for server in ["127.0.0.1:1", "http://[::1]:1", "localhost:1", "https://box:1"] {
+            check(server, false);
+        }
+        for server in ["10.0.0.7:1", "http://box:1", "http://localhost.example"] {
+            check(server, true);
+        }
+    }
+
+    #[test]
+    fn the_token_goes_with_every_request_and_into_no_text() {
+        let token = Token::new("gannet_0123456789abcdef0123456789abcdef").unwrap();
+        let options = ClientOptions { token: Some(token), ..ClientOptions::default() };
+        let client = Client::with("http://box", options).unwrap();
+        let request = client.request(Method::GET, &["v1", "status"]).build().unwrap();
+        let shown = &request.headers()[AUTHORIZATION];
+        assert_eq!(shown, "Bearer gannet_0123456789abcdef0123456789abcdef");
+        assert!(shown.is_sensitive());
+        assert!(!format!("{client:?} {request:?}").contains("0123456789"));
     }
 
     #[test]

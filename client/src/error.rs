@@ -140,6 +140,11 @@ impl Error {
 
     /// What the connection says; `waited` is how long it was given.
     pub(crate) fn of_connection(address: &str, error: &reqwest::Error, waited: Duration) -> Error {
+        if let Some(cause) = tls_error(error) {
+            let message = format!("{address} cannot be trusted: {cause}");
+            let hint = "name the authority that signed its certificate: --ca-file FILE";
+            return Error { hint: Some(hint.to_owned()), ..Error::new(ErrorKind::NotSent, message) };
+        }
         if error.is_connect() {
             let message = format!("no server answers at {address}: {}", root_cause(error));
             Error::new(ErrorKind::NotSent, message)
@@ -179,6 +184,17 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         cause = inner;
     }
     cause.to_string()
+}
+
+/// What TLS has against the server, if that is it.
+fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
+    let error: &(dyn std::error::Error + 'static) = error;
+    let mut chain = std::iter::successors(Some(error), |error| error.source());
+    // The system's error that carries it is in the chain; what it carries is not.
+    chain.find_map(|error| match error.downcast_ref::<std::io::Error>() {
+        Some(carrier) => carrier.get_ref()?.downcast_ref(),
+        None => error.downcast_ref(),
+    })
 }
 
 /// `500 ms`, `15.00 s`.

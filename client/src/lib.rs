@@ -21,11 +21,12 @@
 //! * [`Client::post`] sends events so that they count once, however often they have to be sent; [`Client::post_once`] sends
 //!   them once and says how that ended.
 //! * [`Client::tables`], [`Client::table`] and [`Client::status`] say what there is.
+//! * [`Client::with`] takes a [`Token`] and whom to [`Trust`] over TLS (`https://`).
 //!
 //! Dropping a future or a stream of this crate closes its connection, and the server stops working on the request.
 //!
 //! The crate prints nothing, reads no environment and follows no proxy from it: a proxy cannot reach the loopback
-//! address that servers listen on by default. It does not speak TLS. Everything a server sends is checked.
+//! address that servers listen on by default. Everything a server sends is checked.
 
 mod answer;
 mod backoff;
@@ -38,6 +39,8 @@ mod json_rows;
 mod post;
 mod query;
 mod refined;
+mod token;
+mod trust;
 
 pub use answer::{Answer, Stats};
 pub use backoff::Backoff;
@@ -45,9 +48,11 @@ pub use batches::Batches;
 pub use catalogue::{
     AggregatorStatus, LeafStatus, Phase, Status, Table, TableColumn, TableDescription, UnheardChild,
 };
-pub use client::Client;
+pub use client::{Client, ClientOptions};
 pub use completeness::{BucketCompleteness, Completeness, Missing, percent};
 pub use error::{Error, ErrorKind, Position, ServerError, server_error};
 pub use post::{Ending, Events, PostError, PostOptions, Producer, Rejection, Reply, Rest};
 pub use query::QueryOptions;
 pub use refined::{Progress, Refined, Step};
+pub use token::Token;
+pub use trust::Trust;

@@ -21,6 +21,14 @@ pub struct Config {
     /// The machine it runs on: a rolling restart stops one leaf of a machine at a time. Empty when nobody said, and then
     /// the host of its address counts.
     pub machine: String,
+    /// The certificates of the cluster's authority, PEM; who connects must show one that it signed.
+    pub tls_ca: Option<PathBuf>,
+    /// The leaf's own certificate for the host of its address, PEM.
+    pub tls_cert: Option<PathBuf>,
+    /// The key of that certificate, PEM.
+    pub tls_key: Option<PathBuf>,
+    /// Listens beyond this machine without TLS.
+    pub insecure: bool,
     /// Bytes that rows may take, in row blocks and open rows.
     pub memory_limit_bytes: u64,
     /// Threads that scan; 0 means one for each core.
@@ -92,6 +100,10 @@ impl Default for Config {
             data_dir: PathBuf::from("gannet-data/leaf-0"),
             listen: "127.0.0.1:7710".to_owned(),
             machine: String::new(),
+            tls_ca: None,
+            tls_cert: None,
+            tls_key: None,
+            insecure: false,
             memory_limit_bytes: 4 * GIB,
             scan_threads: 0,
             seal_age_seconds: 300,

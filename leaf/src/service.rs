@@ -7,7 +7,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gannet_proto::address::{ChildAddress, Listener};
+use gannet_proto::address::{ChildAddress, Guard, Listener, grpc_server};
+use gannet_proto::exposed::{Exposed, Protection, Way};
+use gannet_proto::tls::{self, Tls};
 use gannet_proto::wire::admin_server::{Admin, AdminServer};
 use gannet_proto::wire::ingest_server::{Ingest, IngestServer};
 use gannet_proto::wire::query_server::{Query, QueryServer};
@@ -31,16 +33,19 @@ const MAINTENANCE: Duration = Duration::from_secs(1);
 /// When it cannot start, listen, or hand over.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), LeafError> {
     let listen = config.listen.clone();
-    raise_file_limit();
-    let attached = blocking(move || Leaf::attach(config)).await?;
     let wrong =
         |error: &dyn std::fmt::Display| LeafError::Config(format!("setting listen is {listen}: {error}"));
     let address: ChildAddress = listen.parse().map_err(|error| wrong(&error))?;
+    // Before anything is touched: a leaf that may not serve should not have started.
+    let tls = tls_of(&config)?;
+    check_exposure(&address, tls.is_some(), config.insecure)?;
+    raise_file_limit();
+    let attached = blocking(move || Leaf::attach(config)).await?;
     let listener = Listener::bind(&address).await.map_err(|error| wrong(&error))?;
     let leaf = Arc::clone(&attached.leaf);
     // Queries are answered meanwhile.
     let begun = blocking(move || attached.begin());
-    serve_from(leaf, begun, listener, shutdown).await
+    serve_from(leaf, begun, listener, tls, shutdown).await
 }
 
 /// Serves a started leaf on a listener until `shutdown` resolves or somebody calls Admin.Stop, then hands over.
@@ -53,7 +58,26 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), LeafError> {
     let begun = std::future::ready(Ok(Arc::clone(&leaf)));
-    serve_from(leaf, begun, listener, shutdown).await
+    let tls = tls_of(leaf.config())?;
+    serve_from(leaf, begun, listener, tls, shutdown).await
+}
+
+/// The certificates that settings name.
+fn tls_of(config: &Config) -> Result<Option<Arc<Tls>>, LeafError> {
+    Tls::of_settings(config.tls_ca.as_ref(), config.tls_cert.as_ref(), config.tls_key.as_ref())
+        .map_err(|error| LeafError::Config(error.to_string()))
+}
+
+/// Refuses to listen to other machines without TLS, unless a person insists.
+fn check_exposure(address: &ChildAddress, tls: bool, insecure: bool) -> Result<(), LeafError> {
+    match Exposed::find(Way::Grpc, address, Protection { tls, tokens: false }) {
+        None => Ok(()),
+        Some(exposed) if insecure => {
+            tracing::warn!(%address, "insecure: gRPC is open to other machines without {}", exposed.lacks);
+            Ok(())
+        }
+        Some(exposed) => Err(LeafError::Config(format!("{exposed}: {}", exposed.hint()))),
+    }
 }
 
 /// Serves a leaf whose start ends when `begun` does; nothing but queries happens before that.
@@ -61,8 +85,11 @@ async fn serve_from(
     leaf: Arc<Leaf>,
     begun: impl Future<Output = Result<Arc<Leaf>, LeafError>> + Send,
     listener: Listener,
+    tls: Option<Arc<Tls>>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), LeafError> {
+    let _refreshed = tls.clone().map(|tls| EndOnDrop(tokio::spawn(tls::look_after(tls, "gRPC"))));
+    let incoming = listener.guarded(Guard { tls, ..Guard::default() });
     let stop = Arc::new(Notify::new());
     let door = Door {
         queries: Arc::new(Semaphore::new(leaf.config().queries_running_max)),
@@ -70,20 +97,9 @@ async fn serve_from(
         stop: Arc::clone(&stop),
     };
     let (close, closed) = tokio::sync::oneshot::channel::<()>();
-    let server = tonic::transport::Server::builder()
-        .max_frame_size(gannet_proto::address::FRAME_BYTES)
-        .initial_stream_window_size(gannet_proto::address::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(gannet_proto::address::CONNECTION_WINDOW_BYTES)
-        .add_service(
-            QueryServer::new(door.clone())
-                .max_decoding_message_size(PLAN_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_BYTES_MAX),
-        )
-        .add_service(IngestServer::new(door.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .add_service(AdminServer::new(door))
-        .serve_with_incoming_shutdown(listener.incoming(), async {
-            let _ = closed.await;
-        });
+    let server = services(door).serve_with_incoming_shutdown(incoming, async {
+        let _ = closed.await;
+    });
     let mut server = EndOnDrop(tokio::spawn(server));
     // A stop waits for this as well: a start that was noted by half is no start.
     let leaf = begun.await?;
@@ -103,6 +119,26 @@ async fn serve_from(
         Ok(Ok(Ok(()))) | Err(_) => {}
     }
     outcome
+}
+
+/// The three services with the limits of their messages, in both directions.
+fn services(door: Door) -> tonic::transport::server::Router {
+    grpc_server()
+        .add_service(
+            QueryServer::new(door.clone())
+                .max_decoding_message_size(PLAN_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(
+            IngestServer::new(door.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(
+            AdminServer::new(door)
+                .max_decoding_message_size(PLAN_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+        )
 }
 
 /// A task that ends with whoever waits for it.
@@ -344,5 +380,31 @@ impl Admin for Door {
         let (leaf, table) = (Arc::clone(&self.leaf), request.into_inner().table);
         let rows = blocking(move || leaf.delete_table(&table)).await.map_err(status)?;
         Ok(Response::new(wire::DeleteTableReply { rows }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_leaf_that_would_be_open_does_not_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = folder.path().join("leaf");
+        let config =
+            Config { listen: "0.0.0.0:0".to_owned(), data_dir: data_dir.clone(), ..Config::default() };
+        let error = run(config, std::future::pending()).await.unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "gRPC on 0.0.0.0:0 would be open to other machines without TLS at both ends: give --tls-ca, --tls-cert \
+             and --tls-key (`gannet cluster certificates` makes them), or listen on 127.0.0.1; --insecure opens it \
+             as it is, for networks you trust"
+        );
+        assert!(!data_dir.exists(), "nothing was touched");
+        let check = |address: &str, tls: bool, insecure: bool| {
+            check_exposure(&address.parse().unwrap(), tls, insecure).is_ok()
+        };
+        assert!(check("127.0.0.1:0", false, false) && check("unix:a", false, false));
+        assert!(check("0.0.0.0:0", true, false) && check("0.0.0.0:0", false, true));
     }
 }

@@ -1,25 +1,28 @@
-//! How servers name each other, connect and listen: over TCP, or over a unix socket on one machine.
+//! How servers name each other, connect and listen: over TCP, with or without TLS, or over a unix socket on one
+//! machine.
 //!
 //! A unix socket is readable and writable by its owner only. One left behind by a dead process is replaced; one that
 //! somebody still answers on is not.
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::str::FromStr;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::time::Sleep;
-use tokio_stream::Stream;
-use tonic::transport::server::Connected;
-use tonic::transport::{Channel, Endpoint};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tonic::transport::{Channel, Endpoint, Server};
+
+pub use crate::connection::{Connection, Guard, Incoming};
+use crate::exposed::Exposed;
+use crate::tls::Tls;
 
 /// A connection that is not made by then has failed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -31,8 +34,10 @@ pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// Bytes of one frame that a server of ours accepts: a row batch need not come in hundreds of them.
 pub const FRAME_BYTES: u32 = 1 << 20;
-/// A listener that cannot accept (for want of file descriptors, say) waits this long before it tries again.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Requests on one connection to a server of ours at once; more wait on the client's side.
+const STREAMS_MAX: u32 = 1024;
+/// Headers of one request; ours are a few hundred bytes.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// The longest path of a unix socket, with room for the name it is made under.
 const UNIX_PATH_BYTES_MAX: usize = 107 - MADE_UNDER.len();
 /// Appended to the path while the socket is not ready to be found.
@@ -61,6 +66,9 @@ pub enum AddressError {
     /// A socket path is longer than the system takes.
     #[error("path of unix socket `{}` has {} bytes, limit {UNIX_PATH_BYTES_MAX}", .0.display(), .0.as_os_str().len())]
     PathTooLong(PathBuf),
+    /// It may not be asked without TLS.
+    #[error(transparent)]
+    Exposed(#[from] Box<Exposed>),
     /// Another process listens there.
     #[error("address `{0}` is in use by another process")]
     InUse(ChildAddress),
@@ -93,7 +101,7 @@ impl FromStr for ChildAddress {
             };
         }
         if text.starts_with("https://") {
-            return Err(wrong("TLS is not supported"));
+            return Err(wrong("whether TLS is spoken is said by tls_ca, tls_cert and tls_key"));
         }
         let authority = text.strip_prefix("http://").unwrap_or(text);
         let authority = authority.strip_suffix('/').unwrap_or(authority);
@@ -117,12 +125,46 @@ impl fmt::Display for ChildAddress {
     }
 }
 
-/// A channel to a server. It connects when it is first used and again whenever the connection was lost; must be called
-/// inside a tokio runtime.
+impl ChildAddress {
+    /// Whether only processes of this machine can be there. A name other than `localhost` may be anywhere.
+    pub fn is_local(&self) -> bool {
+        let ChildAddress::Tcp(authority) = self else { return true };
+        let host = authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host);
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        match host.parse::<IpAddr>() {
+            Ok(ip) => ip.to_canonical().is_loopback(),
+            Err(_) => host.eq_ignore_ascii_case("localhost"),
+        }
+    }
+}
+
+/// A gRPC server with the limits of all of ours.
+pub fn grpc_server() -> Server {
+    Server::builder()
+        .max_frame_size(FRAME_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+}
+
+/// A channel to a server, as [`connect_with`] without TLS.
 ///
 /// # Errors
 /// When the address is not one that can be connected to.
 pub fn connect(address: &ChildAddress) -> Result<Channel, AddressError> {
+    connect_with(address, None)
+}
+
+/// A channel to a server. It connects when it is first used and again whenever the connection was lost; must be called
+/// inside a tokio runtime. With TLS, servers that are reached over TCP must show a certificate for the host of their
+/// address, and are shown ours.
+///
+/// # Errors
+/// When the address is not one that can be connected to.
+pub fn connect_with(address: &ChildAddress, tls: Option<&Arc<Tls>>) -> Result<Channel, AddressError> {
     let authority = match address {
         ChildAddress::Tcp(authority) => authority,
         // The connector below does not look at it.
@@ -139,7 +181,18 @@ pub fn connect(address: &ChildAddress) -> Result<Channel, AddressError> {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     Ok(match address {
-        ChildAddress::Tcp(_) => endpoint.connect_lazy(),
+        ChildAddress::Tcp(authority) => match tls {
+            None => endpoint.connect_lazy(),
+            Some(tls) => {
+                let (authority, tls) = (authority.clone(), Arc::clone(tls));
+                let name = server_name(address)?;
+                endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
+                    // Taken anew each time: it may have been read again since.
+                    let (authority, name, client) = (authority.clone(), name.clone(), tls.client());
+                    async move { connect_tls(&authority, name, client).await.map(TokioIo::new) }
+                }))
+            }
+        },
         ChildAddress::Unix(path) => {
             let path = path.clone();
             endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
@@ -148,6 +201,26 @@ pub fn connect(address: &ChildAddress) -> Result<Channel, AddressError> {
             }))
         }
     })
+}
+
+/// Whose certificate a server must show.
+fn server_name(address: &ChildAddress) -> Result<ServerName<'static>, AddressError> {
+    let text = address.to_string();
+    let wrong = |reason: &str| AddressError::Syntax { text: text.clone(), reason: reason.to_owned() };
+    let host = text.rsplit_once(':').map_or(text.as_str(), |(host, _)| host);
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    ServerName::try_from(host.to_owned()).map_err(|_| wrong("the host can have no certificate"))
+}
+
+async fn connect_tls(
+    authority: &str,
+    name: ServerName<'static>,
+    client: Option<Arc<ClientConfig>>,
+) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let client = client.ok_or_else(|| io::Error::other("there is no certificate to show"))?;
+    let stream = TcpStream::connect(authority).await?;
+    stream.set_nodelay(true)?;
+    TlsConnector::from(client).connect(name, stream).await
 }
 
 /// A bound listener of either kind.
@@ -195,7 +268,12 @@ impl Listener {
 
     /// The connections, as a tonic server takes them. The stream never ends and never fails.
     pub fn incoming(self) -> Incoming {
-        Incoming { listener: self, retry: None }
+        self.guarded(Guard::default())
+    }
+
+    /// The connections, with what they must do to stay. The stream never ends and never fails.
+    pub fn guarded(self, guard: Guard) -> Incoming {
+        Incoming::new(self, guard)
     }
 }
 
@@ -231,107 +309,6 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// The connections of a [`Listener`].
-#[derive(Debug)]
-pub struct Incoming {
-    listener: Listener,
-    /// Set while accepting fails.
-    retry: Option<Pin<Box<Sleep>>>,
-}
-
-impl Stream for Incoming {
-    type Item = io::Result<Connection>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            if let Some(retry) = self.retry.as_mut() {
-                ready!(retry.as_mut().poll(cx));
-                self.retry = None;
-            }
-            let accepted = match &self.listener {
-                Listener::Tcp(listener) => ready!(listener.poll_accept(cx)).map(|(stream, _)| {
-                    // A refused option costs latency, not correctness.
-                    let _ = stream.set_nodelay(true);
-                    Connection::Tcp(stream)
-                }),
-                Listener::Unix(listener, _) => {
-                    ready!(listener.poll_accept(cx)).map(|(stream, _)| Connection::Unix(stream))
-                }
-            };
-            match accepted {
-                Ok(connection) => return Poll::Ready(Some(Ok(connection))),
-                Err(_) => self.retry = Some(Box::pin(tokio::time::sleep(ACCEPT_RETRY))),
-            }
-        }
-    }
-}
-
-/// An accepted connection of either kind.
-#[derive(Debug)]
-pub enum Connection {
-    /// TCP.
-    Tcp(TcpStream),
-    /// A unix socket.
-    Unix(UnixStream),
-}
-
-impl Connected for Connection {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) {}
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Connection::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Connection::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Connection::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Connection::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Connection::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Connection::Unix(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Connection::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Connection::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Connection::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Connection::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -360,7 +337,24 @@ mod tests {
         check("host:1/path", "the host is malformed");
         check("", "the host is malformed");
         check("unix:", "the path is empty");
-        check("https://host:1", "TLS is not supported");
+        check("https://host:1", "whether TLS is spoken is said by tls_ca, tls_cert and tls_key");
+    }
+
+    #[test]
+    fn what_is_local_is_known() {
+        let check = |text: &str, expect: bool| {
+            assert_eq!(text.parse::<ChildAddress>().unwrap().is_local(), expect, "{text}");
+        };
+        for local in
+            ["127.0.0.1:1", "127.8.9.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1", "LocalHost:1", "unix:a"]
+        {
+            check(local, true);
+        }
+        for open in
+            ["0.0.0.0:1", "[::]:1", "10.0.0.7:1", "[::ffff:10.0.0.7]:1", "localhost.example:1", "leaf:1"]
+        {
+            check(open, false);
+        }
     }
 
     fn unix(path: PathBuf) -> ChildAddress {
@@ -381,7 +375,7 @@ mod tests {
         let mut incoming = second.incoming();
         let (_stream, accepted) =
             tokio::join!(UnixStream::connect(&path), tokio_stream::StreamExt::next(&mut incoming));
-        assert!(matches!(accepted, Some(Ok(Connection::Unix(_)))));
+        assert!(accepted.is_some_and(|accepted| accepted.is_ok()));
     }
 
     #[tokio::test]

@@ -9,15 +9,21 @@
 //! * [`batches`] – record batches and Arrow types as bytes.
 //! * [`body`] – the bodies of partials, in pieces.
 //! * [`reason`] – why a batch was refused, where the status alone does not tell.
-//! * [`address`] – how servers name each other, connect and listen.
+//! * [`address`] – how servers name each other, connect and listen; [`connection`] – what those who connect must do.
 //! * [`gossip`] – how they hear of each other.
+//! * [`tls`] – certificates and keys between machines; [`watched`] – files that say whom to trust; [`exposed`] – what
+//!   may not be open to other machines.
 
 pub mod address;
 pub mod batches;
 pub mod body;
+pub mod connection;
 pub mod convert;
+pub mod exposed;
 pub mod gossip;
 pub mod reason;
+pub mod tls;
+pub mod watched;
 
 pub use batches::{decode_batches, encode_batches};
 pub use body::{decode_body, encode_body};

@@ -4,13 +4,44 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use gannet_proto::address::{AddressError, ChildAddress};
+use gannet_proto::exposed::{Exposed, Protection, Way};
+use gannet_proto::tls::Tls;
 
 use super::Child;
+
+/// How children may be asked.
+#[derive(Debug, Default)]
+pub enum Links {
+    /// Without TLS, wherever they are.
+    #[default]
+    Open,
+    /// Without TLS, and only on this machine.
+    Local,
+    /// With TLS, unless they are behind a unix socket.
+    Tls(Arc<Tls>),
+}
+
+impl Links {
+    fn child(&self, address: &ChildAddress) -> Result<Child, AddressError> {
+        match self {
+            Links::Open => Child::new(address),
+            Links::Local => {
+                let protection = Protection { tls: false, tokens: false };
+                match Exposed::find(Way::Child, address, protection) {
+                    None => Child::new(address),
+                    Some(exposed) => Err(Box::new(exposed).into()),
+                }
+            }
+            Links::Tls(tls) => Child::with(address, Some(tls)),
+        }
+    }
+}
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct ChildSet {
     now: ArcSwap<Vec<Arc<Child>>>,
+    links: Links,
 }
 
 /// What became of the children.
@@ -32,6 +63,11 @@ impl Changed {
 }
 
 impl ChildSet {
+    /// No children yet.
+    pub fn new(links: Links) -> ChildSet {
+        ChildSet { now: ArcSwap::default(), links }
+    }
+
     /// The children now.
     pub fn now(&self) -> Arc<Vec<Arc<Child>>> {
         self.now.load_full()
@@ -54,7 +90,7 @@ impl ChildSet {
                 after.push(Arc::clone(kept));
                 continue;
             }
-            match Child::new(address).map(Arc::new) {
+            match self.links.child(address).map(Arc::new) {
                 Ok(child) => {
                     changed.added.push(Arc::clone(&child));
                     after.push(child);
@@ -93,5 +129,16 @@ mod tests {
         assert_eq!((names(&second.added), names(&second.removed)), (vec!["c:1".into()], vec!["a:1".into()]));
         assert!(Arc::ptr_eq(&set.now()[0], &picture[1]) && names(&set.now()) == ["b:1", "c:1"]);
         assert!(set.get("a:1").is_none() && set.get("c:1").is_some());
+    }
+
+    #[tokio::test]
+    async fn without_tls_only_this_machine_is_asked() {
+        let set = ChildSet::new(Links::Local);
+        let changed = set.replace(&addresses(&["127.0.0.1:1", "10.0.0.7:1", "unix:a.sock"]));
+        assert_eq!((changed.added.len(), changed.refused.len()), (2, 1));
+        assert_eq!(
+            changed.refused[0].1.to_string(),
+            "gRPC to 10.0.0.7:1 would be open to other machines without TLS at both ends"
+        );
     }
 }

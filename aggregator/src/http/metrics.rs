@@ -1,18 +1,23 @@
 //! `GET /metrics`, in the text format of Prometheus.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
-use super::Shared;
+use super::{Guarding, Shared};
 use crate::aggregator::Aggregator;
 use crate::metrics::QUERY_SECONDS_EDGES;
 
-pub(super) async fn metrics(State(aggregator): Shared) -> Response {
+pub(super) async fn metrics(
+    State(aggregator): Shared,
+    Extension(guarding): Extension<Arc<Guarding>>,
+) -> Response {
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (content_type, text(&aggregator)).into_response()
+    (content_type, text(&aggregator, &guarding)).into_response()
 }
 
 /// Text that grows metric by metric; a string takes everything.
@@ -33,12 +38,30 @@ impl Text {
     }
 }
 
-fn text(aggregator: &Aggregator) -> String {
+fn text(aggregator: &Aggregator, guarding: &Guarding) -> String {
     let mut text = Text(String::new());
+    security(aggregator, guarding, &mut text);
     children(aggregator, &mut text);
     leaves(aggregator, &mut text);
     work(aggregator, &mut text);
     text.0
+}
+
+fn security(aggregator: &Aggregator, guarding: &Guarding, text: &mut Text) {
+    text.head("gannet_insecure", "gauge", "1 when something is open to other machines without protection.");
+    text.value("gannet_insecure", &[], u8::from(!guarding.insecure.is_empty()));
+    let denied = guarding.access.denied();
+    text.head("gannet_requests_denied_total", "counter", "Requests that were not let in.");
+    for (why, count) in [("unauthenticated", denied.unauthenticated), ("forbidden", denied.forbidden)] {
+        text.value("gannet_requests_denied_total", &[("why", why)], count);
+    }
+    let name = "gannet_certificate_not_after_seconds";
+    text.head(name, "gauge", "When a certificate ends, in seconds since 1970.");
+    for (door, tls) in [("http", guarding.tls.as_ref()), ("grpc", aggregator.tls())] {
+        if let Some(not_after) = tls.and_then(|tls| tls.not_after()) {
+            text.value(name, &[("door", door)], not_after);
+        }
+    }
 }
 
 fn children(aggregator: &Aggregator, text: &mut Text) {

@@ -1,7 +1,8 @@
 //! The HTTP door: events in, SQL answered, status shown.
 //!
 //! It turns requests into calls of [`Aggregator`] and failures into statuses, and decides nothing itself. Every error
-//! has one shape, `{"error":{"code","message",…}}`, whatever the path.
+//! has one shape, `{"error":{"code","message",…}}`, whatever the path. Where tokens are asked for, nothing of a request but
+//! its head is read before its token is known to be good for it.
 
 use std::sync::Arc;
 
@@ -12,11 +13,15 @@ use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, middleware};
+use gannet_proto::tls::Tls;
 use serde::Serialize;
 
+use crate::access::Access;
 use crate::aggregator::Aggregator;
 use crate::error::{ErrorCode, Failure};
 
+mod access;
 mod cells;
 mod events;
 mod leaves;
@@ -26,12 +31,34 @@ mod refined;
 mod render;
 mod rollout;
 mod sender;
+pub(crate) mod serve;
 mod status;
 
 type Shared = State<Arc<Aggregator>>;
 
-/// Everything the door serves.
+/// What guards the door, and what should be known of that.
+#[derive(Debug, Default)]
+pub struct Guarding {
+    /// Who may do what.
+    pub access: Arc<Access>,
+    /// The door's own TLS.
+    pub tls: Option<Arc<Tls>>,
+    /// What is open to other machines because a person insisted, a sentence each.
+    pub insecure: Vec<String>,
+}
+
+/// Everything the door serves, to everybody.
 pub fn router(aggregator: Arc<Aggregator>) -> Router {
+    guarded(aggregator, Guarding::default())
+}
+
+/// Everything the door serves, to those who may ask for it.
+pub fn guarded(aggregator: Arc<Aggregator>, guarding: Guarding) -> Router {
+    let guard = middleware::from_fn_with_state(Arc::clone(&guarding.access), access::guard);
+    routes(aggregator).layer(guard).layer(Extension(Arc::new(guarding)))
+}
+
+fn routes(aggregator: Arc<Aggregator>) -> Router {
     let query_bytes = aggregator.config().query_body_bytes_max;
     Router::new()
         .route("/", get(index))
@@ -76,6 +103,8 @@ fn status_of(code: ErrorCode, about: About) -> StatusCode {
         (ErrorCode::BadRequest | ErrorCode::NotFound | ErrorCode::Unsupported | ErrorCode::TooLarge, _) => {
             StatusCode::BAD_REQUEST
         }
+        (ErrorCode::Unauthenticated, _) => StatusCode::UNAUTHORIZED,
+        (ErrorCode::Forbidden, _) => StatusCode::FORBIDDEN,
         (ErrorCode::Overloaded, _) => StatusCode::TOO_MANY_REQUESTS,
         (ErrorCode::UnsupportedMedia, _) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         (ErrorCode::DiskFull, _) => StatusCode::INSUFFICIENT_STORAGE,

@@ -5,17 +5,19 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{ConnectInfo, RawQuery, State};
+use axum::extract::{ConnectInfo, FromRequest, RawQuery, Request, State};
+use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::access::Admitted;
 use super::render::{self, Format};
 use super::{About, Shared, refined, refused};
 use crate::admission::Client;
 use crate::aggregator::QueryOptions;
+use crate::config::Config;
 use crate::error::{ErrorCode, Failure};
 use crate::sql::SqlAnswer;
 
@@ -37,23 +39,13 @@ struct Asked {
 
 pub(super) async fn query(
     State(aggregator): Shared,
-    extensions: Extensions,
-    headers: HeaderMap,
     RawQuery(parameters): RawQuery,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Response {
     let begun = Instant::now();
-    let limit = aggregator.config().query_body_bytes_max;
-    let body = match body {
-        Ok(body) => body,
-        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            let message = format!("the body of a query exceeds {limit} bytes");
-            return refused(Failure::new(ErrorCode::TooLarge, message), About::Body);
-        }
-        Err(rejection) => {
-            let message = format!("the body did not arrive: {}", rejection.body_text());
-            return refused(Failure::new(ErrorCode::BadRequest, message), About::Body);
-        }
+    let (Parts { headers, extensions, .. }, body) = match whole(request, aggregator.config()).await {
+        Ok(whole) => whole,
+        Err(failure) => return refused(failure, About::Body),
     };
     let asked = match asked(&headers, parameters.as_deref().unwrap_or(""), &body) {
         Ok(asked) => asked,
@@ -75,8 +67,33 @@ pub(super) async fn query(
     }
 }
 
+/// A request with all of its body, if that comes in time.
+async fn whole(request: Request, config: &Config) -> Result<(Parts, Bytes), Failure> {
+    let (parts, body) = request.into_parts();
+    let request = Request::from_parts(parts.clone(), body);
+    let limit = Duration::from_millis(config.query_body_ms);
+    match tokio::time::timeout(limit, Bytes::from_request(request, &())).await {
+        Ok(Ok(body)) => Ok((parts, body)),
+        Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            let message = format!("the body of a query exceeds {} bytes", config.query_body_bytes_max);
+            Err(Failure::new(ErrorCode::TooLarge, message))
+        }
+        Ok(Err(rejection)) => {
+            let message = format!("the body did not arrive: {}", rejection.body_text());
+            Err(Failure::new(ErrorCode::BadRequest, message))
+        }
+        Err(_) => {
+            let message = format!("the body of a query did not arrive within {} ms", limit.as_millis());
+            Err(Failure::new(ErrorCode::Timeout, message))
+        }
+    }
+}
+
 /// Who asks: the holder of a token, else whoever is at an address.
 fn client(headers: &HeaderMap, extensions: &Extensions) -> Client {
+    if let Some(Admitted(name)) = extensions.get() {
+        return xxh3_64(name.as_bytes());
+    }
     if let Some(token) = headers.get(header::AUTHORIZATION) {
         return xxh3_64(token.as_bytes());
     }

@@ -1,17 +1,19 @@
 //! Tables, leaves and readiness.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use gannet_query::LeafState;
 use gannet_query::value::format_time;
 use serde::{Deserialize, Serialize};
 
-use super::{About, Shared, named, refused};
+use super::access::Admitted;
+use super::{About, Guarding, Shared, named, refused};
 use crate::aggregator::Aggregator;
 use crate::catalogue::CatalogueTable;
 use crate::error::{ErrorCode, Failure};
@@ -223,7 +225,10 @@ fn leaf_text(leaf: LeafStatus, down: &BTreeMap<String, String>) -> LeafText {
     }
 }
 
-pub(super) async fn status(State(aggregator): Shared) -> Response {
+pub(super) async fn status(
+    State(aggregator): Shared,
+    Extension(guarding): Extension<Arc<Guarding>>,
+) -> Response {
     #[derive(Serialize)]
     struct AggregatorText {
         version: &'static str,
@@ -240,6 +245,8 @@ pub(super) async fn status(State(aggregator): Shared) -> Response {
     struct Status {
         ready: bool,
         aggregator: AggregatorText,
+        /// What is open to other machines because a person insisted.
+        insecure: Vec<String>,
         leaves: Vec<LeafText>,
         unheard: Vec<Unheard>,
     }
@@ -258,6 +265,7 @@ pub(super) async fn status(State(aggregator): Shared) -> Response {
             process_id: std::process::id(),
             children: aggregator.children().len(),
         },
+        insecure: guarding.insecure.clone(),
         leaves: roster.leaves().into_iter().map(|leaf| leaf_text(leaf, &down)).collect(),
         unheard: unheard.collect(),
     })
@@ -281,13 +289,21 @@ fn not_ready(aggregator: &Aggregator, down: &BTreeMap<String, String>) -> Vec<(S
     not_ready
 }
 
-pub(super) async fn ready(State(aggregator): Shared) -> Response {
+pub(super) async fn ready(
+    State(aggregator): Shared,
+    Extension(guarding): Extension<Arc<Guarding>>,
+    admitted: Option<Extension<Admitted>>,
+) -> Response {
     let not_ready = not_ready(&aggregator, &aggregator.down());
     if aggregator.children().is_empty() {
         return (StatusCode::SERVICE_UNAVAILABLE, "no children are known\n").into_response();
     }
     if not_ready.is_empty() {
         return (StatusCode::OK, "ready\n").into_response();
+    }
+    if guarding.access.asks() && admitted.is_none() {
+        // What there is, and where, is only for those who show who they are.
+        return (StatusCode::SERVICE_UNAVAILABLE, "not all rows are served\n").into_response();
     }
     let text: String = not_ready.iter().map(|(leaf, why)| format!("{leaf}: {why}\n")).collect();
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()

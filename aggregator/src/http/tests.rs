@@ -11,8 +11,10 @@ use tower::ServiceExt;
 use super::*;
 use crate::fakes::{Does, Served, config, over};
 
+mod access;
 mod refined;
 mod senders;
+mod slow;
 
 struct Door {
     router: Router,

@@ -35,8 +35,8 @@ const REQUEST_MAX: Duration = Duration::from_secs(30);
 const SEED: u64 = 0x6761_6e6e_6574;
 
 /// Runs until it is aborted, or cannot go on.
-pub(crate) async fn run(server: String, terminal: Terminal) {
-    match feed(&server, &terminal).await {
+pub(crate) async fn run(client: Client, terminal: Terminal) {
+    match feed(client, &terminal).await {
         Ok(()) => {}
         Err(failure) => {
             terminal.progress("");
@@ -45,9 +45,9 @@ pub(crate) async fn run(server: String, terminal: Terminal) {
     }
 }
 
-async fn feed(server: &str, terminal: &Terminal) -> Result<(), Failure> {
+async fn feed(client: Client, terminal: &Terminal) -> Result<(), Failure> {
     let target = Target {
-        client: Client::new(server)?,
+        client,
         table: TABLE.to_owned(),
         time_field: None,
         timeout: REQUEST_MAX,

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::charts::bars::bar;
 use crate::charts::numbers::full;
-use crate::client::{Client, ClientArgs};
+use crate::client::ClientArgs;
 use crate::diff::question::{Question, choose};
 use crate::diff::score::{Column, Difference, Value};
 use crate::explore::screen::{Chart, Screen};
@@ -85,7 +85,7 @@ pub(crate) async fn run(args: DiffArgs) -> Outcome {
         columns: Vec::new(),
     };
     question.check().map_err(Failure::usage)?;
-    let client = Client::new(&args.client.server)?;
+    let client = args.client.connect()?;
     let table = client.inner().table(&args.table).await?;
     let conditions: Vec<&str> =
         [&args.select].into_iter().chain(&args.against).chain(&args.filters).map(String::as_str).collect();

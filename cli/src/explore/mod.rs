@@ -220,7 +220,7 @@ pub(crate) async fn run(mut args: ExploreArgs) -> Outcome {
         writeln!(io::stdout(), "{}", statement.sql)?;
         return Ok(Exit::Done);
     }
-    let client = Client::new(&args.client.server)?;
+    let client = args.client.connect()?;
     if args.wants_rows() {
         if args.view == View::Samples && args.answer.output.is_none() && !args.answer.json {
             args.answer.format = args.answer.format.or(Some(Format::Table));

@@ -109,7 +109,7 @@ type FromReader = (Arc<Source>, Result<Piece, Failure>);
 
 /// Runs `gannet ingest`.
 pub(crate) async fn run(args: IngestArgs) -> Outcome {
-    let client = Client::new(&args.client.server)?;
+    let client = args.client.connect()?;
     let timeout = args.client.timeout.unwrap_or(TIMEOUT_DEFAULT);
     if args.follow.follow {
         return follow(args, client, timeout).await;

@@ -168,7 +168,7 @@ struct Record<'a> {
 
 /// Runs `gannet query`.
 pub(crate) async fn run(args: QueryArgs) -> Outcome {
-    let client = Client::new(&args.client.server)?;
+    let client = args.client.connect()?;
     let mut statements = statements::split(&read_sql(&args)?);
     if statements.is_empty() {
         return Err(Failure::usage("the SQL is empty").hint("try: gannet query \"show tables\""));

@@ -89,7 +89,7 @@ impl Session {
         is_interactive: bool,
     ) -> Result<Session, Failure> {
         let timeout = client.timeout;
-        let client = Client::new(&client.server)?;
+        let client = client.connect()?;
         let runtime = runtime::paired()?;
         let catalogue = Catalogue::new(client.inner().clone(), runtime.handle().clone());
         let keys = Keys::listen(runtime.handle());

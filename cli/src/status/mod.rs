@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use gannet_client::Status;
 
-use crate::client::{Client, ClientArgs};
+use crate::client::ClientArgs;
 use crate::outcome::{Exit, Outcome};
 use crate::render::{self, Table};
 use crate::units;
@@ -51,7 +51,7 @@ pub(crate) async fn run(args: StatusArgs) -> Outcome {
     if args.watch {
         return watch::watch(&args, args.every.max(EVERY_MIN)).await;
     }
-    let client = Client::new(&args.client.server)?;
+    let client = args.client.connect()?;
     let timeout = args.client.timeout.unwrap_or(TIMEOUT_DEFAULT);
     let body = client.get_bytes(&["v1", "status"], timeout).await?;
     let mut out = io::BufWriter::new(io::stdout().lock());
@@ -131,6 +131,9 @@ fn notes(status: &Status) -> Vec<String> {
     let mut note = |leaf: &str, text: &str| {
         notes.push(format!("{leaf}: {text}").chars().map(|c| if c.is_control() { ' ' } else { c }).collect());
     };
+    for insecure in &status.insecure {
+        note("insecure", insecure);
+    }
     for leaf in &status.leaves {
         if !leaf.detail.is_empty() {
             note(&leaf.leaf, &leaf.detail);
@@ -191,6 +194,7 @@ mod tests {
         check(
             json!({
                 "ready": false,
+                "insecure": ["HTTP on 0.0.0.0:7700 is open to other machines without TLS and tokens"],
                 "leaves": [
                     {"leaf": "leaf-0", "state": "down", "detail": "connection refused"},
                     {"leaf": "leaf-1", "state": "serving", "source": "nothing", "source_detail": "no segments",
@@ -204,6 +208,7 @@ mod tests {
              leaf-1                │ serving        │    0 │    0 B │ 0 B │ nothing │       │    7\n \
              unix:leaf-2/leaf.sock │ never heard of │      │        │     │         │\n\
              not ready · 1 of 3 leaves serving · 0 rows · 0 B · aggregator up 0.0 ms\n\
+             insecure: HTTP on 0.0.0.0:7700 is open to other machines without TLS and tokens\n\
              leaf-0: connection refused\n\
              leaf-1: no segments\n\
              leaf-1: 7 rows lost; answers count them as missing until: gannet leaf accept-loss leaf-1\n\

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use gannet_client::{Status, percent};
 
 use super::{StatusArgs, TIMEOUT_DEFAULT, notes, print};
-use crate::client::Client;
 use crate::interrupt::Interrupt;
 use crate::outcome::{Exit, Failure, Outcome};
 use crate::render::{self, width};
@@ -22,7 +21,7 @@ pub(crate) fn up(lines: usize) -> String {
 
 /// Shows the status until Ctrl-C.
 pub(super) async fn watch(args: &StatusArgs, every: Duration) -> Outcome {
-    let client = Client::new(&args.client.server)?;
+    let client = args.client.connect()?;
     let interrupt = Interrupt::listen();
     let timeout = args.client.timeout.unwrap_or(TIMEOUT_DEFAULT);
     let is_screen = io::stdout().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");

@@ -7,7 +7,7 @@ use clap::Args;
 use reqwest::Method;
 use serde::Deserialize;
 
-use crate::client::{Client, ClientArgs};
+use crate::client::ClientArgs;
 use crate::outcome::{Exit, Failure, Outcome};
 use crate::units;
 
@@ -38,7 +38,7 @@ pub(super) async fn run(args: &DeleteArgs) -> Outcome {
         let hint = format!("its rows are gone for good then; if that is wanted: --confirm={table}");
         return Err(Failure::usage(format!("deleting table `{table}` is not confirmed")).hint(hint));
     }
-    let client = Client::new(&connection.server)?;
+    let client = connection.connect()?;
     let timeout = connection.timeout.unwrap_or(TIMEOUT_DEFAULT);
     let request = client.request(Method::DELETE, &["v1", "tables", table]).query(&[("confirm", table)]);
     let response = client.send(request, timeout).await?;

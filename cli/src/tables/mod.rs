@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use gannet_client::TableDescription;
 use serde::Deserialize;
 
-use crate::client::{Client, ClientArgs};
+use crate::client::ClientArgs;
 use crate::outcome::{Exit, Outcome};
 use crate::render::{self, Table};
 use crate::units;
@@ -80,7 +80,7 @@ struct Tables {
 /// Runs it.
 pub(crate) async fn run(command: TableCommand) -> Outcome {
     if let TableCommand::Describe(DescribeArgs { table, json: false, no_values: false, client }) = &command {
-        let client = Client::new(&client.server)?;
+        let client = client.connect()?;
         let text = describe::text(client.inner(), table, render::style()).await?;
         io::stdout().lock().write_all(text.as_bytes())?;
         return Ok(Exit::Done);
@@ -92,7 +92,7 @@ pub(crate) async fn run(command: TableCommand) -> Outcome {
             (vec!["v1", "tables", describe.table.as_str()], describe.json, &describe.client)
         }
     };
-    let client = Client::new(&args.server)?;
+    let client = args.connect()?;
     let body = client.get_bytes(&segments, args.timeout.unwrap_or(TIMEOUT_DEFAULT)).await?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     match command {

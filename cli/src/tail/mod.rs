@@ -187,7 +187,7 @@ fn now() -> i64 {
 
 /// Runs `gannet tail`.
 pub(crate) async fn run(args: TailArgs) -> Outcome {
-    let client = Client::new(&args.client.server)?;
+    let client = args.client.connect()?;
     let interrupt = Interrupt::listen();
     let followed = Followed::new(args);
     follow(client.inner(), followed, interrupt.said()).await?;

@@ -10,7 +10,9 @@ use crate::up::ready::Readiness;
 #[derive(Debug)]
 pub(crate) struct About {
     /// Where HTTP is served.
-    pub(crate) address: SocketAddr,
+    pub(crate) url: String,
+    /// Tokens are asked for.
+    pub(crate) guarded: bool,
     /// The data directory.
     pub(crate) folder: PathBuf,
     /// How many leaves run.
@@ -23,23 +25,29 @@ pub(crate) struct About {
 const DEFAULT_SERVER: &str = "http://127.0.0.1:7700";
 
 /// Where a client on this machine reaches a server that listens on an address.
-pub(crate) fn url(address: SocketAddr) -> String {
+pub(crate) fn url(address: SocketAddr, speaks_tls: bool) -> String {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
         ip => ip,
     };
-    format!("http://{}", SocketAddr::new(ip, address.port()))
+    let scheme = if speaks_tls { "https" } else { "http" };
+    format!("{scheme}://{}", SocketAddr::new(ip, address.port()))
 }
 
 /// The whole text.
 pub(crate) fn text(about: &About, with_demo: bool, readiness: &Readiness) -> String {
-    let url = url(about.address);
+    let url = &about.url;
     let program = program();
-    let server = if url == DEFAULT_SERVER { String::new() } else { format!(" --server {url}") };
+    let mut server = if url == DEFAULT_SERVER { String::new() } else { format!(" --server {url}") };
+    let mut header = "";
+    if about.guarded {
+        server.push_str(" --token-file FILE");
+        header = " -H 'Authorization: Bearer TOKEN'";
+    }
     let leaves = if about.leaves == 1 { "1 leaf".to_owned() } else { format!("{} leaves", about.leaves) };
     let post = format!(
-        "curl -s {url}/v1/events/deploys -H 'Content-Type: application/x-ndjson' \\\n           \
+        "curl -s {url}/v1/events/deploys -H 'Content-Type: application/x-ndjson'{header} \\\n           \
          -d '{{\"service\":\"cart\",\"build\":\"2026.47.1\",\"ok\":true,\"tags\":[\"canary\",\"eu\"]}}'"
     );
     let ask = if with_demo {

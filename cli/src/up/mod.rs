@@ -15,13 +15,16 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::outcome::{Exit, Failure, Outcome};
+use crate::serve_aggregator::HttpGuardArgs;
 use crate::up::folder::Folder;
+use crate::up::guard::HttpGuard;
 use crate::up::part::{Ended, Order, Part};
 use crate::up::terminal::Terminal;
 use crate::{demo, runtime, serve_aggregator, units};
 
 mod banner;
 mod folder;
+mod guard;
 mod log;
 mod memory;
 mod part;
@@ -54,7 +57,10 @@ A leaf that was told to stop (`gannet rollout start`, `gannet leaf stop`) is sta
 is installed by then: to upgrade, replace the program and restart the leaves with `gannet rollout start`.
 
 Each part logs into its folder in the data directory; warnings and errors are shown here as well. GANNET_LOG=debug logs \
-more. There is no encryption and no password: do not listen on a network you do not trust.")]
+more.
+
+Beyond this machine HTTP needs TLS and tokens: --http-cert, --http-key and --tokens-file (`gannet token new` makes them); \
+--insecure does without, on a network you trust.")]
 pub(crate) struct UpArgs {
     /// How many leaf processes to run
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -65,6 +71,11 @@ pub(crate) struct UpArgs {
     /// Where HTTP is served; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7700")]
     http: String,
+    #[command(flatten)]
+    guard: HttpGuardArgs,
+    /// Be open to other machines without encryption and without tokens, on a network you trust
+    #[arg(long)]
+    insecure: bool,
     /// Fill a table `requests` with a million demo events of the last day, and keep more coming
     #[arg(long)]
     demo: bool,
@@ -79,6 +90,9 @@ pub(crate) fn run(args: UpArgs) -> Outcome {
     let listener = serve_aggregator::bind(&args.http)?;
     let leaves = folder.leaves(usize::from(args.leaves))?;
     let memory_limit = args.memory_limit.unwrap_or_else(memory::default_limit);
+    let address =
+        listener.local_addr().map_err(|error| Failure::failed(format!("listen for HTTP: {error}")))?;
+    let guard = HttpGuard::new(args.guard, args.insecure, address)?;
     runtime::small()?.block_on(async {
         let signals = Signals::listen()?;
         let terminal = Terminal::new();
@@ -90,12 +104,15 @@ pub(crate) fn run(args: UpArgs) -> Outcome {
                 leaves.join(", ")
             ));
         }
-        let address =
-            listener.local_addr().map_err(|error| Failure::failed(format!("listen for HTTP: {error}")))?;
-        let gannet = Gannet::start(&folder, &leaves, memory_limit, listener, &terminal)?;
-        let about =
-            banner::About { address, folder: folder.path.clone(), leaves: leaves.len(), memory_limit };
-        gannet.run(signals, &about, args.demo, &terminal).await
+        let gannet = Gannet::start(&folder, &leaves, memory_limit, (listener, &guard), &terminal)?;
+        let about = banner::About {
+            url: banner::url(address, guard.speaks_tls()),
+            guarded: guard.asks(),
+            folder: folder.path.clone(),
+            leaves: leaves.len(),
+            memory_limit,
+        };
+        gannet.run(signals, &about, &guard, args.demo, &terminal).await
     })
 }
 
@@ -140,7 +157,7 @@ impl Gannet {
         folder: &Folder,
         leaves: &[String],
         memory_limit: u64,
-        listener: TcpListener,
+        (listener, guard): (TcpListener, &HttpGuard),
         terminal: &Terminal,
     ) -> Result<Gannet, Failure> {
         let memory_each = memory_limit / leaves.len() as u64;
@@ -185,7 +202,7 @@ impl Gannet {
         }
         let aggregator = Part {
             name: "aggregator".to_owned(),
-            args: aggregator_args.into_iter().map(Into::into).collect(),
+            args: aggregator_args.into_iter().map(Into::into).chain(guard.args()).collect(),
             folder: folder.path.clone(),
             log: folder.path.join("aggregator").join("aggregator.log"),
             listener: Some(listener),
@@ -208,17 +225,18 @@ impl Gannet {
         self,
         mut signals: Signals,
         about: &banner::About,
+        guard: &HttpGuard,
         with_demo: bool,
         terminal: &Terminal,
     ) -> Outcome {
-        let server = banner::url(about.address);
+        let client = guard.client(&about.url)?;
         let mut demo: Option<JoinHandle<()>> = None;
         tokio::select! {
             () = signals.next() => {}
-            readiness = ready::wait(&server, terminal) => {
+            readiness = ready::wait(&client, terminal) => {
                 terminal.print(&banner::text(about, with_demo, &readiness?));
                 if with_demo {
-                    demo = Some(tokio::spawn(demo::run(server, terminal.clone())));
+                    demo = Some(tokio::spawn(demo::run(client, terminal.clone())));
                 }
                 signals.next().await;
             }
@@ -347,10 +365,11 @@ mod tests {
 
     #[test]
     fn addresses_that_listen_everywhere_are_asked_at_loopback() {
-        let url = |address: &str| banner::url(address.parse::<SocketAddr>().unwrap());
+        let url = |address: &str| banner::url(address.parse::<SocketAddr>().unwrap(), false);
         assert_eq!(url("127.0.0.1:7700"), "http://127.0.0.1:7700");
         assert_eq!(url("0.0.0.0:80"), "http://127.0.0.1:80");
         assert_eq!(url("[::]:7700"), "http://[::1]:7700");
         assert_eq!(url("[::1]:7700"), "http://[::1]:7700");
+        assert_eq!(banner::url("0.0.0.0:80".parse().unwrap(), true), "https://127.0.0.1:80");
     }
 }

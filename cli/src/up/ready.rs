@@ -27,8 +27,7 @@ pub(crate) enum Readiness {
 }
 
 /// Waits until the aggregator serves.
-pub(crate) async fn wait(server: &str, terminal: &Terminal) -> Result<Readiness, Failure> {
-    let client = Client::new(server)?;
+pub(crate) async fn wait(client: &Client, terminal: &Terminal) -> Result<Readiness, Failure> {
     let started = Instant::now();
     let mut served_since = None;
     let mut told = false;
@@ -40,7 +39,7 @@ pub(crate) async fn wait(server: &str, terminal: &Terminal) -> Result<Readiness,
             }
             let served_since = *served_since.get_or_insert_with(Instant::now);
             let body = response.bytes().await.unwrap_or_default();
-            if served_since.elapsed() > PARTLY_AFTER || all_serve(&client).await {
+            if served_since.elapsed() > PARTLY_AFTER || all_serve(client).await {
                 return Ok(Readiness::Partly(what(&body)));
             }
         }
