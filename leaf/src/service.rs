@@ -89,6 +89,9 @@ async fn serve_from(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), LeafError> {
     let _refreshed = tls.clone().map(|tls| EndOnDrop(tokio::spawn(tls::look_after(tls, "gRPC"))));
+    if let Ok(address) = listener.local_address() {
+        tracing::info!(%address, tls = tls.is_some(), "listening");
+    }
     let incoming = listener.guarded(Guard { tls, ..Guard::default() });
     let stop = Arc::new(Notify::new());
     let door = Door {

@@ -11,6 +11,7 @@ mod four_leaves;
 mod full_shm;
 mod killed;
 mod rolling;
+mod secure;
 mod shell;
 mod tail;
 mod tour;

@@ -84,10 +84,13 @@ async fn one(
     });
     let serving = builder.serve_connection(TokioIo::new(connection), TowerToHyperService::new(service));
     let mut serving = std::pin::pin!(serving);
+    let stop = async {
+        // An error means that the sender is gone, which is a stop as well.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    };
     let outcome = tokio::select! {
         outcome = serving.as_mut() => outcome,
-        // An error means that the sender is gone, which is a stop as well.
-        _ = stopped.wait_for(|stopped| *stopped) => {
+        () = stop => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }

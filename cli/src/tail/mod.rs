@@ -16,7 +16,7 @@ use gannet_client::{Answer, Client as Server, QueryOptions};
 
 use self::lines::{Event, Lines, TIME, events};
 use self::window::{Found, Settled, Stretch, Window};
-use crate::client::{Client, ClientArgs};
+use crate::client::ClientArgs;
 use crate::completeness::warning;
 use crate::interrupt::Interrupt;
 use crate::outcome::{Exit, Failure, Outcome};

@@ -47,7 +47,7 @@ impl Guarded {
         Guarded { door: Door { router, _folder: folder }, _leaves: vec![leaf], tokens }
     }
 
-    fn token(&self, name: &str) -> &str {
+    fn token<'a>(&'a self, name: &'a str) -> &'a str {
         self.tokens.iter().find(|(known, _)| *known == name).map_or(name, |(_, token)| token)
     }
 
