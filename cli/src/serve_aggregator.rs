@@ -84,6 +84,7 @@ pub(crate) fn run(args: AggregatorArgs) -> Outcome {
     if let Some(pid) = args.parent_pid {
         parent::follow(pid)?;
     }
+    raise_file_limit();
     let http_on_stdin = args.http_on_stdin;
     let config = config(args)?;
     let http = if http_on_stdin { inherited_listener()? } else { bind(&config.http)? };
@@ -104,6 +105,15 @@ pub(crate) fn run(args: AggregatorArgs) -> Outcome {
         gannet_aggregator::run(config, http, grpc, shutdown).await.map_err(ended)?;
         Ok(Exit::Done)
     })
+}
+
+/// Every connection is an open file, and many systems begin with 1,024.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 fn ended(error: RunError) -> Failure {

@@ -2,12 +2,14 @@
 """Posts events to Gannet and asks about them, with nothing but the standard library.
 
     python3 events.py http://127.0.0.1:7700
+    GANNET_TOKEN_FILE=me.token SSL_CERT_FILE=ca.pem python3 events.py https://10.0.0.5:7700
 
 Every request names its producer and number, so that it may be sent as often as needed and counts once. An answer says
 how complete it is: a count is only as good as that.
 """
 
 import json
+import os
 import random
 import sys
 import time
@@ -20,6 +22,15 @@ WAIT_FIRST_SECONDS = 0.1
 WAIT_MAX_SECONDS = 30.0
 # The server asks to come back, or failed on the way.
 WORTH_TRYING_AGAIN = {408, 429, 500, 502, 503, 504, 507}
+
+
+def headers(content_type):
+    """What goes with every request; the token only where there is one."""
+    found = {"Content-Type": content_type}
+    if "GANNET_TOKEN_FILE" in os.environ:
+        with open(os.environ["GANNET_TOKEN_FILE"], encoding="ascii") as file:
+            found["Authorization"] = f"Bearer {file.read().strip()}"
+    return found
 
 
 class Producer:
@@ -41,7 +52,7 @@ class Producer:
             f"{self.server}/v1/events/{urllib.parse.quote(table, safe='')}",
             data=body,
             headers={
-                "Content-Type": "application/x-ndjson",
+                **headers("application/x-ndjson"),
                 "Gannet-Producer": self.name,
                 "Gannet-Sequence": str(number),
             },
@@ -73,7 +84,7 @@ def query(server, sql):
     request = urllib.request.Request(
         f"{server.rstrip('/')}/v1/query",
         data=json.dumps({"sql": sql}).encode(),
-        headers={"Content-Type": "application/json"},
+        headers=headers("application/json"),
     )
     with urllib.request.urlopen(request, timeout=60) as reply:
         answer = json.load(reply)
