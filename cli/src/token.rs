@@ -1,7 +1,7 @@
 //! `gannet token`: makes the tokens that people and programs show to a server.
 //!
-//! The token goes to standard output once and is kept nowhere; the line for the server's file goes to that file, or to
-//! standard error. So a pipe into a file holds the token and nothing else.
+//! The token goes once to standard output or into a new file, and is kept nowhere else; the line for the server's file
+//! goes to that file, or to standard error. So a pipe holds the token and nothing else.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -26,11 +26,11 @@ pub(crate) enum TokenCommand {
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  gannet token new --scope query --name alice --tokens-file /etc/gannet/tokens > alice.token
-  gannet token new --scope ingest --expires 90d --name web --tokens-file /etc/gannet/tokens > web.token
+  gannet token new --scope query --name alice --tokens-file /etc/gannet/tokens --out alice.token
+  gannet token new --scope ingest --expires 90d --name web --tokens-file /etc/gannet/tokens --out web.token
   gannet token new --scope query,admin --name ops
 
-The token is printed on standard output; give it to `--token-file`. A line with its name, its scopes and its SHA-256 is \
+The token is printed on standard output, or kept in a new file that only its owner can read, for `--token-file`. A line with its name, its scopes and its SHA-256 is \
 added to the tokens file, which is made with mode 600 if there is none; without --tokens-file it is printed on standard \
 error. A server that was started with `--tokens-file` reads the file again by itself.
 
@@ -49,6 +49,9 @@ pub(crate) struct NewArgs {
     /// The file that its line is added to
     #[arg(long, value_name = "FILE")]
     tokens_file: Option<PathBuf>,
+    /// The new file that holds the token, instead of standard output
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 fn scope(text: &str) -> Result<Scope, String> {
@@ -60,12 +63,17 @@ pub(crate) fn run(command: TokenCommand) -> Outcome {
     let TokenCommand::New(args) = command;
     let until = args.expires.map(|after| until(Utc::now(), after)).transpose()?;
     let (token, grant) = new_token(&args.name, &args.scope, until).map_err(Failure::usage)?;
+    // First what may fail for what is there already: a line for a token that nobody has would be of no use.
+    if let Some(path) = &args.out {
+        keep(path, &token)?;
+    }
     match &args.tokens_file {
         Some(path) => add(path, &grant)?,
         None => writeln!(io::stderr(), "{grant}")?,
     }
-    // Last: whoever has the token can use it.
-    writeln!(io::stdout(), "{token}")?;
+    if args.out.is_none() {
+        writeln!(io::stdout(), "{token}")?;
+    }
     Ok(Exit::Done)
 }
 
@@ -74,6 +82,13 @@ fn until(now: DateTime<Utc>, after: Duration) -> Result<DateTime<Utc>, Failure> 
     let end = TimeDelta::from_std(after).ok().and_then(|after| now.checked_add_signed(after));
     end.filter(|_| !after.is_zero())
         .ok_or_else(|| Failure::usage(format!("--expires {} s is no time to end at", after.as_secs())))
+}
+
+/// Keeps a token in a file of its own.
+fn keep(path: &Path, token: &str) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::failed(format!("token file {}: {error}", path.display()));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    file.write_all(format!("{token}\n").as_bytes()).and_then(|()| file.sync_all()).map_err(failed)
 }
 
 /// Adds a line to a tokens file, which is made if there is none.
@@ -114,6 +129,17 @@ mod tests {
         add(&path, &c).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{a}\n{b}\n{c}\n"));
         assert!(Tokens::read(&path).is_ok());
+    }
+
+    #[test]
+    fn a_token_is_kept_for_its_owner_and_replaces_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("me.token");
+        keep(&path, "gannet_1").unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let error = keep(&path, "gannet_2").unwrap_err();
+        assert_eq!(error.message, format!("token file {}: File exists (os error 17)", path.display()));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "gannet_1\n");
     }
 
     #[test]

@@ -53,9 +53,10 @@ impl Secured {
         }
         for scopes in ["ingest", "query"] {
             let file = secured.path("tokens");
-            let token =
-                done(&["token", "new", "--scope", scopes, "--name", scopes, "--tokens-file", &file]).await;
-            std::fs::write(secured.path(scopes), token).unwrap();
+            let out = secured.path(scopes);
+            let args =
+                ["token", "new", "--scope", scopes, "--name", scopes, "--tokens-file", &file, "--out", &out];
+            assert_eq!(done(&args).await, "");
         }
         // Everywhere, which is beyond this machine.
         let leaf = secured.leaf_with("leaf", "0.0.0.0:0", "certs");
@@ -143,7 +144,9 @@ async fn port_of(leaf: &Process) -> String {
     until(SECONDS_MAX, "the leaf to listen", || async {
         let said = leaf.said();
         let digits = |rest: &str| rest.chars().take_while(char::is_ascii_digit).collect::<String>();
-        said.split_once("address=0.0.0.0:").map(|(_, rest)| digits(rest)).filter(|port| port.len() >= 4)
+        said.split_once("listening address=0.0.0.0:")
+            .map(|(_, rest)| digits(rest))
+            .filter(|port| port.len() >= 4)
     })
     .await
 }
