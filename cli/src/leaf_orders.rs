@@ -8,7 +8,7 @@ use gannet_client::percent;
 use reqwest::Method;
 use serde::Deserialize;
 
-use crate::client::{Client, ClientArgs};
+use crate::client::ClientArgs;
 use crate::outcome::{Exit, Failure, Outcome};
 use crate::render::cell_text;
 use crate::{confirm, units};
@@ -110,7 +110,7 @@ impl Trial {
 }
 
 async fn send(args: &OrderArgs, order: &str, trial: Trial) -> Result<Reply, Failure> {
-    let client = Client::new(&args.client.server)?;
+    let client = args.client.connect()?;
     let timeout = args.client.timeout.unwrap_or(TIMEOUT_DEFAULT);
     let mut request = client.request(Method::POST, &["v1", "leaves", &args.leaf, order]);
     if trial == Trial::Only {

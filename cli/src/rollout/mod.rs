@@ -168,7 +168,7 @@ struct Server {
 
 impl Server {
     fn new(args: &ClientArgs) -> Result<Server, Failure> {
-        Ok(Server { client: Client::new(&args.server)?, timeout: args.timeout.unwrap_or(TIMEOUT_DEFAULT) })
+        Ok(Server { client: args.connect()?, timeout: args.timeout.unwrap_or(TIMEOUT_DEFAULT) })
     }
 
     async fn show(&self) -> Result<Option<Rollout>, Failure> {
