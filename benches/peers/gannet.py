@@ -10,6 +10,8 @@ import time
 import urllib.parse
 
 READY = re.compile(r"http://([\d.]+):(\d+)")
+# A figure that has not changed for so long will not.
+REST_SECONDS = 3
 START_SECONDS_MAX = 60
 ASK_MS_MAX = 120_000
 
@@ -92,13 +94,15 @@ class Gannet:
         return json.loads(reply.read())
 
     def held_bytes(self, table):
-        """What Gannet says the rows take, once sealing has come to rest."""
-        last = None
-        for _ in range(100):
+        """What Gannet says the rows take, once sealing has come to rest. The aggregator asks its leaves each second, so a
+        figure that was there a moment ago says nothing."""
+        last, since = None, time.monotonic()
+        for _ in range(200):
             held = self.get(f"/v1/tables/{table}")["bytes"]
-            if held == last:
+            if held != last:
+                last, since = held, time.monotonic()
+            elif time.monotonic() - since > REST_SECONDS:
                 break
-            last = held
             time.sleep(0.3)
         return last
 
