@@ -17,6 +17,7 @@ pub mod aggregate;
 pub mod completeness;
 pub mod expr;
 pub mod holdings;
+mod literals;
 pub mod partial;
 pub mod plan;
 pub mod sketch;

@@ -10,10 +10,8 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::datatypes::{
-    DataType, IntervalDayTimeType, IntervalMonthDayNanoType, IntervalUnit, TimestampNanosecondType,
-};
+use arrow::array::AsArray;
+use arrow::datatypes::{DataType, TimestampNanosecondType};
 use gannet_query::{
     Bucket, Completeness, Expr, MissingReason, Output, Plan, Span, TIME_COLUMN, TableHolding, TimeRange,
 };
@@ -194,12 +192,14 @@ fn steps(expr: &Expr) -> Option<Steps> {
     match expr {
         Expr::Cast { operand, .. } => steps(operand),
         Expr::Call { function, arguments } => match (function.as_str(), arguments.as_slice()) {
-            ("date_trunc" | "datetrunc", [unit, time]) if is_time(time) => trunc(&text(unit)?),
+            ("date_trunc" | "datetrunc", [unit, time]) if is_time(time) => {
+                trunc(&unit.literal_text()?.to_lowercase())
+            }
             ("date_bin", [width, time]) if is_time(time) => {
                 Some(Steps { origin: 0, width: interval(width)? })
             }
             ("date_bin", [width, time, origin]) if is_time(time) => {
-                let origin = literal(origin)?.as_primitive_opt::<TimestampNanosecondType>()?.value(0);
+                let origin = origin.as_literal()?.as_primitive_opt::<TimestampNanosecondType>()?.value(0);
                 Some(Steps { origin, width: interval(width)? })
             }
             _ => None,
@@ -218,24 +218,6 @@ fn is_time(expr: &Expr) -> bool {
     }
 }
 
-fn literal(expr: &Expr) -> Option<&ArrayRef> {
-    match expr {
-        Expr::Literal(array) if array.len() == 1 && array.is_valid(0) => Some(array),
-        _ => None,
-    }
-}
-
-fn text(expr: &Expr) -> Option<String> {
-    let array = literal(expr)?;
-    let text = match array.data_type() {
-        DataType::Utf8 => array.as_string::<i32>().value(0),
-        DataType::LargeUtf8 => array.as_string::<i64>().value(0),
-        DataType::Utf8View => array.as_string_view().value(0),
-        _ => return None,
-    };
-    Some(text.to_lowercase())
-}
-
 /// Units of one length; months and years have several.
 fn trunc(unit: &str) -> Option<Steps> {
     let (origin, width) = match unit {
@@ -250,26 +232,9 @@ fn trunc(unit: &str) -> Option<Steps> {
     Some(Steps { origin, width })
 }
 
-/// The width of an interval without months.
+/// The width of an interval that may be one of steps.
 fn interval(expr: &Expr) -> Option<i64> {
-    let array = literal(expr)?;
-    let width = match array.data_type() {
-        DataType::Interval(IntervalUnit::DayTime) => {
-            let value = array.as_primitive::<IntervalDayTimeType>().value(0);
-            let (days, ms) = IntervalDayTimeType::to_parts(value);
-            i64::from(days).checked_mul(DAY)?.checked_add(i64::from(ms) * 1_000_000)?
-        }
-        DataType::Interval(IntervalUnit::MonthDayNano) => {
-            let value = array.as_primitive::<IntervalMonthDayNanoType>().value(0);
-            let (months, days, ns) = IntervalMonthDayNanoType::to_parts(value);
-            if months != 0 {
-                return None;
-            }
-            i64::from(days).checked_mul(DAY)?.checked_add(ns)?
-        }
-        _ => return None,
-    };
-    (width > 0).then_some(width)
+    expr.literal_interval().filter(|width| *width > 0)
 }
 
 #[cfg(test)]

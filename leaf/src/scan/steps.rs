@@ -3,9 +3,8 @@
 //! For those the calendar is asked once per step that occurs, not once per row. What is recognised is only the width;
 //! the value of a step is DataFusion's, evaluated on a time inside it, so NULLs, signs and zones are its affair.
 
-use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::datatypes::TimestampNanosecondType;
-use arrow::datatypes::{DataType, IntervalDayTimeType, IntervalMonthDayNanoType, IntervalUnit, TimeUnit};
+use arrow::array::AsArray;
+use arrow::datatypes::{DataType, TimeUnit, TimestampNanosecondType};
 use gannet_query::{ColumnType, Expr};
 use hashbrown::HashMap;
 
@@ -61,10 +60,10 @@ fn divisor(a: i64, b: i64) -> i64 {
 fn step_call(function: &str, arguments: &[Expr], specs: &[ColumnSpec]) -> Option<Step> {
     let column = time_column(arguments.get(1)?, specs)?;
     let (origin, width) = match (function, arguments) {
-        ("date_trunc" | "datetrunc", [unit, _]) => (0, trunc_width(&text(unit)?)?),
-        ("date_part" | "datepart", [unit, _]) => (0, part_width(&text(unit)?)?),
-        ("date_bin", [interval, _]) => (0, interval_width(interval)?),
-        ("date_bin", [interval, _, origin]) => (time_literal(origin)?, interval_width(interval)?),
+        ("date_trunc" | "datetrunc", [unit, _]) => (0, trunc_width(&unit.literal_text()?.to_lowercase())?),
+        ("date_part" | "datepart", [unit, _]) => (0, part_width(&unit.literal_text()?.to_lowercase())?),
+        ("date_bin", [interval, _]) => (0, interval.literal_interval()?),
+        ("date_bin", [interval, _, origin]) => (time_literal(origin)?, interval.literal_interval()?),
         _ => return None,
     };
     (width > 0).then_some(Step { column, origin, width })
@@ -84,26 +83,8 @@ fn time_column(expr: &Expr, specs: &[ColumnSpec]) -> Option<usize> {
     }
 }
 
-fn literal(expr: &Expr) -> Option<&ArrayRef> {
-    match expr {
-        Expr::Literal(array) if array.len() == 1 && array.is_valid(0) => Some(array),
-        _ => None,
-    }
-}
-
-fn text(expr: &Expr) -> Option<String> {
-    let array = literal(expr)?;
-    let text = match array.data_type() {
-        DataType::Utf8 => array.as_string::<i32>().value(0),
-        DataType::LargeUtf8 => array.as_string::<i64>().value(0),
-        DataType::Utf8View => array.as_string_view().value(0),
-        _ => return None,
-    };
-    Some(text.to_lowercase())
-}
-
 fn time_literal(expr: &Expr) -> Option<i64> {
-    let array = literal(expr)?;
+    let array = expr.as_literal()?;
     Some(array.as_primitive_opt::<TimestampNanosecondType>()?.value(0))
 }
 
@@ -127,27 +108,6 @@ fn part_width(unit: &str) -> Option<i64> {
         "day" | "dow" | "isodow" | "doy" | "week" | "month" | "quarter" | "year" | "isoyear" => DAY,
         _ => return None,
     })
-}
-
-/// The width of an interval without months.
-fn interval_width(expr: &Expr) -> Option<i64> {
-    let array = literal(expr)?;
-    match array.data_type() {
-        DataType::Interval(IntervalUnit::DayTime) => {
-            let (days, ms) =
-                IntervalDayTimeType::to_parts(array.as_primitive::<IntervalDayTimeType>().value(0));
-            i64::from(days).checked_mul(DAY)?.checked_add(i64::from(ms) * 1_000_000)
-        }
-        DataType::Interval(IntervalUnit::MonthDayNano) => {
-            let value = array.as_primitive::<IntervalMonthDayNanoType>().value(0);
-            let (months, days, ns) = IntervalMonthDayNanoType::to_parts(value);
-            if months != 0 {
-                return None;
-            }
-            i64::from(days).checked_mul(DAY)?.checked_add(ns)
-        }
-        _ => None,
-    }
 }
 
 impl Step {

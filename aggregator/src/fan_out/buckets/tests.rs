@@ -1,5 +1,6 @@
 //! Two leaves by minute, and what their steps say when rows are missing.
 
+use arrow::datatypes::IntervalMonthDayNanoType;
 use std::sync::Arc;
 
 use arrow::array::IntervalMonthDayNanoArray;
