@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use gannet_tests::http::{Client, Completeness};
 use gannet_tests::process::{Parts, Up, gannet, leaf_of};
+use gannet_tests::terminal::Terminal;
 use gannet_tests::transcript;
 use gannet_tests::wait::until;
 use serde_json::Value as Json;
@@ -17,8 +18,11 @@ use crate::requests;
 const LEAVES: usize = 8;
 const PRODUCERS: u64 = 2;
 const ROWS_PER_BATCH: u64 = 50;
-/// Rows that are there before the load begins, in small bodies, so that each leaf has about as many.
-const ROWS_BEFORE: u64 = 40_000;
+/// Rows that are there before the load begins, as many on each leaf.
+const ROWS_BEFORE: u64 = 80_000;
+/// The least that answers may cover: seven of eight leaves, give or take that chance gives some leaves more rows of the
+/// load than others.
+const COMPLETENESS_MIN: f64 = 0.86;
 /// A debug build on a busy machine is slow; nothing here should come near this.
 const SECONDS_MAX: u64 = 300;
 
@@ -80,6 +84,29 @@ async fn ask(client: Client, done: Arc<AtomicBool>) -> Asked {
     asked
 }
 
+/// Posts events `0..rows`, as many to each leaf: the others drain meanwhile.
+async fn spread(client: &Client, leaves: usize, rows: u64) {
+    let order = async |leaf: usize, order: &str| {
+        let reply = client.post(&format!("/v1/leaves/leaf-{leaf}/{order}"), "", None, Vec::new()).await;
+        assert_eq!(reply.status, 200, "{order} of leaf-{leaf}: {}", reply.text());
+    };
+    for leaf in 1..leaves {
+        order(leaf, "drain").await;
+    }
+    let each = rows / leaves as u64;
+    for leaf in 0..leaves {
+        order(leaf, "undrain").await;
+        let first = each * leaf as u64;
+        for from in (first..first + each).step_by(1000) {
+            client.ingest("requests", &requests(from, (from + 1000).min(first + each))).await;
+        }
+        order(leaf, "drain").await;
+    }
+    for leaf in 0..leaves {
+        order(leaf, "undrain").await;
+    }
+}
+
 async fn leaves(client: &Client) -> Vec<Json> {
     let status = client.get("/v1/status").await.json();
     status["leaves"].as_array().cloned().unwrap_or_default()
@@ -89,9 +116,7 @@ async fn leaves(client: &Client) -> Vec<Json> {
 async fn rolling_over_eight_leaves_under_load() {
     let up = Up::start(LEAVES).await;
     let server = up.client().base().to_owned();
-    for from in (0..ROWS_BEFORE).step_by(100) {
-        up.client().ingest("requests", &requests(from, from + 100)).await;
-    }
+    spread(up.client(), LEAVES, ROWS_BEFORE).await;
     let done = Arc::new(AtomicBool::new(false));
     let client = || Client::new(&server);
     let producers: Vec<_> = (0..PRODUCERS)
@@ -100,7 +125,8 @@ async fn rolling_over_eight_leaves_under_load() {
         .collect();
     let askers: Vec<_> = (0..2).map(|_| tokio::spawn(ask(client(), Arc::clone(&done)))).collect();
 
-    let args = ["rollout", "start", "--yes", "--watch", "--min-completeness", "0.8", "--server", &server];
+    let least = COMPLETENESS_MIN.to_string();
+    let args = ["rollout", "start", "--yes", "--watch", "--min-completeness", &least, "--server", &server];
     let said = gannet(&args, "").await;
     done.store(true, Ordering::Relaxed);
     println!("{}", said.out);
@@ -110,16 +136,12 @@ async fn rolling_over_eight_leaves_under_load() {
     for producer in producers {
         rows += producer.await.unwrap() * ROWS_PER_BATCH;
     }
-    let held: Vec<u64> =
-        leaves(up.client()).await.iter().map(|leaf| leaf["rows"].as_u64().unwrap()).collect();
-    let largest = *held.iter().max().unwrap() as f64 / held.iter().sum::<u64>() as f64;
     for asker in askers {
         let asked = asker.await.unwrap();
-        println!("{asked:?}, the largest leaf holds {largest:.4} of the rows");
+        println!("{asked:?}, {} rows came in meanwhile", rows - ROWS_BEFORE);
         assert!(asked.queries > 10, "{asked:?}");
         assert!(asked.leaves_least >= LEAVES as u64 - 1, "two leaves were missing: {asked:?}");
-        // Seven of eight leaves, give or take that chance gave some leaves more rows than others.
-        assert!(asked.least >= 1.0 - largest - 0.02, "{asked:?}");
+        assert!(asked.least >= COMPLETENESS_MIN, "{asked:?}");
     }
     let answer = up.client().answer("SELECT count(*), count(DISTINCT n) FROM requests").await;
     assert_eq!(answer.rows, [[rows, rows]]);
@@ -197,20 +219,43 @@ async fn a_leaf_that_nobody_starts_again_pauses_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_for_leaves_and_rollouts() {
     let parts = Parts::start(3).await;
-    // Which leaf gets how many rows is not left to chance.
-    for leaf in ["leaf-1", "leaf-2"] {
-        parts.client().post(&format!("/v1/leaves/{leaf}/drain"), "", None, Vec::new()).await;
-    }
-    parts.client().ingest("requests", &requests(0, 1000)).await;
-    for (drain, undrain) in [("leaf-0", "leaf-1"), ("leaf-1", "leaf-2")] {
-        parts.client().post(&format!("/v1/leaves/{undrain}/undrain"), "", None, Vec::new()).await;
-        parts.client().post(&format!("/v1/leaves/{drain}/drain"), "", None, Vec::new()).await;
-        parts.client().ingest("requests", &requests(0, 1000)).await;
-    }
-    for leaf in ["leaf-0", "leaf-1"] {
-        parts.client().post(&format!("/v1/leaves/{leaf}/undrain"), "", None, Vec::new()).await;
-    }
+    spread(parts.client(), 3, 3000).await;
     let directory = tempfile::tempdir().unwrap();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("processes/transcripts/rollout.txt");
     transcript::check(&path, parts.client().base(), directory.path()).await;
+}
+
+/// What a person at a terminal sees: the plan, a question, and a table that is redrawn in place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_at_a_terminal() {
+    let up = Up::start(3).await;
+    let server = up.client().base().to_owned();
+    spread(up.client(), 3, 3000).await;
+    let home = tempfile::tempdir().unwrap();
+    let start = ["rollout", "start", "--watch", "--min-completeness", "0.6", "--server", &server];
+    let mut terminal = Terminal::start(30, 100, "xterm", home.path(), &start);
+    let asks = |screen: &str| screen.ends_with("Restart 3 leaves? [y/N]");
+    terminal.wait_until("the question", asks).await;
+    terminal.press("no\r");
+    assert_eq!(terminal.ended().await.code(), Some(1));
+    assert!(up.client().get("/v1/rollout").await.json()["rollout"].is_null());
+
+    let mut terminal = Terminal::start(30, 100, "xterm", home.path(), &start);
+    terminal.wait_until("the question", asks).await;
+    terminal.press("y\r");
+    let screen = terminal.wait_until("the end", |screen| screen.contains("rollout r-1 done")).await;
+    println!("{screen}");
+    assert_eq!(terminal.ended().await.code(), Some(0));
+    // It was drawn over itself: there is one head and one line for each leaf.
+    assert_eq!(screen.matches("rollout r-1 done").count(), 1, "{screen}");
+    assert_eq!(screen.matches("shared memory").count(), 3, "{screen}");
+    assert_eq!(screen.matches("│ step").count(), 1, "{screen}");
+
+    // On a narrow screen.
+    let status = ["rollout", "status", "--server", &server];
+    let mut terminal = Terminal::start(30, 60, "vt100", home.path(), &status);
+    let screen = terminal.wait_until("the table", |screen| screen.contains("leaf-2")).await;
+    println!("{screen}");
+    assert_eq!(terminal.ended().await.code(), Some(0));
+    assert!(screen.lines().all(|line| line.chars().count() <= 60), "{screen}");
 }

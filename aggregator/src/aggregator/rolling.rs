@@ -187,18 +187,13 @@ impl Aggregator {
                 Some(rollout) => {
                     let actions = rollout.tick(&view, now);
                     let leaves = rollout.leaves().iter().filter(|leaf| leaf.step.is_in_flight());
-                    (actions, leaves.map(|leaf| leaf.leaf.clone()).collect())
+                    (actions, leaves.map(|leaf| leaf.leaf.clone()).collect::<Vec<_>>())
                 }
                 None => (Vec::new(), Vec::new()),
             }
         };
         self.rolling.keep().await?;
-        for leaf in in_flight {
-            let child = self.roster().lock().leaves().into_iter().find(|known| known.leaf == leaf);
-            if let Some(child) = child.and_then(|known| self.child_at(&known.child)) {
-                child.probe_soon();
-            }
-        }
+        self.look_at(&in_flight);
         let orders = actions.into_iter().map(|action| async move {
             if let Err(error) = self.order(action.order, &action.leaf, action.epoch).await {
                 // What is seen next decides; the order is given again if it still has to be.
@@ -207,6 +202,19 @@ impl Aggregator {
         });
         futures::future::join_all(orders).await;
         Ok(())
+    }
+
+    /// Has the children of these leaves describe themselves now.
+    fn look_at(&self, leaves: &[String]) {
+        if leaves.is_empty() {
+            return;
+        }
+        let known = self.roster().lock().leaves();
+        for leaf in known.iter().filter(|known| leaves.contains(&known.leaf)) {
+            if let Some(child) = self.child_at(&leaf.child) {
+                child.probe_soon();
+            }
+        }
     }
 
     /// What a rollout sees of the leaves.

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use super::{Guarding, Shared};
 use crate::aggregator::Aggregator;
 use crate::metrics::QUERY_SECONDS_EDGES;
+use crate::rollout::Step;
 
 pub(super) async fn metrics(
     State(aggregator): Shared,
@@ -43,6 +44,7 @@ fn text(aggregator: &Aggregator, guarding: &Guarding) -> String {
     security(aggregator, guarding, &mut text);
     children(aggregator, &mut text);
     leaves(aggregator, &mut text);
+    rollout(aggregator, &mut text);
     work(aggregator, &mut text);
     text.0
 }
@@ -91,6 +93,20 @@ fn leaves(aggregator: &Aggregator, text: &mut Text) {
     gauge("gannet_leaf_memory_limit_bytes", "Memory the leaf may use.", &|leaf| {
         leaf.said.as_ref().map_or(0, |said| said.memory_limit_bytes)
     });
+}
+
+fn rollout(aggregator: &Aggregator, text: &mut Text) {
+    let Some(now) = aggregator.rollout() else { return };
+    text.head("gannet_rollout_state", "gauge", "1 for the state that the last rollout is in.");
+    for state in ["running", "paused", "aborted", "done"] {
+        let is = u8::from(now.rollout.state().name() == state);
+        text.value("gannet_rollout_state", &[("state", state)], is);
+    }
+    text.head("gannet_rollout_leaves", "gauge", "Leaves of the last rollout by the step they are at.");
+    for (step, name) in Step::ALL {
+        let count = now.rollout.leaves().iter().filter(|leaf| leaf.step == step).count();
+        text.value("gannet_rollout_leaves", &[("step", name)], count);
+    }
 }
 
 fn work(aggregator: &Aggregator, text: &mut Text) {

@@ -40,8 +40,8 @@ machine (`gannet leaf --machine`).
 
 It pauses by itself when answers get or would get less complete than --min-completeness, when a leaf is away that it did \
 not stop, takes three times as long as the others, does not come back, comes back with fewer rows or another version than \
---to, and when two leaves come back from disk. The aggregator runs it: this command may end, and so may the aggregator, \
-whose next process goes on.
+--to, and when two leaves come back from disk. The aggregator that was asked runs it, and others do not know of it: this command \
+may end, and so may the aggregator, whose next process goes on.
 
 Exit codes with --watch: 0 when every leaf is done, 7 when it paused, 1 when it was aborted. A start goes on with a \
 rollout that is paused, and watches one that runs.")]
