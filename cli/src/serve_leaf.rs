@@ -162,7 +162,8 @@ fn config(args: LeafArgs) -> Result<Config, Failure> {
     if let Some(listen) = args.listen {
         config.listen = listen;
     }
-    args.tls.set(&mut config.tls_ca, &mut config.tls_cert, &mut config.tls_key, &mut config.insecure);
+    let files = (&mut config.tls_ca, &mut config.tls_cert, &mut config.tls_key);
+    args.tls.set(files, &mut config.tls_name, &mut config.insecure);
     if let Some(bytes) = args.memory_limit {
         config.memory_limit_bytes = bytes;
     }

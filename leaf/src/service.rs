@@ -64,8 +64,13 @@ pub async fn serve(
 
 /// The certificates that settings name.
 fn tls_of(config: &Config) -> Result<Option<Arc<Tls>>, LeafError> {
-    Tls::of_settings(config.tls_ca.as_ref(), config.tls_cert.as_ref(), config.tls_key.as_ref())
-        .map_err(|error| LeafError::Config(error.to_string()))
+    let settings = tls::Settings {
+        authority: config.tls_ca.as_ref(),
+        certificate: config.tls_cert.as_ref(),
+        key: config.tls_key.as_ref(),
+        name: config.tls_name.as_deref(),
+    };
+    Tls::of_settings(settings).map_err(|error| LeafError::Config(error.to_string()))
 }
 
 /// Refuses to listen to other machines without TLS, unless a person insists.

@@ -41,15 +41,9 @@ impl Secured {
         let mut secured =
             Secured { folder, leaf: None, aggregator: None, child: String::new(), server: String::new() };
         for out in ["certs", "others"] {
-            done(&[
-                "cluster",
-                "certificates",
-                "--out",
-                &secured.path(out),
-                "--names",
-                "127.0.0.1,aggregator",
-            ])
-            .await;
+            // Where the leaf is says nothing of its certificate: all have one name in common.
+            let names = "127.0.0.1,leaf+cluster.internal,aggregator+cluster.internal";
+            done(&["cluster", "certificates", "--out", &secured.path(out), "--names", names]).await;
         }
         for scopes in ["ingest", "query"] {
             let file = secured.path("tokens");
@@ -75,7 +69,7 @@ impl Secured {
 
     fn leaf_with(&self, id: &str, listen: &str, certificates: &str) -> Process {
         let at = |file: &str| self.path(&format!("{certificates}/{file}"));
-        let (ca, cert, key) = (at("ca.pem"), at("127.0.0.1.pem"), at("127.0.0.1.key"));
+        let (ca, cert, key) = (at("ca.pem"), at("leaf.pem"), at("leaf.key"));
         let tls = ["--tls-ca", &ca, "--tls-cert", &cert, "--tls-key", &key];
         let args = texts(&[&["leaf", "--id", id, "--data-dir", id, "--listen", listen][..], &tls].concat());
         self.process(&args, id, Stdio::null())
@@ -101,6 +95,8 @@ impl Secured {
             &cert,
             "--tls-key",
             &key,
+            "--tls-name",
+            "cluster.internal",
             "--http-cert",
             &http_cert,
             "--http-key",
@@ -202,6 +198,37 @@ async fn those_with_certificates_and_tokens_are_let_in() {
     .await;
     assert!(status.contains("not ready · 0 of 1 leaves serving"), "{status}");
     rogue.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_of_it_on_one_machine_for_others() {
+    let folder = TempDir::with_prefix("gannet-").unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    done(&["cluster", "certificates", "--out", &path("certs"), "--names", "127.0.0.1"]).await;
+    let (tokens, token) = (path("tokens"), path("token"));
+    done(&["token", "new", "--scope", "ingest,query", "--tokens-file", &tokens, "--out", &token]).await;
+    // Files are named from where the command is typed.
+    let (cert, key) = ("certs/127.0.0.1.pem", "certs/127.0.0.1.key");
+    let guard = ["--http-cert", cert, "--http-key", key, "--tokens-file", "tokens"];
+    let up = ["up", "--leaves", "1", "--data-dir", "data", "--memory-limit", "1GiB", "--http", "0.0.0.0:0"];
+    let log = folder.path().join("up.log");
+    let up = Process::start(&texts(&[&up[..], &guard].concat()), folder.path(), &log, Stdio::null());
+    let server = until(SECONDS_MAX, "`gannet up` to be ready", || async {
+        let said = up.said();
+        let (_, rest) = said.split_once("Gannet is ready\n\n  address  ")?;
+        rest.split_once('\n').map(|(server, _)| server.to_owned())
+    })
+    .await;
+    assert!(server.starts_with("https://127.0.0.1:"), "{server}");
+    assert!(up.said().contains("Authorization: Bearer TOKEN"), "{}", up.said());
+    let ca = path("certs/ca.pem");
+    let client = ["--server", &server, "--ca-file", &ca, "--token-file", &token];
+    let said = gannet(&[&["ingest", "t", "-"][..], &client].concat(), "{\"a\":1}\n").await;
+    assert_eq!(said.code, 0, "{said:?}");
+    let said = gannet(&[&["query", "SELECT a FROM t", "--format", "csv"][..], &client].concat(), "").await;
+    assert_eq!((said.code, said.out.as_str()), (0, "a\n1\n"), "{said:?}");
+    up.interrupt().await;
+    segments::remove(&folder.path().join("data/leaf-0"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
