@@ -141,6 +141,8 @@ pub(crate) fn run(args: LeafArgs) -> Outcome {
         parent::follow(pid)?;
     }
     let config = config(args)?;
+    // Nothing that trying again would change.
+    gannet_leaf::service::check_way_in(&config).map_err(|error| Failure::usage(error.to_string()))?;
     let id = config.id.clone();
     runtime::large()?.block_on(async {
         let shutdown = parent::shutdown_signal()?;

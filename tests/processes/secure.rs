@@ -243,7 +243,7 @@ async fn nothing_is_open_to_other_machines_by_accident() {
     };
     let data = path("leaf");
     let leaf = "gRPC on 0.0.0.0:0 would be open to other machines without TLS at both ends";
-    check(&["leaf", "--data-dir", &data, "--listen", "0.0.0.0:0"], 1, leaf).await;
+    check(&["leaf", "--data-dir", &data, "--listen", "0.0.0.0:0"], 2, leaf).await;
     let http = "would be open to other machines without TLS and tokens\nhint: give --http-cert, --http-key";
     check(&["up", "--data-dir", &path("up"), "--http", "0.0.0.0:0"], 2, http).await;
     let aggregator = ["aggregator", "--data-dir", &path("agg"), "--child", "127.0.0.1:1"];
