@@ -108,8 +108,7 @@ impl Aggregator {
     pub async fn start(config: Config) -> Result<Arc<Aggregator>, StartError> {
         let checked = config.checked()?;
         let config = Arc::new(config);
-        let tls =
-            Tls::of_settings(config.tls_ca.as_ref(), config.tls_cert.as_ref(), config.tls_key.as_ref())?;
+        let tls = Tls::of_settings(config.tls())?;
         let (file, roster) = RosterFile::open(&config.data_dir)?;
         let (roster, file) = (Arc::new(Mutex::new(roster)), Arc::new(Mutex::new(file)));
         let gossip = match checked.gossip {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gannet_proto::address::AddressError;
 use gannet_proto::gossip::{self, GossipConfig, GossipError, Kind, Said};
+use gannet_proto::tls::Settings;
 use serde::Deserialize;
 
 use crate::membership::Place;
@@ -44,6 +45,9 @@ pub struct Config {
     pub tls_cert: Option<PathBuf>,
     /// The key of that certificate, PEM.
     pub tls_key: Option<PathBuf>,
+    /// The name that certificates of others must be for, instead of the host of their address: where addresses change,
+    /// every certificate has one name beside its own.
+    pub tls_name: Option<String>,
     /// Listens and asks beyond this machine without TLS and tokens.
     pub insecure: bool,
     /// HTTP connections at once.
@@ -129,6 +133,7 @@ impl Default for Config {
             tls_ca: None,
             tls_cert: None,
             tls_key: None,
+            tls_name: None,
             insecure: false,
             http_connections_max: 4096,
             http_header_ms: 10_000,
@@ -247,6 +252,16 @@ impl Config {
         let gossip = self.gossip.as_ref().map(GossipConfig::checked).transpose()?;
         self.check_numbers()?;
         Ok(Checked { children, aggregators, gossip })
+    }
+
+    /// Its certificates towards children and parents.
+    pub(crate) fn tls(&self) -> Settings<'_> {
+        Settings {
+            authority: self.tls_ca.as_ref(),
+            certificate: self.tls_cert.as_ref(),
+            key: self.tls_key.as_ref(),
+            name: self.tls_name.as_deref(),
+        }
     }
 
     /// What it says of itself in gossip.

@@ -166,7 +166,8 @@ fn config(args: AggregatorArgs) -> Result<Config, Failure> {
     config.http_cert = http_cert.or(config.http_cert);
     config.http_key = http_key.or(config.http_key);
     config.supervisor_token = args.supervisor_token;
-    args.tls.set(&mut config.tls_ca, &mut config.tls_cert, &mut config.tls_key, &mut config.insecure);
+    let files = (&mut config.tls_ca, &mut config.tls_cert, &mut config.tls_key);
+    args.tls.set(files, &mut config.tls_name, &mut config.insecure);
     config.checked().map_err(|error| Failure::usage(error.to_string()))?;
     if config.children.is_empty() && config.aggregators.is_empty() && config.gossip.is_none() {
         return Err(Failure::usage("an aggregator without children has nothing to ask").hint(

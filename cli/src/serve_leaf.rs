@@ -141,6 +141,8 @@ pub(crate) fn run(args: LeafArgs) -> Outcome {
         parent::follow(pid)?;
     }
     let config = config(args)?;
+    // Nothing that trying again would change.
+    gannet_leaf::service::check_way_in(&config).map_err(|error| Failure::usage(error.to_string()))?;
     let id = config.id.clone();
     runtime::large()?.block_on(async {
         let shutdown = parent::shutdown_signal()?;
@@ -162,7 +164,8 @@ fn config(args: LeafArgs) -> Result<Config, Failure> {
     if let Some(listen) = args.listen {
         config.listen = listen;
     }
-    args.tls.set(&mut config.tls_ca, &mut config.tls_cert, &mut config.tls_key, &mut config.insecure);
+    let files = (&mut config.tls_ca, &mut config.tls_cert, &mut config.tls_key);
+    args.tls.set(files, &mut config.tls_name, &mut config.insecure);
     if let Some(bytes) = args.memory_limit {
         config.memory_limit_bytes = bytes;
     }

@@ -16,6 +16,9 @@ pub(crate) struct TlsArgs {
     /// The key of that certificate, PEM, readable by its owner only
     #[arg(long, env = "GANNET_TLS_KEY", value_name = "FILE", requires_all = ["tls_ca", "tls_cert"])]
     tls_key: Option<PathBuf>,
+    /// The name that certificates of others must be for, instead of the host of their address
+    #[arg(long, env = "GANNET_TLS_NAME", value_name = "NAME", requires = "tls_ca")]
+    tls_name: Option<String>,
     /// Be open to other machines without encryption and without asking who they are, on a network you trust
     #[arg(long)]
     insecure: bool,
@@ -25,11 +28,11 @@ impl TlsArgs {
     /// Sets what was said; what was not stays as it is.
     pub(crate) fn set(
         self,
-        ca: &mut Option<PathBuf>,
-        cert: &mut Option<PathBuf>,
-        key: &mut Option<PathBuf>,
+        (ca, cert, key): (&mut Option<PathBuf>, &mut Option<PathBuf>, &mut Option<PathBuf>),
+        name: &mut Option<String>,
         insecure: &mut bool,
     ) {
+        *name = self.tls_name.or(name.take());
         *ca = self.tls_ca.or(ca.take());
         *cert = self.tls_cert.or(cert.take());
         *key = self.tls_key.or(key.take());

@@ -151,8 +151,11 @@ impl Error {
         } else if error.is_timeout() {
             Error::timed_out(address, waited)
         } else {
-            let message = format!("the connection to {address} failed: {}", root_cause(error));
-            Error::new(ErrorKind::BrokenOff, message)
+            let cause = root_cause(error);
+            let message = format!("the connection to {address} failed: {cause}");
+            let speaks_tls = cause == "invalid HTTP version parsed" && address.starts_with("http://");
+            let hint = speaks_tls.then(|| "if it speaks TLS, its address begins with https://".to_owned());
+            Error { hint, ..Error::new(ErrorKind::BrokenOff, message) }
         }
     }
 
@@ -189,12 +192,15 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 /// What TLS has against the server, if that is it.
 fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
     let error: &(dyn std::error::Error + 'static) = error;
-    let mut chain = std::iter::successors(Some(error), |error| error.source());
-    // The system's error that carries it is in the chain; what it carries is not.
-    chain.find_map(|error| match error.downcast_ref::<std::io::Error>() {
-        Some(carrier) => carrier.get_ref()?.downcast_ref(),
+    std::iter::successors(Some(error), |error| error.source()).find_map(carried)
+}
+
+/// The error of TLS that an error is, or carries: those of the system carry others, which are not in the chain.
+fn carried<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    match error.downcast_ref::<std::io::Error>() {
+        Some(carrier) => carried(carrier.get_ref()?),
         None => error.downcast_ref(),
-    })
+    }
 }
 
 /// `500 ms`, `15.00 s`.
@@ -232,6 +238,16 @@ mod tests {
         let long = Error::foreign("http://box:1", "no JSON", &[b'x'; 10_000]);
         assert_eq!(long.detail.map(|detail| detail.len()), Some("It sent: ".len() + FOREIGN_TEXT_MAX));
         assert_eq!(Error::foreign("a", "no JSON", b" ").detail.as_deref(), Some("It sent: nothing"));
+    }
+
+    #[test]
+    fn errors_of_tls_are_found_in_what_carries_them() {
+        use std::io::Error as Carrier;
+        let tls = || rustls::Error::NoCertificatesPresented;
+        let twice = Carrier::other(Carrier::other(tls()));
+        assert_eq!((carried(&tls()), carried(&twice)), (Some(&tls()), Some(&tls())));
+        assert_eq!(carried(&Carrier::other("full")), None);
+        assert_eq!(carried(&Carrier::from(std::io::ErrorKind::NotFound)), None);
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub struct Config {
     pub tls_cert: Option<PathBuf>,
     /// The key of that certificate, PEM.
     pub tls_key: Option<PathBuf>,
+    /// The name that certificates of others must be for, instead of the host of their address: where addresses change,
+    /// every certificate has one name beside its own.
+    pub tls_name: Option<String>,
     /// Listens beyond this machine without TLS.
     pub insecure: bool,
     /// Bytes that rows may take, in row blocks and open rows.
@@ -103,6 +106,7 @@ impl Default for Config {
             tls_ca: None,
             tls_cert: None,
             tls_key: None,
+            tls_name: None,
             insecure: false,
             memory_limit_bytes: 4 * GIB,
             scan_threads: 0,

@@ -32,16 +32,11 @@ const MAINTENANCE: Duration = Duration::from_secs(1);
 /// # Errors
 /// When it cannot start, listen, or hand over.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), LeafError> {
-    let listen = config.listen.clone();
-    let wrong =
-        |error: &dyn std::fmt::Display| LeafError::Config(format!("setting listen is {listen}: {error}"));
-    let address: ChildAddress = listen.parse().map_err(|error| wrong(&error))?;
     // Before anything is touched: a leaf that may not serve should not have started.
-    let tls = tls_of(&config)?;
-    check_exposure(&address, tls.is_some(), config.insecure)?;
+    let (address, tls) = way_in(&config)?;
     raise_file_limit();
     let attached = blocking(move || Leaf::attach(config)).await?;
-    let listener = Listener::bind(&address).await.map_err(|error| wrong(&error))?;
+    let listener = Listener::bind(&address).await.map_err(|error| wrong_listen(&address, &error))?;
     let leaf = Arc::clone(&attached.leaf);
     // Queries are answered meanwhile.
     let begun = blocking(move || attached.begin());
@@ -62,20 +57,42 @@ pub async fn serve(
     serve_from(leaf, begun, listener, tls, shutdown).await
 }
 
+/// Checks that a leaf with these settings may listen where it is told to, and that it can show its certificates.
+///
+/// # Errors
+/// When it may not, with what to do; or when a file cannot be used.
+pub fn check_way_in(config: &Config) -> Result<(), LeafError> {
+    way_in(config).map(|_| ())
+}
+
+/// Where to listen, and the certificates to show.
+fn way_in(config: &Config) -> Result<(ChildAddress, Option<Arc<Tls>>), LeafError> {
+    let address = config.listen.parse().map_err(|error| wrong_listen(&config.listen, &error))?;
+    let tls = tls_of(config)?;
+    check_exposure(&address, tls.is_some(), config.insecure)?;
+    Ok((address, tls))
+}
+
+fn wrong_listen(listen: &dyn std::fmt::Display, error: &dyn std::fmt::Display) -> LeafError {
+    LeafError::Config(format!("setting listen is {listen}: {error}"))
+}
+
 /// The certificates that settings name.
 fn tls_of(config: &Config) -> Result<Option<Arc<Tls>>, LeafError> {
-    Tls::of_settings(config.tls_ca.as_ref(), config.tls_cert.as_ref(), config.tls_key.as_ref())
-        .map_err(|error| LeafError::Config(error.to_string()))
+    let settings = tls::Settings {
+        authority: config.tls_ca.as_ref(),
+        certificate: config.tls_cert.as_ref(),
+        key: config.tls_key.as_ref(),
+        name: config.tls_name.as_deref(),
+    };
+    Tls::of_settings(settings).map_err(|error| LeafError::Config(error.to_string()))
 }
 
 /// Refuses to listen to other machines without TLS, unless a person insists.
 fn check_exposure(address: &ChildAddress, tls: bool, insecure: bool) -> Result<(), LeafError> {
     match Exposed::find(Way::Grpc, address, Protection { tls, tokens: false }) {
         None => Ok(()),
-        Some(exposed) if insecure => {
-            tracing::warn!(%address, "insecure: gRPC is open to other machines without {}", exposed.lacks);
-            Ok(())
-        }
+        Some(_) if insecure => Ok(()),
         Some(exposed) => Err(LeafError::Config(format!("{exposed}: {}", exposed.hint()))),
     }
 }
@@ -91,6 +108,10 @@ async fn serve_from(
     let _refreshed = tls.clone().map(|tls| EndOnDrop(tokio::spawn(tls::look_after(tls, "gRPC"))));
     if let Ok(address) = listener.local_address() {
         tracing::info!(%address, tls = tls.is_some(), "listening");
+        let protection = Protection { tls: tls.is_some(), tokens: false };
+        if let Some(exposed) = Exposed::find(Way::Grpc, &address, protection) {
+            tracing::warn!(%address, "insecure: gRPC is open to other machines without {}", exposed.lacks);
+        }
     }
     let incoming = listener.guarded(Guard { tls, ..Guard::default() });
     let stop = Arc::new(Notify::new());

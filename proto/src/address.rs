@@ -185,7 +185,7 @@ pub fn connect_with(address: &ChildAddress, tls: Option<&Arc<Tls>>) -> Result<Ch
             None => endpoint.connect_lazy(),
             Some(tls) => {
                 let (authority, tls) = (authority.clone(), Arc::clone(tls));
-                let name = server_name(address)?;
+                let name = tls.name().cloned().map_or_else(|| server_name(address), Ok)?;
                 endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
                     // Taken anew each time: it may have been read again since.
                     let (authority, name, client) = (authority.clone(), name.clone(), tls.client());

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 
@@ -31,7 +31,24 @@ const EXPIRY_TOLD_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// What of TLS is made of files: how to be a server, and in a cluster also how to be a client.
 #[derive(Debug)]
-pub struct Tls(Watched<Loaded>);
+pub struct Tls {
+    loaded: Watched<Loaded>,
+    /// Whose certificate others must show, when it is not that of the host of their address.
+    name: Option<ServerName<'static>>,
+}
+
+/// The files that settings name for TLS in a cluster.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Settings<'a> {
+    /// The certificates of the cluster's authority.
+    pub authority: Option<&'a PathBuf>,
+    /// The certificate that is shown.
+    pub certificate: Option<&'a PathBuf>,
+    /// Its key.
+    pub key: Option<&'a PathBuf>,
+    /// The name that certificates of others must be for, instead of the host of their address.
+    pub name: Option<&'a str>,
+}
 
 struct Loaded {
     server: Arc<ServerConfig>,
@@ -47,7 +64,8 @@ impl Tls {
     pub fn of_server(certificate: &Path, key: &Path) -> Result<Arc<Tls>, FileError> {
         let (certificate, key) = (certificate.to_owned(), key.to_owned());
         let paths = vec![certificate.clone(), key.clone()];
-        Ok(Arc::new(Tls(Watched::open(paths, move || load_server(&certificate, &key))?)))
+        let loaded = Watched::open(paths, move || load_server(&certificate, &key))?;
+        Ok(Arc::new(Tls { loaded, name: None }))
     }
 
     /// One of a cluster: everybody has a certificate of this authority, and shows it.
@@ -55,25 +73,32 @@ impl Tls {
     /// # Errors
     /// When a file cannot be used, or the key is not the certificate's.
     pub fn of_cluster(authority: &Path, certificate: &Path, key: &Path) -> Result<Arc<Tls>, FileError> {
+        Ok(Arc::new(Tls::one_of_cluster(authority, certificate, key)?))
+    }
+
+    fn one_of_cluster(authority: &Path, certificate: &Path, key: &Path) -> Result<Tls, FileError> {
         let (authority, certificate, key) = (authority.to_owned(), certificate.to_owned(), key.to_owned());
         let paths = vec![authority.clone(), certificate.clone(), key.clone()];
         let load = move || load_cluster(&authority, &certificate, &key);
-        Ok(Arc::new(Tls(Watched::open(paths, load)?)))
+        Ok(Tls { loaded: Watched::open(paths, load)?, name: None })
     }
 
     /// One of a cluster, if settings name its files.
     ///
     /// # Errors
-    /// As [`Tls::of_cluster`]; and when only some of the files are named.
-    pub fn of_settings(
-        authority: Option<&PathBuf>,
-        certificate: Option<&PathBuf>,
-        key: Option<&PathBuf>,
-    ) -> Result<Option<Arc<Tls>>, FileError> {
+    /// As [`Tls::of_cluster`]; and when only some of the files are named, or the name is none.
+    pub fn of_settings(settings: Settings<'_>) -> Result<Option<Arc<Tls>>, FileError> {
+        let Settings { authority, certificate, key, name } = settings;
         match (authority, certificate, key) {
             (None, None, None) => Ok(None),
             (Some(authority), Some(certificate), Some(key)) => {
-                Tls::of_cluster(authority, certificate, key).map(Some)
+                let mut tls = Tls::one_of_cluster(authority, certificate, key)?;
+                let wrong =
+                    |name: &str| FileError::content(authority, format!("tls_name `{name}` is no name"));
+                tls.name = name
+                    .map(|name| ServerName::try_from(name.to_owned()).map_err(|_| wrong(name)))
+                    .transpose()?;
+                Ok(Some(Arc::new(tls)))
             }
             (authority, certificate, key) => {
                 let named = [authority, certificate, key].into_iter().flatten().next();
@@ -83,19 +108,24 @@ impl Tls {
         }
     }
 
+    /// Whose certificate others must show, when it is not that of the host of their address.
+    pub(crate) fn name(&self) -> Option<&ServerName<'static>> {
+        self.name.as_ref()
+    }
+
     /// How to be a server, now.
     pub fn server(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.0.current().server)
+        Arc::clone(&self.loaded.current().server)
     }
 
     /// How to be a client of another server of the cluster, now.
     pub fn client(&self) -> Option<Arc<ClientConfig>> {
-        self.0.current().client.clone()
+        self.loaded.current().client.clone()
     }
 
     /// The second since 1970 after which the certificate is no longer valid, if it says so in a way we can read.
     pub fn not_after(&self) -> Option<i64> {
-        self.0.current().not_after
+        self.loaded.current().not_after
     }
 
     /// Looks at the files, and says whether they changed.
@@ -103,7 +133,7 @@ impl Tls {
     /// # Errors
     /// When they changed and cannot be used. What was there before stays in use.
     pub fn refresh(&self) -> Result<bool, FileError> {
-        self.0.refresh()
+        self.loaded.refresh()
     }
 }
 

@@ -154,9 +154,16 @@ fn files_that_cannot_be_used_are_named() {
     let open =
         format!("file {} holds a secret and has mode 644, must be 640 or less (chmod 600)", b_key.display());
     check(&ours.ca(), &a, &b_key, open);
-    let some = Tls::of_settings(Some(&a), None, None).unwrap_err().to_string();
+    let some = Settings { authority: Some(&a), ..Settings::default() };
+    let some = Tls::of_settings(some).unwrap_err().to_string();
     assert_eq!(some, format!("file {}: tls_ca, tls_cert and tls_key go together", a.display()));
-    assert!(Tls::of_settings(None, None, None).unwrap().is_none());
+    assert!(Tls::of_settings(Settings::default()).unwrap().is_none());
+    let ca = ours.ca();
+    let named =
+        |name| Settings { authority: Some(&ca), certificate: Some(&a), key: Some(&a_key), name: Some(name) };
+    assert!(Tls::of_settings(named("gannet.internal")).unwrap().is_some());
+    let error = Tls::of_settings(named("a b")).unwrap_err().to_string();
+    assert_eq!(error, format!("file {}: tls_name `a b` is no name", ca.display()));
 }
 
 #[tokio::test]

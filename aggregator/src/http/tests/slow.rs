@@ -92,3 +92,23 @@ async fn a_stop_waits_for_requests_and_not_for_connections() {
     serving.await.unwrap();
     drop((idle, never));
 }
+
+#[tokio::test]
+async fn http_2_peers_are_told_their_limits() {
+    let open = Open::start(Duration::from_secs(10), 100).await;
+    let mut stream = TcpStream::connect(&open.at).await.unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    // A frame of settings without any: three bytes of length, type 4, flags, stream 0.
+    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(head[3], 4, "the first frame of a server is its settings");
+    let mut settings = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+    stream.read_exact(&mut settings).await.unwrap();
+    let said: Vec<(u16, u32)> = settings
+        .chunks_exact(6)
+        .map(|it| (u16::from_be_bytes([it[0], it[1]]), u32::from_be_bytes([it[2], it[3], it[4], it[5]])))
+        .collect();
+    // MAX_CONCURRENT_STREAMS and MAX_HEADER_LIST_SIZE.
+    assert!(said.contains(&(3, 128)) && said.contains(&(6, 64 << 10)), "{said:?}");
+}
