@@ -13,6 +13,7 @@ use crate::fakes::{Does, Served, config, over};
 
 mod access;
 mod refined;
+mod rollouts;
 mod senders;
 mod slow;
 
