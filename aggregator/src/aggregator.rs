@@ -18,6 +18,7 @@ use crate::catalogue::Catalogue;
 use crate::children::{Child, ChildSet, Links};
 use crate::config::{Config, ConfigError};
 use crate::error::{ErrorCode, Failure};
+use crate::exchange::Exchange;
 use crate::fan_out::{Asking, FanOut, GatherError, Watch};
 use crate::membership::MembersWatch;
 use crate::membership::follow::{Follower, Sources};
@@ -28,6 +29,7 @@ use crate::roster_file::{RosterFile, RosterFileError};
 use crate::sql::{SqlAnswer, SqlConfig, SqlEngine, SqlWatch};
 
 mod append;
+mod decommission;
 mod delete;
 mod orders;
 mod rolling;
@@ -118,14 +120,15 @@ impl Aggregator {
         let said = gossip.as_ref().map(Gossip::heard);
         let (sources, asking) =
             Sources::new(checked.children, checked.aggregators, Arc::new(names::System), said).await;
-        let links = match &tls {
-            Some(tls) => Links::Tls(Arc::clone(tls)),
-            None if config.insecure => Links::Open,
-            None => Links::Local,
-        };
-        let children = Arc::new(ChildSet::new(links));
+        let children = Arc::new(ChildSet::new(links(&config, tls.as_ref())));
         let fan_out = Arc::new(FanOut::new(Arc::clone(&children), Arc::clone(&roster), Arc::clone(&config)));
         let (tell, members) = watch::channel(Arc::default());
+        let exchange = Exchange {
+            members: members.clone(),
+            roster: Arc::clone(&roster),
+            children: Arc::clone(&children),
+            every: Duration::from_millis(config.roster_exchange_ms),
+        };
         let follower = Follower {
             sources,
             children: Arc::clone(&children),
@@ -139,16 +142,11 @@ impl Aggregator {
         {
             return Err(error.into());
         }
-        let engine = SqlEngine::new(SqlConfig {
-            pulled_bytes_max: config.pulled_bytes_max,
-            memory_bytes_max: config.finish_bytes_max,
-            planning_threads: config.planning_threads,
-            ..SqlConfig::default()
-        })
-        .map_err(StartError::Sql)?;
+        let engine = engine(&config)?;
         fan_out.refresh_all().await;
         let mut background = JoinSet::new();
         background.spawn(follower.run());
+        background.spawn(exchange.run());
         background.spawn(asking.names.follow(Duration::from_millis(config.dns_interval_ms), asking.tell));
         if let Some(tls) = &tls {
             background.spawn(tls::look_after(Arc::clone(tls), "gRPC"));
@@ -455,6 +453,25 @@ impl Aggregator {
         };
         tokio::task::spawn_blocking(save).await.unwrap_or(Ok(()))
     }
+}
+
+/// How children may be asked.
+fn links(config: &Config, tls: Option<&Arc<Tls>>) -> Links {
+    match tls {
+        Some(tls) => Links::Tls(Arc::clone(tls)),
+        None if config.insecure => Links::Open,
+        None => Links::Local,
+    }
+}
+
+fn engine(config: &Config) -> Result<SqlEngine, StartError> {
+    let settings = SqlConfig {
+        pulled_bytes_max: config.pulled_bytes_max,
+        memory_bytes_max: config.finish_bytes_max,
+        planning_threads: config.planning_threads,
+        ..SqlConfig::default()
+    };
+    SqlEngine::new(settings).map_err(StartError::Sql)
 }
 
 /// An answer that is as complete as was asked for.

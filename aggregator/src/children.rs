@@ -17,6 +17,7 @@ use gannet_proto::tls::Tls;
 use gannet_proto::wire::admin_client::AdminClient;
 use gannet_proto::wire::ingest_client::IngestClient;
 use gannet_proto::wire::query_client::QueryClient;
+use gannet_proto::wire::roster_client::RosterClient;
 use gannet_proto::{ConvertError, MESSAGE_BYTES_MAX, Reason, wire};
 use gannet_query::{Completeness, Holdings, MissingReason, Plan, ScanStats};
 use parking_lot::Mutex;
@@ -28,6 +29,7 @@ use tonic::{Code, Status};
 use crate::sender::{Part, Sender};
 
 mod health;
+mod learning;
 mod orders;
 mod set;
 
@@ -42,6 +44,8 @@ pub struct Child {
     query: QueryClient<Channel>,
     ingest: IngestClient<Channel>,
     admin: AdminClient<Channel>,
+    /// Served by aggregators only.
+    roster: RosterClient<Channel>,
     health: Mutex<Health>,
     /// It said that it does not take rows: it is an aggregator.
     takes_no_rows: AtomicBool,
@@ -164,6 +168,9 @@ impl Child {
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_BYTES_MAX),
             ingest: IngestClient::new(channel.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+            roster: RosterClient::new(channel.clone())
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_BYTES_MAX),
             admin: AdminClient::new(channel)

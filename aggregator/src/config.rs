@@ -56,6 +56,8 @@ pub struct Config {
     pub http_header_ms: u64,
     /// The body of a query must arrive within this.
     pub query_body_ms: u64,
+    /// How often other aggregators are asked what they know of leaves.
+    pub roster_exchange_ms: u64,
     /// How often DNS names are resolved.
     pub dns_interval_ms: u64,
     /// Most children that settings name one by one; beyond it aggregators form a tree.
@@ -123,6 +125,7 @@ impl Default for Config {
             id: None,
             advertise: None,
             gossip: None,
+            roster_exchange_ms: 5_000,
             dns_interval_ms: 10_000,
             http: "127.0.0.1:7700".to_owned(),
             grpc: None,
@@ -195,6 +198,9 @@ pub enum ConfigError {
     /// Gossip and a list both say which leaves there are.
     #[error("children are named and gossip is on: choose one, or a leaf would be there twice")]
     Both,
+    /// An address that means every address is told to others.
+    #[error("others cannot connect to `{0}`: name an address to advertise")]
+    Everywhere(String),
     /// A number is out of its range.
     #[error("setting `{name}` is {value}, {limit}")]
     Number {
@@ -206,6 +212,9 @@ pub enum ConfigError {
         limit: String,
     },
 }
+
+/// Addresses that mean every address begin so.
+const EVERYWHERE: [&str; 2] = ["0.0.0.0:", "[::]:"];
 
 /// Settings that were checked: who is there by them.
 #[derive(Debug)]
@@ -250,6 +259,10 @@ impl Config {
             return Err(ConfigError::Both);
         }
         let gossip = self.gossip.as_ref().map(GossipConfig::checked).transpose()?;
+        let address = self.said().address;
+        if gossip.is_some() && EVERYWHERE.iter().any(|prefix| address.starts_with(prefix)) {
+            return Err(ConfigError::Everywhere(address));
+        }
         self.check_numbers()?;
         Ok(Checked { children, aggregators, gossip })
     }
@@ -283,6 +296,7 @@ impl Config {
         let at_least_one = [
             ("describe_interval_ms", self.describe_interval_ms),
             ("dns_interval_ms", self.dns_interval_ms),
+            ("roster_exchange_ms", self.roster_exchange_ms),
             ("probe_interval_ms", self.probe_interval_ms),
             ("describe_timeout_ms", self.describe_timeout_ms),
             ("child_silence_ms_max", self.child_silence_ms_max),
@@ -347,6 +361,13 @@ mod tests {
                 c.gossip = Some(GossipConfig::default());
             },
             "children are named and gossip is on: choose one, or a leaf would be there twice",
+        );
+        check(
+            |c| {
+                c.grpc = Some("0.0.0.0:7720".into());
+                c.gossip = Some(GossipConfig::default());
+            },
+            "others cannot connect to `0.0.0.0:7720`: name an address to advertise",
         );
         check(
             |c| c.aggregators = vec!["dns:a:1".into(), "dns:a:1".into()],

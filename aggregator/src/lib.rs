@@ -23,6 +23,7 @@ pub mod catalogue;
 pub mod children;
 pub mod config;
 pub mod error;
+mod exchange;
 #[cfg(test)]
 mod fakes;
 pub mod fan_out;

@@ -17,10 +17,13 @@ use gannet_query::{Holdings, LeafState, Missing, MissingReason, Span, TableHoldi
 
 use crate::catalogue::Catalogue;
 
+mod credit;
+mod learning;
 mod losses;
 mod standing;
 mod text;
 
+pub use learning::{Decision, HeldByLeaf, KnownLeaf, LostRows};
 pub use standing::Standing;
 use standing::Standings;
 pub use text::RosterError;
@@ -46,6 +49,8 @@ struct LeafRecord {
     epoch: u64,
     /// Rows ingested in that epoch: replies that overtook each other are told apart by it.
     rows_ingested: u64,
+    /// Rows that came with the start of that epoch.
+    rows_restored: u64,
     /// What it last held when it had settled.
     tables: BTreeMap<String, TableRecord>,
     /// What it last said of itself, its tables aside; `None` when it has not been heard of since the roster was read.
@@ -60,6 +65,10 @@ struct TableRecord {
     lost: Vec<Span>,
     /// The leaf holds nothing of it any more; it is kept because rows are lost.
     gone: bool,
+    /// Rows that came by other hands before the last description.
+    grew: u64,
+    /// Rows that it may hold beyond what is known, should it be silent (`credit`).
+    credit: u64,
 }
 
 /// What a child last said, for as long as it can be reached.
@@ -167,6 +176,7 @@ impl Roster {
                 child: child.to_owned(),
                 epoch: said.epoch,
                 rows_ingested: said.rows_ingested,
+                rows_restored: said.rows_restored,
                 tables,
                 said: Some(said.clone()),
             };
@@ -186,23 +196,30 @@ impl Roster {
         }
         if same_epoch && child == record.child && record.says_as_before(&tables) {
             record.said = Some(said);
+            record.credit(&BTreeMap::new());
             self.version += u64::from(record.expire(now));
             return 0;
         }
         self.version += 1;
         record.child = child.to_owned();
+        if settled {
+            record.rows_restored = said.rows_restored;
+        }
         let mut lost_rows = 0;
         if settled && same_epoch {
+            let growth = record.growth(&tables);
             record.replace(tables, BTreeMap::new());
+            record.credit(&growth);
             record.rows_ingested = said.rows_ingested;
         } else if settled {
-            let lost = losses::losses(record.epoch, &record.tables, &said, &tables, now);
+            let lost = losses::losses(record.epoch, &record.tables, &(&said).into(), &tables, now);
             lost_rows = lost.values().flatten().map(|span| span.rows).sum();
             let before = record.rows_lost_here();
             for table in record.tables.values_mut() {
                 table.lost.clear();
             }
             record.replace(tables, lost);
+            record.credit(&BTreeMap::new());
             record.epoch = said.epoch;
             record.rows_ingested = said.rows_ingested;
             lost_rows = lost_rows.saturating_sub(before);
@@ -266,13 +283,14 @@ impl Roster {
         record.epoch == epoch || record.said.as_ref().is_some_and(|said| said.epoch == epoch)
     }
 
-    /// Rows that a leaf must account for, over a table and a time range.
+    /// Rows that a leaf must account for when it is silent, over a table and a time range.
     pub fn rows_expected(&self, leaf: &str, table: &str, range: &TimeRange) -> u64 {
         let record = self.leaves.get(leaf).and_then(|record| record.tables.get(table));
         record.map_or(0, |table| {
             rows_in(&table.holding.spans, range)
                 + rows_in(&table.holding.lost, range)
                 + rows_in(&table.lost, range)
+                + table.credit
         })
     }
 
@@ -570,7 +588,7 @@ impl LeafRecord {
 
 impl From<TableHolding> for TableRecord {
     fn from(holding: TableHolding) -> TableRecord {
-        TableRecord { holding, lost: Vec::new(), gone: false }
+        TableRecord { holding, lost: Vec::new(), gone: false, grew: 0, credit: 0 }
     }
 }
 

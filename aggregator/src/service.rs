@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use gannet_proto::address::grpc_server;
 use gannet_proto::wire::admin_server::{Admin, AdminServer};
 use gannet_proto::wire::query_server::{Query, QueryServer};
+use gannet_proto::wire::roster_server::{Roster, RosterServer};
 use gannet_proto::{MESSAGE_BYTES_MAX, PLAN_BYTES_MAX, Reason, wire};
 use gannet_query::{Plan, Top};
 use tokio::sync::Notify;
@@ -17,6 +18,7 @@ use tonic::{Request, Response, Status};
 use crate::aggregator::Aggregator;
 use crate::children::Obeyed;
 use crate::error::{ErrorCode, Failure};
+use crate::exchange;
 use crate::rollout::Order;
 
 mod answers;
@@ -30,10 +32,13 @@ pub(crate) fn router(aggregator: Arc<Aggregator>, stop: Arc<Notify>) -> Router {
     let query = QueryServer::new(door.clone())
         .max_decoding_message_size(PLAN_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let roster = RosterServer::new(door.clone())
+        .max_decoding_message_size(PLAN_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let admin = AdminServer::new(door)
         .max_decoding_message_size(PLAN_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    grpc_server().add_service(query).add_service(admin)
+    grpc_server().add_service(query).add_service(roster).add_service(admin)
 }
 
 #[derive(Debug, Clone)]
@@ -128,6 +133,20 @@ impl Query for Door {
             unreachable(leaf, why);
         }
         Ok(Response::new(wire::DescribeReply { leaves, unreachable: missing }))
+    }
+}
+
+#[tonic::async_trait]
+impl Roster for Door {
+    type LearnStream = tokio_stream::Iter<std::vec::IntoIter<Result<wire::LearnReply, Status>>>;
+
+    async fn learn(
+        &self,
+        request: Request<wire::LearnRequest>,
+    ) -> Result<Response<Self::LearnStream>, Status> {
+        let replies = exchange::replies(&self.aggregator.roster().lock(), request.into_inner());
+        let replies: Vec<_> = replies.into_iter().map(Ok).collect();
+        Ok(Response::new(tokio_stream::iter(replies)))
     }
 }
 

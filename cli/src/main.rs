@@ -22,11 +22,13 @@ mod cluster;
 mod completeness;
 mod completion;
 mod confirm;
+mod decommission;
 mod demo;
 #[cfg(test)]
 mod deploy;
 mod diff;
 mod explore;
+mod gossip_args;
 mod ingest;
 mod interrupt;
 mod leaf_list;
@@ -243,6 +245,11 @@ mod tests {
             &["table", "delete", "t", "--confirm=t"],
             &["leaf", "--id", "a"],
             &["leaf", "accept-loss", "leaf-2"],
+            &["leaf", "decommission", "leaf-2", "--yes", "--force"],
+            &["leaf", "recommission", "leaf-2"],
+            &["leaf", "--gossip", "10.0.0.7:1", "--gossip-seed", "a:1,b:1", "--cluster-key-file", "k"],
+            &["cluster", "key", "--out", "k"],
+            &["aggregator", "--gossip", "10.0.0.7:1", "--aggregator", "a:1", "--id", "a"],
             &["leaf", "drain", "leaf-2", "--dry-run"],
             &["leaf", "undrain", "leaf-2", "--server", "box:7700"],
             &["leaf", "stop", "leaf-2", "--yes"],

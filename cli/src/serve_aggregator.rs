@@ -9,6 +9,7 @@ use gannet_aggregator::RunError;
 use gannet_aggregator::config::Config;
 use gannet_proto::address::{ChildAddress, Listener};
 
+use crate::gossip_args::GossipArgs;
 use crate::outcome::{Exit, Failure, Outcome};
 use crate::tls_args::TlsArgs;
 use crate::{parent, runtime, settings};
@@ -20,9 +21,13 @@ Examples:
   gannet aggregator --data-dir /var/lib/gannet/aggregator --child 10.0.0.7:7710 --child 10.0.0.8:7710
   gannet aggregator --config /etc/gannet/aggregator.toml
   gannet aggregator --http 127.0.0.1:7701 --grpc 10.0.0.5:7720 --child 10.0.0.7:7710
+  gannet aggregator --child dns:leaf.gannet.svc:7710
+  gannet aggregator --grpc 10.0.0.5:7720 --gossip 10.0.0.5:7709 --cluster-key-file /etc/gannet/cluster.key
 
 A child is a leaf, or another aggregator by its gRPC address. Name every child that must exist: those that cannot be \
-reached count as missing in the completeness of answers, never as absent.
+reached count as missing in the completeness of answers, never as absent. `dns:HOST:PORT` stands for every address of a name, \
+now and later. With --gossip leaves are found by themselves, and no child is named. Aggregators that serve the same leaves \
+tell each other which there are: they find each other by gossip, or name each other with --aggregator.
 
 A settings file has the same settings and more; flags and environment win over it:
   data_dir = \"/var/lib/gannet/aggregator\"
@@ -57,6 +62,22 @@ pub(crate) struct AggregatorArgs {
     /// The SHA-256 of the supervisor's token
     #[arg(long, hide = true, requires = "tokens_file")]
     supervisor_token: Option<String>,
+    /// Another aggregator that serves the same leaves, by its gRPC address; once for each, or with commas
+    #[arg(
+        long = "aggregator",
+        env = "GANNET_AGGREGATOR_AGGREGATORS",
+        value_name = "ADDR",
+        value_delimiter = ','
+    )]
+    aggregators: Vec<String>,
+    /// Its id among those that gossip [default: where it gossips]
+    #[arg(long, env = "GANNET_AGGREGATOR_ID")]
+    id: Option<String>,
+    /// Where others reach its gRPC, when that is another address [default: as --grpc]
+    #[arg(long, env = "GANNET_AGGREGATOR_ADVERTISE", value_name = "ADDR")]
+    advertise: Option<String>,
+    #[command(flatten)]
+    gossip: GossipArgs,
     /// Standard input is the listening socket for HTTP
     #[arg(long, hide = true)]
     http_on_stdin: bool,
@@ -168,10 +189,16 @@ fn config(args: AggregatorArgs) -> Result<Config, Failure> {
     config.supervisor_token = args.supervisor_token;
     let files = (&mut config.tls_ca, &mut config.tls_cert, &mut config.tls_key);
     args.tls.set(files, &mut config.tls_name, &mut config.insecure);
+    if !args.aggregators.is_empty() {
+        config.aggregators = args.aggregators;
+    }
+    config.id = args.id.or(config.id);
+    config.advertise = args.advertise.or(config.advertise);
+    args.gossip.set(&mut config.gossip);
     config.checked().map_err(|error| Failure::usage(error.to_string()))?;
     if config.children.is_empty() && config.aggregators.is_empty() && config.gossip.is_none() {
         return Err(Failure::usage("an aggregator without children has nothing to ask").hint(
-            "name each with --child ADDR, or `children` in the settings file; `gannet up` starts everything",
+            "name each with --child ADDR, or find them with --gossip ADDR; `gannet up` starts everything",
         ));
     }
     Ok(config)

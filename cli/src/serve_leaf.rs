@@ -7,6 +7,8 @@ use clap::{Args, Subcommand};
 use gannet_leaf::Config;
 
 use crate::client::ClientArgs;
+use crate::decommission::{self, DecommissionArgs, RecommissionArgs};
+use crate::gossip_args::GossipArgs;
 use crate::leaf_list::{self, LeafListArgs};
 use crate::leaf_orders::{self, OrderArgs, StopArgs};
 use crate::outcome::{Exit, Failure, Outcome};
@@ -21,9 +23,11 @@ use crate::{accept_loss, machine, parent, runtime, settings, units};
 Examples:
   gannet leaf --id leaf-7 --data-dir /var/lib/gannet/leaf-7 --listen 10.0.0.7:7710 --memory-limit 48GiB
   gannet leaf --config /etc/gannet/leaf.toml
+  gannet leaf --id leaf-7 --listen 10.0.0.7:7710 --gossip 10.0.0.7:7709 --gossip-seed 10.0.0.5:7709 --cluster-key-file key
   gannet leaf list
   gannet leaf drain leaf-7
   gannet leaf accept-loss leaf-7
+  gannet leaf decommission leaf-7
 
 A settings file has the same settings and more, with units in their names; flags and environment win over it:
   id = \"leaf-7\"
@@ -33,6 +37,10 @@ A settings file has the same settings and more, with units in their names; flags
   retention_seconds = 604_800          # 7 days; 0 keeps rows until memory is full
   seal_age_seconds = 300
   scan_threads = 0                     # one for each core
+  [gossip]
+  listen = \"10.0.0.7:7709\"
+  seeds = [\"10.0.0.5:7709\"]
+  key_file = \"/etc/gannet/cluster.key\"
   [tables.requests]
   retention_seconds = 86_400
   table_bytes_max = 10_737_418_240
@@ -60,6 +68,11 @@ pub(crate) struct LeafArgs {
     listen: Option<String>,
     #[command(flatten)]
     tls: TlsArgs,
+    /// Where other members reach it, when that is another address [default: where it listens]
+    #[arg(long, env = "GANNET_LEAF_ADVERTISE", value_name = "ADDR")]
+    advertise: Option<String>,
+    #[command(flatten)]
+    gossip: GossipArgs,
     /// What its rows may take, such as 48GiB; beyond it the oldest expire [default: 4GiB]
     #[arg(long, env = "GANNET_LEAF_MEMORY_LIMIT", value_name = "SIZE", value_parser = units::parse_size)]
     memory_limit: Option<u64>,
@@ -90,6 +103,18 @@ Example:
 
 `taken` are the rows that a leaf took since it started. How the leaves are doing is `gannet status`.")]
     List(LeafListArgs),
+    /// Take a leaf that is gone out of the roster for good: its rows no longer count as missing
+    #[command(after_long_help = "\
+Examples:
+  gannet leaf decommission leaf-2
+  gannet leaf decommission leaf-2 --yes
+
+Answers count the rows of every leaf that was ever there, up or not. This takes one out, on all aggregators that serve \
+the same leaves. It stays out whatever it says and however often it starts, until `gannet leaf recommission`; a new leaf \
+takes a new id. A leaf that is up is not taken out unless with --force: its rows would be in no answer any more.")]
+    Decommission(DecommissionArgs),
+    /// Take a leaf back into the roster
+    Recommission(RecommissionArgs),
     /// Accept that rows of a leaf are gone for good, so that they no longer count as missing
     #[command(after_long_help = "\
 Example:
@@ -131,6 +156,12 @@ pub(crate) fn run(args: LeafArgs) -> Outcome {
         Some(LeafCommand::AcceptLoss { leaf, client }) => {
             return runtime::small()?.block_on(accept_loss::run(&leaf, client));
         }
+        Some(LeafCommand::Decommission(args)) => {
+            return runtime::small()?.block_on(decommission::run(args));
+        }
+        Some(LeafCommand::Recommission(args)) => {
+            return runtime::small()?.block_on(decommission::undo(args));
+        }
         Some(LeafCommand::List(list)) => return runtime::small()?.block_on(leaf_list::run(list)),
         Some(LeafCommand::Drain(order)) => return runtime::small()?.block_on(leaf_orders::drain(order)),
         Some(LeafCommand::Undrain(order)) => return runtime::small()?.block_on(leaf_orders::undrain(order)),
@@ -166,6 +197,10 @@ fn config(args: LeafArgs) -> Result<Config, Failure> {
     }
     let files = (&mut config.tls_ca, &mut config.tls_cert, &mut config.tls_key);
     args.tls.set(files, &mut config.tls_name, &mut config.insecure);
+    if let Some(advertise) = args.advertise {
+        config.advertise = Some(advertise);
+    }
+    args.gossip.set(&mut config.gossip);
     if let Some(bytes) = args.memory_limit {
         config.memory_limit_bytes = bytes;
     }

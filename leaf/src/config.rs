@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use gannet_proto::gossip::GossipConfig;
 use serde::Deserialize;
 
 use crate::row_block::Preference;
@@ -32,6 +33,10 @@ pub struct Config {
     pub tls_name: Option<String>,
     /// Listens beyond this machine without TLS.
     pub insecure: bool,
+    /// Where other members reach it, when that is another address than the one it listens on.
+    pub advertise: Option<String>,
+    /// Gossip, by which aggregators find it; none when they know its address.
+    pub gossip: Option<GossipConfig>,
     /// Bytes that rows may take, in row blocks and open rows.
     pub memory_limit_bytes: u64,
     /// Threads that scan; 0 means one for each core.
@@ -108,6 +113,8 @@ impl Default for Config {
             tls_key: None,
             tls_name: None,
             insecure: false,
+            advertise: None,
+            gossip: None,
             memory_limit_bytes: 4 * GIB,
             scan_threads: 0,
             seal_age_seconds: 300,
@@ -165,6 +172,9 @@ impl Config {
         }
         if self.machine.len() > 128 || !self.machine.bytes().all(|b| b.is_ascii_graphic()) {
             return wrong("machine", format!("{:?}", self.machine), "at most 128 visible ASCII characters");
+        }
+        if let Some(Err(error)) = self.gossip.as_ref().map(GossipConfig::checked) {
+            return Err(crate::LeafError::Config(error.to_string()));
         }
         if self.memory_limit_bytes < MIB {
             return wrong("memory_limit_bytes", self.memory_limit_bytes.to_string(), "at least 1048576");

@@ -25,6 +25,7 @@ pub mod leaf;
 pub mod ledger;
 pub mod lifecycle;
 pub mod manifest;
+mod membership;
 pub mod open_rows;
 pub mod packing;
 pub mod planted;

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, Semaphore};
 use tonic::{Request, Response, Status};
 
 use crate::dedup::{BatchName, DedupError};
-use crate::{Batch, Config, Leaf, LeafError};
+use crate::{Batch, Config, Leaf, LeafError, membership};
 
 mod answers;
 
@@ -38,6 +38,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
     let attached = blocking(move || Leaf::attach(config)).await?;
     let listener = Listener::bind(&address).await.map_err(|error| wrong_listen(&address, &error))?;
     let leaf = Arc::clone(&attached.leaf);
+    let at = listener.local_address().map_err(|error| wrong(&error))?;
+    membership::tell(&leaf, &at).await?;
     // Queries are answered meanwhile.
     let begun = blocking(move || attached.begin());
     serve_from(leaf, begun, listener, tls, shutdown).await

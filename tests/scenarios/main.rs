@@ -5,6 +5,7 @@
 mod better_answers;
 mod client;
 mod full_memory;
+mod membership;
 mod nobody_waits;
 mod partial_answer;
 mod restart;

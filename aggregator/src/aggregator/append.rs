@@ -170,7 +170,11 @@ impl Aggregator {
 
     /// Notes in the roster what a leaf holds after it took rows.
     async fn noted(&self, child: &Arc<Child>, taken: Acknowledgement) -> Appended {
-        let noted = self.roster.lock().appended(child.address(), &taken.holdings);
+        let noted = {
+            let mut roster = self.roster.lock();
+            roster.acknowledged(&taken.holdings, taken.accepted - taken.duplicates);
+            roster.appended(child.address(), &taken.holdings)
+        };
         if noted == Noted::DescribeFirst && !self.fan_out.refresh(child).await {
             tracing::warn!(child = child.address(), "took rows and then did not say what it holds");
         }

@@ -1,5 +1,6 @@
 //! The children there are now. They come and go while queries run, so whoever asks them takes one picture and keeps it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -78,15 +79,25 @@ impl ChildSet {
         self.now.load().iter().find(|child| child.address() == address).cloned()
     }
 
+    /// Another aggregator, which is no child, asked the way children are. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the address cannot be connected to by its form, or may not be.
+    pub fn beside(&self, address: &ChildAddress) -> Result<Child, AddressError> {
+        self.links.child(address)
+    }
+
     /// Has these children from now on, in this order; those that stay keep their connections. Must be called inside a
     /// tokio runtime, and by one at a time.
     pub fn replace(&self, addresses: &[ChildAddress]) -> Changed {
         let before = self.now.load_full();
         let mut changed = Changed::default();
+        let known: BTreeMap<&str, &Arc<Child>> =
+            before.iter().map(|child| (child.address(), child)).collect();
         let mut after: Vec<Arc<Child>> = Vec::with_capacity(addresses.len());
         for address in addresses {
             let text = address.to_string();
-            if let Some(kept) = before.iter().find(|child| child.address() == text) {
+            if let Some(kept) = known.get(text.as_str()) {
                 after.push(Arc::clone(kept));
                 continue;
             }
@@ -98,8 +109,8 @@ impl ChildSet {
                 Err(error) => changed.refused.push((address.clone(), error)),
             }
         }
-        let stays = |child: &Arc<Child>| after.iter().any(|kept| Arc::ptr_eq(kept, child));
-        changed.removed = before.iter().filter(|child| !stays(child)).cloned().collect();
+        let stays: BTreeSet<&str> = after.iter().map(|child| child.address()).collect();
+        changed.removed = before.iter().filter(|child| !stays.contains(child.address())).cloned().collect();
         if !changed.is_empty() {
             self.now.store(Arc::new(after));
         }

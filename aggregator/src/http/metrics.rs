@@ -45,6 +45,7 @@ fn text(aggregator: &Aggregator, guarding: &Guarding) -> String {
     children(aggregator, &mut text);
     leaves(aggregator, &mut text);
     rollout(aggregator, &mut text);
+    gossip(aggregator, &mut text);
     work(aggregator, &mut text);
     text.0
 }
@@ -74,6 +75,19 @@ fn children(aggregator: &Aggregator, text: &mut Text) {
     }
     text.head("gannet_uptime_seconds", "gauge", "Seconds since the aggregator started.");
     text.value("gannet_uptime_seconds", &[], aggregator.uptime().as_secs_f64());
+}
+
+fn gossip(aggregator: &Aggregator, text: &mut Text) {
+    let Some(gossip) = aggregator.gossip() else { return };
+    let counts = gossip.counts();
+    text.head("gannet_gossip_messages_total", "counter", "Messages of gossip that were read.");
+    text.value("gannet_gossip_messages_total", &[], counts.read());
+    text.head("gannet_gossip_dropped_total", "counter", "Datagrams of gossip that were dropped, by reason.");
+    for (reason, count) in counts.refused() {
+        text.value("gannet_gossip_dropped_total", &[("reason", reason)], count);
+    }
+    text.head("gannet_gossip_members", "gauge", "Members that gossip tells of, without this one.");
+    text.value("gannet_gossip_members", &[], gossip.heard().borrow().len());
 }
 
 fn leaves(aggregator: &Aggregator, text: &mut Text) {

@@ -25,6 +25,7 @@ mod access;
 mod cells;
 mod events;
 mod leaves;
+mod membership;
 mod metrics;
 mod query;
 mod refined;
@@ -76,6 +77,8 @@ fn routes(aggregator: Arc<Aggregator>) -> Router {
         .route("/v1/rollout/pause", post(rollout::pause))
         .route("/v1/rollout/resume", post(rollout::resume))
         .route("/v1/rollout/abort", post(rollout::abort))
+        .route("/v1/leaves/{leaf}/decommission", post(membership::decommission))
+        .route("/v1/leaves/{leaf}/recommission", post(membership::recommission))
         .route("/healthz", get(healthz))
         .route("/readyz", get(status::ready))
         .route("/metrics", get(metrics::metrics))
@@ -202,6 +205,7 @@ GET  /v1/status                      the leaves: state, rows, bytes, where their
 POST /v1/leaves/{{leaf}}/accept-loss   forget rows that are gone for good
 POST /v1/leaves/{{leaf}}/drain         take no new batches; /undrain takes them again, /stop hands over and ends
 GET  /v1/rollout                     the rolling restart there is, or was; POST /v1/rollout/start, pause, resume, abort
+POST /v1/leaves/{{leaf}}/decommission?confirm={{leaf}}   take a leaf out of the roster; /recommission takes it back in
 GET  /healthz  /readyz  /metrics     process up; serving all its data; Prometheus text
 ",
         env!("CARGO_PKG_VERSION")

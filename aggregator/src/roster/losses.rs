@@ -15,11 +15,28 @@ use gannet_query::{Holdings, Span, TableHolding};
 
 use super::TableRecord;
 
-/// The rows lost between an epoch and a later one, by table. `said` is the later epoch's, `new` its tables.
+/// How a leaf began an epoch, and what it took since.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Began {
+    pub(super) epoch: u64,
+    /// Rows that came with its start.
+    pub(super) rows_restored: u64,
+    /// Rows that it took since.
+    pub(super) rows_ingested: u64,
+}
+
+impl From<&Holdings> for Began {
+    fn from(said: &Holdings) -> Began {
+        let Holdings { epoch, rows_restored, rows_ingested, .. } = *said;
+        Began { epoch, rows_restored, rows_ingested }
+    }
+}
+
+/// The rows lost between an epoch and a later one, by table. `said` is of the later epoch, `new` its tables.
 pub(super) fn losses(
     old_epoch: u64,
     old: &BTreeMap<String, TableRecord>,
-    said: &Holdings,
+    said: &Began,
     new: &[TableHolding],
     now: i64,
 ) -> BTreeMap<String, Vec<Span>> {

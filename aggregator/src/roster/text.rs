@@ -69,6 +69,8 @@ struct LeafText {
     child: String,
     epoch: u64,
     rows_ingested: u64,
+    #[serde(default)]
+    rows_restored: u64,
     tables: Vec<TableText>,
 }
 
@@ -151,6 +153,7 @@ impl Roster {
                 child: leaf.child,
                 epoch: leaf.epoch,
                 rows_ingested: leaf.rows_ingested,
+                rows_restored: leaf.rows_restored,
                 tables,
                 said: None,
             };
@@ -185,6 +188,7 @@ fn leaf_text(leaf: &str, record: &LeafRecord) -> LeafText {
         child: record.child.clone(),
         epoch: record.epoch,
         rows_ingested: record.rows_ingested,
+        rows_restored: record.rows_restored,
         tables: record.tables.values().map(table_text).collect(),
     }
 }
@@ -247,5 +251,5 @@ fn table_of(leaf: &str, table: TableText) -> Result<TableRecord, RosterError> {
         name: table.name.clone(),
     };
     let lost = spans(&table.lost_unknown_to_leaf)?;
-    Ok(TableRecord { holding, lost, gone: table.gone })
+    Ok(TableRecord { holding, lost, gone: table.gone, grew: 0, credit: 0 })
 }
