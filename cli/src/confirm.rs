@@ -1,11 +1,24 @@
 //! Asking before something is done that people would not want done by a slip.
 
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::outcome::{Exit, Failure};
 
+/// Whether `--no-input` was said.
+static NEVER_ASK: AtomicBool = AtomicBool::new(false);
+
+/// From now on nobody is asked.
+pub(crate) fn never_ask() {
+    NEVER_ASK.store(true, Ordering::Relaxed);
+}
+
 /// Asks on the terminal. Where there is none, nobody can say yes that way.
 pub(crate) fn ask(question: &str) -> Result<(), Failure> {
+    if NEVER_ASK.load(Ordering::Relaxed) {
+        return Err(Failure::usage("this is not confirmed, and --no-input says not to ask")
+            .hint("--yes does it without asking, --dry-run says what would be done"));
+    }
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Err(Failure::usage("this is not confirmed, and there is no terminal to ask at")
             .hint("--yes does it without asking, --dry-run says what would be done"));
@@ -25,6 +38,13 @@ fn is_yes(answer: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_is_asked_who_said_so() {
+        never_ask();
+        let failure = ask("Really?").unwrap_err();
+        assert_eq!(failure.message, "this is not confirmed, and --no-input says not to ask");
+    }
 
     #[test]
     fn only_yes_is_yes() {

@@ -89,6 +89,9 @@ struct Cli {
     /// Say on stderr what is done; twice says more
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
+    /// Ask nothing on the terminal; what would have to be asked fails
+    #[arg(long, global = true)]
+    no_input: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -129,6 +132,9 @@ fn main() -> ExitCode {
         .map(|found| Cli::from_arg_matches(&found).unwrap_or_else(|error| error.exit()));
     let outcome = parsed.and_then(|cli| {
         log_to_stderr(matches!(cli.command, Command::Leaf(_) | Command::Aggregator(_)), cli.verbose);
+        if cli.no_input {
+            confirm::never_ask();
+        }
         run(cli.command)
     });
     match outcome {

@@ -58,6 +58,8 @@ pub async fn gannet(args: &[&str], input: &str) -> Said {
     use tokio::io::AsyncWriteExt;
     let mut child = tokio::process::Command::new(binary())
         .args(args)
+        // What the person at this machine prefers is none of the test's business.
+        .env("GANNET_CONFIG", "/dev/null")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -100,7 +100,7 @@ pub(crate) async fn run(args: DiffArgs) -> Outcome {
         return Ok(Exit::Done);
     }
     if args.answer.format.is_some() || args.answer.json || args.answer.output.is_some() {
-        return print_answers(&client, &[statement], &args.answer, args.client.timeout).await;
+        return print_answers(&client, &[statement], &args.answer, None, args.client.timeout).await;
     }
     let (answer, is_partial) = ask(&client, &statement, &args.answer, &args.client).await?;
     let difference = score::read(&question, &answer)?;

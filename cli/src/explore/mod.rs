@@ -225,7 +225,7 @@ pub(crate) async fn run(mut args: ExploreArgs) -> Outcome {
         if args.view == View::Samples && args.answer.output.is_none() && !args.answer.json {
             args.answer.format = args.answer.format.or(Some(Format::Table));
         }
-        return print_answers(&client, &[statement], &args.answer, args.client.timeout).await;
+        return print_answers(&client, &[statement], &args.answer, None, args.client.timeout).await;
     }
     let (answer, is_partial) = ask(&client, &statement, &args.answer, &args.client).await?;
     let mut out = io::BufWriter::new(io::stdout().lock());

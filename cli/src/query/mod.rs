@@ -10,6 +10,7 @@ use gannet_client::{Answer, Completeness, QueryOptions, Stats};
 use serde::{Deserialize, Serialize};
 
 use crate::cells::Zone;
+use crate::charts::answer::{Chart, drawn};
 use crate::client::{Client, ClientArgs};
 use crate::completeness::warning;
 use crate::interrupt::Interrupt;
@@ -70,6 +71,9 @@ pub(crate) struct QueryArgs {
     /// Give $NAME in the SQL a value; may be repeated
     #[arg(long = "param", value_name = "NAME=VALUE", value_parser = parameters::parse)]
     params: Vec<Parameter>,
+    /// Draw the answer above its table
+    #[arg(long, value_enum, value_name = "KIND")]
+    chart: Option<Chart>,
     #[command(flatten)]
     answer: AnswerArgs,
     #[command(flatten)]
@@ -174,7 +178,7 @@ pub(crate) async fn run(args: QueryArgs) -> Outcome {
         return Err(Failure::usage("the SQL is empty").hint("try: gannet query \"show tables\""));
     }
     parameters::fill(&mut statements, &args.params)?;
-    print_answers(&client, &statements, &args.answer, args.client.timeout).await
+    print_answers(&client, &statements, &args.answer, args.chart, args.client.timeout).await
 }
 
 /// Asks statements one after the other and prints their answers.
@@ -182,9 +186,15 @@ pub(crate) async fn print_answers(
     client: &Client,
     statements: &[Statement],
     args: &AnswerArgs,
+    chart: Option<Chart>,
     timeout: Option<Duration>,
 ) -> Outcome {
     let layout = args.layout();
+    if chart.is_some() && !layout.format.is_for_people() {
+        let name = layout.format.name();
+        return Err(Failure::usage(format!("--chart draws for people, and {name} is for programs"))
+            .hint("add --format table"));
+    }
     if layout.format.is_binary() && statements.len() > 1 {
         let (name, count) = (layout.format.name(), statements.len());
         return Err(Failure::usage(format!("{name} holds one answer, and there are {count} statements")));
@@ -201,6 +211,7 @@ pub(crate) async fn print_answers(
         asker,
         args,
         layout,
+        chart,
         out: Output::open(args.output.as_deref(), layout.format, &interrupt)?,
         stats_file: args.stats_file.as_deref().map(create).transpose()?,
     };
@@ -253,6 +264,8 @@ pub(crate) struct Query<'a> {
     pub(crate) args: &'a AnswerArgs,
     /// How answers are written.
     pub(crate) layout: Layout,
+    /// What is drawn above them.
+    pub(crate) chart: Option<Chart>,
     /// Where they go.
     pub(crate) out: Output,
     /// Where completeness and statistics go.
@@ -269,7 +282,7 @@ impl Query<'_> {
         let mut line = ProgressLine::new(self.args.progress.is_shown(self.args.quiet), style);
         // Values as JSON cost more than as Arrow, which only matters where there are many: not on a screen.
         let is_watched = self.layout.format.is_for_people() && self.args.progress.is_shown(self.args.quiet);
-        let reply = if self.args.wait_complete.is_some() || is_watched {
+        let reply = if self.args.wait_complete.is_some() || is_watched || self.chart.is_some() {
             self.asker.refined(&statement.sql, self.args.wait_complete, &mut line).await?
         } else {
             self.asker.arriving(&statement.sql, &mut line).await?
@@ -325,6 +338,11 @@ impl Query<'_> {
     ) -> Outcome {
         line.clear();
         let about = About { completeness: &answer.completeness, stats: answer.stats, is_partial };
+        let Layout { zone, style, .. } = self.layout;
+        let chart = self.chart.and_then(|chart| drawn(chart, &answer.schema, &answer.batches, zone, style));
+        if let Some(chart) = chart {
+            self.out.write_all(chart.as_bytes())?;
+        }
         let mut printer = Printer::new(self.layout, &answer.schema, about, &mut self.out)?;
         for batch in &answer.batches {
             if !printer.rows(batch)? {

@@ -9,7 +9,6 @@ use std::time::Duration;
 use chrono::{SecondsFormat, Utc};
 use clap::ValueEnum;
 
-use super::chart::Chart;
 use super::describe;
 use super::files;
 use super::functions::FUNCTIONS;
@@ -18,6 +17,7 @@ use super::screen;
 use super::session::{INCLUDED_MAX, Next, Session};
 use super::statements::Shown;
 use super::tokens::{Kind, tokens};
+use crate::charts::answer::Chart;
 use crate::interrupt::Interrupt;
 use crate::outcome::{Exit, Failure};
 use crate::query::format::Format;

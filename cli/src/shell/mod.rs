@@ -17,7 +17,6 @@ use crate::query::AnswerArgs;
 use crate::render;
 
 mod catalogue;
-mod chart;
 mod commands;
 mod completion;
 mod describe;

@@ -10,7 +10,6 @@ use gannet_client::{Answer, QueryOptions};
 use tokio::runtime::Runtime;
 
 use super::catalogue::Catalogue;
-use super::chart::{self, Chart};
 use super::completion;
 use super::files::{self, Files, Kept};
 use super::keys::Keys;
@@ -18,6 +17,7 @@ use super::meta;
 use super::screen::{self, ROWS_SHOWN, Shown};
 use super::statements::{self, Piece, pieces};
 use super::tokens::{Kind, tokens};
+use crate::charts::answer::{self, Chart};
 use crate::client::{Client, ClientArgs};
 use crate::completeness::warning;
 use crate::interrupt::Interrupt;
@@ -296,7 +296,7 @@ impl Session {
         let args = self.args.clone();
         let layout = Layout { format, ..args.layout() };
         let layout = if is_to_file { Layout { style: render::Style::PLAIN, ..layout } } else { layout };
-        let mut query = Query { asker, args: &args, layout, out, stats_file: None };
+        let mut query = Query { asker, args: &args, layout, chart: None, out, stats_file: None };
         let answered = handle.block_on(query.answer(statement));
         let Query { out, .. } = query;
         if once.is_none()
@@ -353,7 +353,7 @@ impl Session {
         let rows = shown.text(layout, Some(ROWS_SHOWN))?;
         let Answer { schema, batches, .. } = &shown.answer;
         let drawn =
-            self.chart.and_then(|chart| chart::drawn(chart, schema, batches, layout.zone, layout.style));
+            self.chart.and_then(|chart| answer::drawn(chart, schema, batches, layout.zone, layout.style));
         let text = drawn.unwrap_or_default() + &rows;
         screen::show(&text, self.is_paged, &self.keys)?;
         self.last_answer = Some(shown);

@@ -1,4 +1,4 @@
-//! `\chart`: an answer as a drawing above its numbers, when it has something to draw.
+//! An answer as a drawing above its numbers, when it has something to draw: `--chart` and `\chart`.
 //!
 //! Lines need a column of times and a column of numbers; the first column of text tells series apart, else every column
 //! of numbers is one. Bars need a column of numbers; whatever stands first beside it is their label.
@@ -6,11 +6,12 @@
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, SchemaRef, TimeUnit, TimestampNanosecondType};
+use clap::ValueEnum;
 
+use super::bars::bar;
+use super::lines::{Frame, Line, Stroke, axis, draw};
+use super::numbers::full;
 use crate::cells::{Cells, Zone, is_number};
-use crate::charts::bars::bar;
-use crate::charts::lines::{Frame, Line, Stroke, axis, draw};
-use crate::charts::numbers::full;
 use crate::render::{self, Style};
 
 /// Lines of a drawing without its axis.
@@ -25,19 +26,19 @@ const BARS_MAX: usize = 40;
 const LABEL_WIDTH_MAX: usize = 30;
 
 /// What is drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Chart {
-    /// Lines when there is a time, else bars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Chart {
+    /// Lines when there is a time, else bars
     Auto,
-    /// Lines.
+    /// Lines
     Line,
-    /// Bars.
+    /// Bars
     Bar,
 }
 
 impl Chart {
     /// What the word after `\chart` means; `None` is off.
-    pub(super) fn named(name: &str) -> Option<Option<Chart>> {
+    pub(crate) fn named(name: &str) -> Option<Option<Chart>> {
         Some(match name.to_ascii_lowercase().as_str() {
             "on" | "auto" => Some(Chart::Auto),
             "line" | "lines" => Some(Chart::Line),
@@ -68,7 +69,7 @@ fn sorted(schema: &SchemaRef) -> Sorted {
 }
 
 /// The drawing; nothing when there is nothing to draw.
-pub(super) fn drawn(
+pub(crate) fn drawn(
     chart: Chart,
     schema: &SchemaRef,
     batches: &[RecordBatch],
