@@ -346,6 +346,7 @@ mod tests {
             |c| c.aggregators = vec!["dns:a:1".into(), "dns:a:1".into()],
             "aggregator `dns:a:1` is named twice",
         );
+        check(
             |c| c.aggregators = vec!["host".into()],
             "aggregator: address `host` is not host:port, http://host:port or unix:PATH: \
              the port is missing or above 65535",

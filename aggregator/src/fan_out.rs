@@ -395,7 +395,6 @@ impl FanOut {
                 None => outcome,
             };
             match outcome {
-                Ok(decoded) if gathering.is_contested(&decoded) => held.push((unit, decoded)),
                 Ok(decoded) if unit.is_between => {
                     let again = gathering.add_group(&unit, decoded).await?;
                     if asker.has_time() {
@@ -405,6 +404,7 @@ impl FanOut {
                         again.iter().for_each(|one| gathering.missed(one, MissingReason::Timeout, &detail));
                     }
                 }
+                Ok(decoded) if gathering.is_contested(&decoded) => held.push((unit, decoded)),
                 Ok(decoded) => gathering.add(&unit, decoded).await?,
                 Err(error) => gathering.missed_all(&unit, error.reason(), &error.to_string()),
             }

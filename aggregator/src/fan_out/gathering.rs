@@ -100,22 +100,26 @@ impl<'a> Gathering<'a> {
     }
 
     /// Leaves of an answer count already: they came through others.
-    pub(super) fn counts_already(&self, decoded: &Decoded) -> bool {
-        decoded.completeness.answered.iter().any(|leaf| self.is_counted(&leaf.leaf))
-    }
-
-    /// A leaf counts already.
-    pub(super) fn is_counted(&self, leaf: &str) -> bool {
-        self.counted.contains_key(leaf)
+    fn counts_already(&self, decoded: &Decoded) -> bool {
+        decoded.completeness.answered.iter().any(|leaf| self.counted.contains_key(&leaf.leaf))
     }
 
     /// An aggregator that stands between answered. Its missing leaves are missing as this roster knows them. Gives back
-    /// the targets that it did not account for, or that it cannot reach and this aggregator can.
+    /// the targets that it did not account for, or that it cannot reach and this aggregator can; and when one of its
+    /// leaves counts already, all others, because its answer cannot be taken apart.
     pub(super) async fn add_group(
         &mut self,
         unit: &Unit,
         mut decoded: Decoded,
     ) -> Result<Vec<Target>, GatherError> {
+        if self.counts_already(&decoded) {
+            tracing::warn!(aggregator = unit.child.address(), "a leaf of its answer counts already");
+            let again = unit
+                .targets
+                .iter()
+                .filter(|target| !target.leaf.as_ref().is_some_and(|leaf| self.counted.contains_key(leaf)));
+            return Ok(again.cloned().collect());
+        }
         let answered: BTreeSet<&str> =
             decoded.completeness.answered.iter().map(|leaf| leaf.leaf.as_str()).collect();
         let unanswered: BTreeMap<&str, &Missing> = decoded
