@@ -10,7 +10,7 @@
 //! Invariants: a leaf counts once, by its id; every leaf of the roster is in the record, as answered or as missing,
 //! whoever stood between.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -37,7 +37,7 @@ pub mod room;
 pub mod tree;
 
 pub use asking::Question;
-use asking::{Asker, Target};
+use asking::{Asker, Target, Unit};
 use between::Between;
 use gathering::{Expected, Gathering};
 use refining::Refining;
@@ -307,9 +307,11 @@ impl FanOut {
         asked: &[AskedChild],
         watch: Option<&Watch>,
     ) -> Result<Partial, GatherError> {
+        let own = self.children.now();
+        let own: HashMap<&str, &Arc<Child>> = own.iter().map(|child| (child.address(), child)).collect();
         let target = |asked: &AskedChild| {
-            let child = match self.children.get(&asked.address) {
-                Some(child) => child,
+            let child = match own.get(asked.address.as_str()) {
+                Some(child) => Arc::clone(child),
                 None => self.between.lend(&asked.address).map_err(|error| {
                     let text = format!("leaf {} cannot be asked: {error}", asked.leaf);
                     GatherError::Failed(Failure::new(ErrorCode::BadRequest, text))
@@ -361,13 +363,13 @@ impl FanOut {
         }
         let mut asker = Asker::new(self, question, (expected, &cuts.of_each), watch);
         asker.ask(targets, refining.as_mut());
-        let mut held = Vec::new();
+        let mut round = Round { gathering, refining, asker, held: Vec::new() };
         loop {
             let outcome = tokio::select! {
                 biased;
-                outcome = asker.next() => outcome,
-                () = refining::due(refining.as_ref()) => {
-                    if let Some(refining) = &mut refining {
+                outcome = round.asker.next() => outcome,
+                () = refining::due(round.refining.as_ref()) => {
+                    if let Some(refining) = &mut round.refining {
                         refining.tell().await;
                     }
                     continue;
@@ -378,44 +380,15 @@ impl FanOut {
                 let message = format!("asking a child ended early: {error}");
                 GatherError::Failed(Failure::new(ErrorCode::Internal, message))
             })?;
-            let outcome = unless_hopeless(outcome)?;
-            if let Err(error) = &outcome
-                && unit.is_between
-                && asker.has_time()
-            {
-                tracing::warn!(aggregator = unit.child.address(), %error, "asking others in its place");
-                if let Some(refining) = &mut refining {
-                    refining.replaced(&unit);
-                }
-                asker.ask_again(&unit, refining.as_mut());
-                continue;
-            }
-            let outcome = match &mut refining {
-                Some(refining) => refining.ended(&unit, outcome).await,
-                None => outcome,
-            };
-            match outcome {
-                Ok(decoded) if unit.is_between => {
-                    let again = gathering.add_group(&unit, decoded).await?;
-                    if asker.has_time() {
-                        asker.ask_directly(again, refining.as_mut());
-                    } else {
-                        let detail = format!("aggregator {} did not reach it", unit.child.address());
-                        again.iter().for_each(|one| gathering.missed(one, MissingReason::Timeout, &detail));
-                    }
-                }
-                Ok(decoded) if gathering.is_contested(&decoded) => held.push((unit, decoded)),
-                Ok(decoded) => gathering.add(&unit, decoded).await?,
-                Err(error) => gathering.missed_all(&unit, error.reason(), &error.to_string()),
-            }
+            round.take(unit, outcome).await?;
         }
         // Of two processes with one id the newest epoch counts.
         let newest = |decoded: &Decoded| decoded.completeness.answered.iter().map(|leaf| leaf.epoch).max();
-        held.sort_by_key(|(_, decoded)| std::cmp::Reverse(newest(decoded)));
-        for (unit, decoded) in held {
-            gathering.add(&unit, decoded).await?;
+        round.held.sort_by_key(|(_, decoded)| std::cmp::Reverse(newest(decoded)));
+        for (unit, decoded) in round.held {
+            round.gathering.add(&unit, decoded).await?;
         }
-        gathering.finish(question.deadline).await
+        round.gathering.finish(question.deadline).await
     }
 
     /// Asks a child what it holds and notes it in the roster. False when the child did not say.
@@ -466,6 +439,53 @@ impl FanOut {
         let unmet: BTreeSet<&str> =
             met.await.into_iter().filter(|(_, met)| !met).map(|(child, _)| child).collect();
         unseen.into_iter().filter(|leaf| at(leaf).is_some_and(|child| unmet.contains(child))).collect()
+    }
+}
+
+/// A question that is on its way.
+struct Round<'a> {
+    gathering: Gathering<'a>,
+    refining: Option<Refining<'a>>,
+    asker: Asker<'a>,
+    /// Answers of leaves that are there twice.
+    held: Vec<(Unit, Decoded)>,
+}
+
+impl Round<'_> {
+    /// Takes what a unit came to.
+    async fn take(&mut self, unit: Unit, outcome: Result<Decoded, ChildError>) -> Result<(), GatherError> {
+        let Round { gathering, refining, asker, held } = self;
+        let outcome = unless_hopeless(outcome)?;
+        if let Err(error) = &outcome
+            && unit.is_between
+            && asker.has_time()
+        {
+            tracing::warn!(aggregator = unit.child.address(), %error, "asking others in its place");
+            if let Some(refining) = refining {
+                refining.replaced(&unit);
+            }
+            asker.ask_again(&unit, refining.as_mut());
+            return Ok(());
+        }
+        let outcome = match refining {
+            Some(refining) => refining.ended(&unit, outcome).await,
+            None => outcome,
+        };
+        match outcome {
+            Ok(decoded) if unit.is_between => {
+                let again = gathering.add_group(&unit, decoded).await?;
+                if asker.has_time() {
+                    asker.ask_directly(again, refining.as_mut());
+                } else {
+                    let detail = format!("aggregator {} did not reach it", unit.child.address());
+                    again.iter().for_each(|one| gathering.missed(one, MissingReason::Timeout, &detail));
+                }
+            }
+            Ok(decoded) if gathering.is_contested(&decoded) => held.push((unit, decoded)),
+            Ok(decoded) => gathering.add(&unit, decoded).await?,
+            Err(error) => gathering.missed_all(&unit, error.reason(), &error.to_string()),
+        }
+        Ok(())
     }
 }
 
