@@ -186,6 +186,7 @@ fn holdings(child: usize) -> Holdings {
         rows_ingested: 0,
         rows_restored: rows,
         process: "bench:1".into(),
+        machine: "bench".into(),
     }
 }
 
