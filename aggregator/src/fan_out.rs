@@ -254,7 +254,8 @@ impl Decoded {
 impl FanOut {
     /// Over these children.
     pub fn new(children: Arc<ChildSet>, roster: Arc<Mutex<Roster>>, config: Arc<Config>) -> FanOut {
-        FanOut { children, between: Between::default(), roster, config }
+        let between = Between::new(Arc::clone(&children));
+        FanOut { children, between, roster, config }
     }
 
     /// The other aggregators, and the children of others.
@@ -314,7 +315,8 @@ impl FanOut {
                 Some(child) => Arc::clone(child),
                 None => self.between.lend(&asked.address).map_err(|error| {
                     let text = format!("leaf {} cannot be asked: {error}", asked.leaf);
-                    GatherError::Failed(Failure::new(ErrorCode::BadRequest, text))
+                    // Whoever asked has it asked by somebody else.
+                    GatherError::Failed(Failure::new(ErrorCode::Unavailable, text))
                 })?,
             };
             Ok(Target { child, leaf: Some(asked.leaf.clone()) })

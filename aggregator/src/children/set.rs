@@ -78,6 +78,15 @@ impl ChildSet {
         self.now.load().iter().find(|child| child.address() == address).cloned()
     }
 
+    /// A server that is asked as children are, and is none; nothing is connected yet. Must be called inside a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// When the address cannot be connected to by its form, or not without TLS.
+    pub fn other(&self, address: &ChildAddress) -> Result<Child, AddressError> {
+        self.links.child(address)
+    }
+
     /// Has these children from now on, in this order; those that stay keep their connections. Must be called inside a
     /// tokio runtime, and by one at a time.
     pub fn replace(&self, addresses: &[ChildAddress]) -> Changed {

@@ -13,14 +13,16 @@ use std::time::Duration;
 use gannet_proto::address::{AddressError, ChildAddress};
 use parking_lot::Mutex;
 
-use crate::children::Child;
+use crate::children::{Child, ChildSet};
 
 /// Children of others that are kept connected.
 const LENT_MAX: usize = 16_384;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Between {
+    /// How servers are connected to.
+    children: Arc<ChildSet>,
     /// By address.
     aggregators: Mutex<Vec<Arc<Child>>>,
     lent: Mutex<Lent>,
@@ -34,6 +36,11 @@ struct Lent {
 }
 
 impl Between {
+    /// Nobody yet; who is met is connected to as children are.
+    pub fn new(children: Arc<ChildSet>) -> Between {
+        Between { children, aggregators: Mutex::default(), lent: Mutex::default() }
+    }
+
     /// These are the other aggregators from now on; those known before keep their connections. Must be called inside a
     /// tokio runtime.
     pub fn meet(&self, addresses: &[ChildAddress]) {
@@ -43,7 +50,7 @@ impl Between {
             let name = address.to_string();
             match known.iter().find(|child| child.address() == name) {
                 Some(child) => met.push(Arc::clone(child)),
-                None => match Child::new(address) {
+                None => match self.children.other(address) {
                     Ok(child) => met.push(Arc::new(child)),
                     // It is told again and again, so it is not logged each time.
                     Err(error) => tracing::debug!(%address, %error, "an aggregator cannot be connected to"),
@@ -87,7 +94,7 @@ impl Between {
             *asked = now;
             return Ok(Arc::clone(child));
         }
-        let child = Arc::new(Child::new(&address.parse()?)?);
+        let child = Arc::new(self.children.other(&address.parse()?)?);
         if lent.children.len() >= LENT_MAX {
             // Half at once: most of them are of a set of leaves that is no more.
             let mut ages: Vec<u64> = lent.children.values().map(|(_, asked)| *asked).collect();
@@ -110,7 +117,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_is_known_keeps_its_connection() {
-        let between = Between::default();
+        let between = Between::new(Arc::default());
         between.meet(&addresses(&["b:1", "a:1", "b:1"]));
         let first = between.aggregators();
         assert_eq!(first.iter().map(|child| child.address()).collect::<Vec<_>>(), ["a:1", "b:1"]);
@@ -122,7 +129,7 @@ mod tests {
 
     #[tokio::test]
     async fn children_of_others_are_kept_and_bounded() {
-        let between = Between::default();
+        let between = Between::new(Arc::default());
         let first = between.lend("unix:/nowhere/0").unwrap();
         assert!(Arc::ptr_eq(&first, &between.lend("unix:/nowhere/0").unwrap()));
         assert!(between.lend("nowhere").is_err());
