@@ -145,13 +145,7 @@ impl Aggregator {
             return Err(error.into());
         }
         fan_out.between().meet(&others(&members.borrow(), &config));
-        let engine = SqlEngine::new(SqlConfig {
-            pulled_bytes_max: config.pulled_bytes_max,
-            memory_bytes_max: config.finish_bytes_max,
-            planning_threads: config.planning_threads,
-            ..SqlConfig::default()
-        })
-        .map_err(StartError::Sql)?;
+        let engine = engine(&config)?;
         fan_out.refresh_all().await;
         let mut background = JoinSet::new();
         background.spawn(follower.run());
@@ -164,10 +158,8 @@ impl Aggregator {
         background.spawn(keep(Arc::clone(&roster), Arc::clone(&file), every));
         let aggregator = Arc::new(Aggregator {
             rolling: rolling::Rolling::open(&config.data_dir),
-            admission: Admission::new(config.queries_running_max, config.queries_waiting_max),
-            between: std::array::from_fn(|_| {
-                Admission::new(config.queries_running_max, config.queries_waiting_max)
-            }),
+            admission: admission(&config),
+            between: std::array::from_fn(|_| admission(&config)),
             queries_begun: AtomicU64::new(0),
             bodies: Semaphore::new(config.events_running_max),
             metrics: Metrics::default(),
@@ -507,6 +499,20 @@ fn enough(answer: &SqlAnswer, least: Option<f64>) -> Result<(), Failure> {
         .detail(format!("Missing: {}.", missing.join("; ")))
         .hint("Ask again when the leaves are back, or lower min_completeness.")
         .retry_after(1))
+}
+
+fn engine(config: &Config) -> Result<SqlEngine, StartError> {
+    let settings = SqlConfig {
+        pulled_bytes_max: config.pulled_bytes_max,
+        memory_bytes_max: config.finish_bytes_max,
+        planning_threads: config.planning_threads,
+        ..SqlConfig::default()
+    };
+    SqlEngine::new(settings).map_err(StartError::Sql)
+}
+
+fn admission(config: &Config) -> Admission {
+    Admission::new(config.queries_running_max, config.queries_waiting_max)
 }
 
 /// Where other aggregators are that can ask for this one. Its own address is not one of them, so that all can have the

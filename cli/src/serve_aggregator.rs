@@ -55,15 +55,6 @@ pub(crate) struct AggregatorArgs {
     /// A child: HOST:PORT or unix:PATH; once for each child, or with commas
     #[arg(long = "child", env = "GANNET_AGGREGATOR_CHILDREN", value_name = "ADDR", value_delimiter = ',')]
     children: Vec<String>,
-<<<<<<< HEAD
-    #[command(flatten)]
-    http_guard: HttpGuardArgs,
-    #[command(flatten)]
-    tls: TlsArgs,
-    /// The SHA-256 of the supervisor's token
-    #[arg(long, hide = true, requires = "tokens_file")]
-    supervisor_token: Option<String>,
-=======
     /// Another aggregator, by its gRPC address: beyond 64 children, it asks a part of them for this one; once for each,
     /// or with commas
     #[arg(
@@ -73,7 +64,13 @@ pub(crate) struct AggregatorArgs {
         value_delimiter = ','
     )]
     aggregators: Vec<String>,
->>>>>>> cbeabd7 (wip)
+    #[command(flatten)]
+    http_guard: HttpGuardArgs,
+    #[command(flatten)]
+    tls: TlsArgs,
+    /// The SHA-256 of the supervisor's token
+    #[arg(long, hide = true, requires = "tokens_file")]
+    supervisor_token: Option<String>,
     /// Standard input is the listening socket for HTTP
     #[arg(long, hide = true)]
     http_on_stdin: bool,
@@ -178,18 +175,15 @@ fn config(args: AggregatorArgs) -> Result<Config, Failure> {
     if !args.children.is_empty() {
         config.children = args.children;
     }
-<<<<<<< HEAD
+    if !args.aggregators.is_empty() {
+        config.aggregators = args.aggregators;
+    }
     let HttpGuardArgs { tokens_file, http_cert, http_key } = args.http_guard;
     config.tokens_file = tokens_file.or(config.tokens_file);
     config.http_cert = http_cert.or(config.http_cert);
     config.http_key = http_key.or(config.http_key);
     config.supervisor_token = args.supervisor_token;
     args.tls.set(&mut config.tls_ca, &mut config.tls_cert, &mut config.tls_key, &mut config.insecure);
-=======
-    if !args.aggregators.is_empty() {
-        config.aggregators = args.aggregators;
-    }
->>>>>>> cbeabd7 (wip)
     config.checked().map_err(|error| Failure::usage(error.to_string()))?;
     if config.children.is_empty() && config.aggregators.is_empty() && config.gossip.is_none() {
         return Err(Failure::usage("an aggregator without children has nothing to ask").hint(

@@ -7,14 +7,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-<<<<<<< HEAD
 use gannet_proto::address::{ChildAddress, Guard, Listener, grpc_server};
+use gannet_proto::convert::wanted;
 use gannet_proto::exposed::{Exposed, Protection, Way};
 use gannet_proto::tls::{self, Tls};
-=======
-use gannet_proto::address::{ChildAddress, Listener};
-use gannet_proto::convert::wanted;
->>>>>>> cbeabd7 (wip)
 use gannet_proto::wire::admin_server::{Admin, AdminServer};
 use gannet_proto::wire::ingest_server::{Ingest, IngestServer};
 use gannet_proto::wire::query_server::{Query, QueryServer};
