@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use gannet_proto::address::AddressError;
+use gannet_proto::address::{AddressError, ChildAddress};
 use gannet_proto::gossip::{Gossip, GossipError};
 use gannet_proto::tls::{self, Tls};
 use gannet_proto::watched::FileError;
-use gannet_query::{Partial, Plan, Top};
+use gannet_query::{Partial, Plan, Wanted};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
@@ -19,10 +19,11 @@ use crate::children::{Child, ChildSet, Links};
 use crate::config::{Config, ConfigError};
 use crate::error::{ErrorCode, Failure};
 use crate::exchange::Exchange;
-use crate::fan_out::{Asking, FanOut, GatherError, Watch};
-use crate::membership::MembersWatch;
+use crate::fan_out::tree::{AskedChild, LEVELS_MAX};
+use crate::fan_out::{Asking, FanOut, GatherError, Question, Watch};
 use crate::membership::follow::{Follower, Sources};
 use crate::membership::names;
+use crate::membership::{Members, MembersWatch};
 use crate::metrics::{Metrics, code_name};
 use crate::roster::Roster;
 use crate::roster_file::{RosterFile, RosterFileError};
@@ -59,6 +60,9 @@ pub struct Aggregator {
     /// The catalogue of a version of the roster.
     catalogue: Mutex<Option<(u64, Arc<Catalogue>)>>,
     admission: Admission,
+    /// Turns to ask for other aggregators, level by level: a level only waits for those below it, so that two
+    /// aggregators that stand between for each other never wait for each other's queries to end.
+    between: [Admission; LEVELS_MAX as usize],
     queries_begun: AtomicU64,
     bodies: Semaphore,
     metrics: Metrics,
@@ -142,6 +146,7 @@ impl Aggregator {
         {
             return Err(error.into());
         }
+        fan_out.between().meet(&others(&members.borrow(), &config));
         let engine = engine(&config)?;
         fan_out.refresh_all().await;
         let mut background = JoinSet::new();
@@ -151,11 +156,13 @@ impl Aggregator {
         if let Some(tls) = &tls {
             background.spawn(tls::look_after(Arc::clone(tls), "gRPC"));
         }
+        background.spawn(look_after(Arc::clone(&fan_out), Arc::clone(&config), members.clone()));
         let every = Duration::from_millis(config.roster_save_ms.max(10));
         background.spawn(keep(Arc::clone(&roster), Arc::clone(&file), every));
         let aggregator = Arc::new(Aggregator {
             rolling: rolling::Rolling::open(&config.data_dir),
-            admission: Admission::new(config.queries_running_max, config.queries_waiting_max),
+            admission: admission(&config),
+            between: std::array::from_fn(|_| admission(&config)),
             queries_begun: AtomicU64::new(0),
             bodies: Semaphore::new(config.events_running_max),
             metrics: Metrics::default(),
@@ -290,7 +297,7 @@ impl Aggregator {
             return Err(Failure::new(ErrorCode::BadRequest, message));
         }
         let deadline = begun + timeout;
-        let _turn = self.turn(options.client, deadline).await?;
+        let _turn = self.turn(&self.admission, options.client, deadline).await?;
         let answer = self.planned_anew(sql, deadline, watch).await?;
         enough(&answer, options.min_completeness)?;
         Ok(answer)
@@ -348,8 +355,8 @@ impl Aggregator {
     }
 
     /// Waits for a turn to run a query.
-    async fn turn(&self, client: Client, deadline: Instant) -> Result<Turn, Failure> {
-        let refused = match self.admission.turn(client, deadline).await {
+    async fn turn(&self, admission: &Admission, client: Client, deadline: Instant) -> Result<Turn, Failure> {
+        let refused = match admission.turn(client, deadline).await {
             Ok(turn) => return Ok(turn),
             Err(refused) => refused,
         };
@@ -369,26 +376,42 @@ impl Aggregator {
         self.admission.load()
     }
 
-    /// Answers a plan for a parent: what there is by the deadline, even from no leaf at all. With a `top` there may be
-    /// more groups than that, but no wanted one is missing.
+    /// Answers a plan for a parent: what there is by the deadline, even from no leaf at all. There may be more groups than
+    /// are wanted, but no wanted one is missing.
     ///
     /// # Errors
     /// When the plan is stale, wrong, or needs more than the query may take.
     pub async fn gather(
         &self,
         plan: &Plan,
-        top: Option<&Top>,
+        wanted: &Wanted,
         deadline: Instant,
         query_id: &str,
         watch: Option<&Watch>,
     ) -> Result<Partial, GatherError> {
-        let _turn = self.turn(PARENTS, deadline).await.map_err(GatherError::Failed)?;
-        let outcome = self.fan_out.gather(plan, top, deadline, query_id, watch).await;
+        let _turn = self.turn(&self.admission, PARENTS, deadline).await.map_err(GatherError::Failed)?;
+        let outcome = self.fan_out.gather(plan, wanted, deadline, query_id, watch).await;
         if let Err(GatherError::Stale(_)) = &outcome {
             // The parent will ask what there is; it should hear of what made its plan stale.
             self.refresh().await;
         }
         outcome
+    }
+
+    /// Answers a plan for another aggregator, of the children that it named and of nobody else.
+    ///
+    /// # Errors
+    /// As [`Aggregator::gather`].
+    pub async fn gather_for(
+        &self,
+        question: Question<'_>,
+        asked: &[AskedChild],
+        watch: Option<&Watch>,
+    ) -> Result<Partial, GatherError> {
+        let level = question.level.clamp(1, LEVELS_MAX) as usize - 1;
+        let turn = self.turn(&self.between[level], PARENTS, question.deadline);
+        let _turn = turn.await.map_err(GatherError::Failed)?;
+        self.fan_out.gather_for(question, asked, watch).await
     }
 
     /// A turn to read a body of events.
@@ -498,6 +521,44 @@ fn enough(answer: &SqlAnswer, least: Option<f64>) -> Result<(), Failure> {
         .detail(format!("Missing: {}.", missing.join("; ")))
         .hint("Ask again when the leaves are back, or lower min_completeness.")
         .retry_after(1))
+}
+
+fn engine(config: &Config) -> Result<SqlEngine, StartError> {
+    let settings = SqlConfig {
+        pulled_bytes_max: config.pulled_bytes_max,
+        memory_bytes_max: config.finish_bytes_max,
+        planning_threads: config.planning_threads,
+        ..SqlConfig::default()
+    };
+    SqlEngine::new(settings).map_err(StartError::Sql)
+}
+
+fn admission(config: &Config) -> Admission {
+    Admission::new(config.queries_running_max, config.queries_waiting_max)
+}
+
+/// Where other aggregators are that can ask for this one. Its own address is not one of them, so that all can have the
+/// same list.
+fn others(members: &Members, config: &Config) -> Vec<ChildAddress> {
+    let own = config.advertise.as_ref().or(config.grpc.as_ref());
+    let own: Option<ChildAddress> = own.and_then(|address| address.parse().ok());
+    let all = members.aggregators.iter().map(|aggregator| aggregator.address.clone());
+    all.filter(|address| Some(address) != own.as_ref()).collect()
+}
+
+/// Asks the other aggregators whether they are there, again and again.
+async fn look_after(fan_out: Arc<FanOut>, config: Arc<Config>, mut members: MembersWatch) {
+    let timeout = Duration::from_millis(config.describe_timeout_ms);
+    loop {
+        let others = others(&members.borrow_and_update(), &config);
+        fan_out.between().meet(&others);
+        fan_out.between().look(timeout, config.describe_failures_max).await;
+        let pause = tokio::time::sleep(Duration::from_millis(config.probe_interval_ms));
+        tokio::select! {
+            () = pause => {}
+            Ok(()) = members.changed() => {}
+        }
+    }
 }
 
 /// Writes the roster when it has changed.

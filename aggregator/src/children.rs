@@ -19,13 +19,14 @@ use gannet_proto::wire::ingest_client::IngestClient;
 use gannet_proto::wire::query_client::QueryClient;
 use gannet_proto::wire::roster_client::RosterClient;
 use gannet_proto::{ConvertError, MESSAGE_BYTES_MAX, Reason, wire};
-use gannet_query::{Completeness, Holdings, MissingReason, Plan, ScanStats};
+use gannet_query::{Completeness, Holdings, LeftOut, MissingReason, Plan, ScanStats};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use crate::fan_out::room::{Held, Room};
 use crate::sender::{Part, Sender};
 
 mod health;
@@ -88,8 +89,11 @@ pub enum ChildError {
     Failed(String),
 }
 
+/// Whoever goes on without room says something within this time, or lets others go on.
+const BEYOND_SILENCE: Duration = Duration::from_millis(50);
+
 /// What a run of a plan may take.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct RunLimits {
     /// By when the answer must be here.
     pub until: Instant,
@@ -97,6 +101,10 @@ pub struct RunLimits {
     pub bytes_max: u64,
     /// How long a child may be silent before it counts as down.
     pub silence_max: Duration,
+    /// A child that takes a question at once and answers later must have taken it within this time.
+    pub taken_within: Option<Duration>,
+    /// Where the answer waits to be merged.
+    pub room: Room,
 }
 
 /// What a child returned for a plan: pieces of one body, still encoded, and the record beside it.
@@ -108,6 +116,10 @@ pub struct ChildAnswer {
     pub completeness: Completeness,
     /// What the scans did.
     pub stats: ScanStats,
+    /// What was left out of the pieces.
+    pub left_out: LeftOut,
+    /// The room that the pieces take.
+    pub held: Held,
 }
 
 /// What a child has so far, as it said last; what nobody looked at is replaced.
@@ -115,7 +127,9 @@ pub struct ChildAnswer {
 pub struct Newest(Mutex<Option<(ChildAnswer, bool)>>);
 
 impl Newest {
-    fn put(&self, answer: ChildAnswer, with_body: bool) {
+    fn put(&self, mut answer: ChildAnswer, with_body: bool) {
+        // What is shown has a limit of its own, and must not keep an answer from coming in.
+        answer.held = Held::default();
         *self.0.lock() = Some((answer, with_body));
     }
 
@@ -232,7 +246,7 @@ impl Child {
         so_far: Option<&Newest>,
     ) -> Result<ChildAnswer, ChildError> {
         self.health.lock().asked(Instant::now());
-        let mut answer = std::pin::pin!(self.answer(request, limits.bytes_max, so_far));
+        let mut answer = std::pin::pin!(self.answer(request, limits, so_far));
         let doubt = Instant::now() + limits.silence_max / 4;
         let outcome = match timeout_at(doubt.min(limits.until).into(), &mut answer).await {
             Ok(outcome) => outcome,
@@ -251,26 +265,48 @@ impl Child {
     async fn answer(
         &self,
         request: wire::RunRequest,
-        bytes_max: u64,
+        limits: &RunLimits,
         so_far: Option<&Newest>,
     ) -> Result<ChildAnswer, ChildError> {
         let mut client = self.query.clone();
-        let mut replies = self.hear(client.run(request).await)?.into_inner();
-        let (mut pieces, mut bytes) = (Vec::new(), 0u64);
-        while let Some(reply) = self.hear(replies.message().await)? {
+        let taken = client.run(request);
+        let taken = match limits.taken_within {
+            None => taken.await,
+            Some(within) => tokio::time::timeout(within, taken).await.map_err(|_| {
+                ChildError::Down(format!("it did not take a question within {} ms", within.as_millis()))
+            })?,
+        };
+        let mut replies = self.hear(taken)?.into_inner();
+        let (mut pieces, mut bytes, mut held) = (Vec::new(), 0u64, Held::default());
+        loop {
+            let next = replies.message();
+            let next = match held.is_beyond() {
+                false => next.await,
+                true => match tokio::time::timeout(BEYOND_SILENCE, next).await {
+                    Ok(next) => next,
+                    Err(_) => {
+                        held.give_turn_away();
+                        continue;
+                    }
+                },
+            };
+            let Some(reply) = self.hear(next)? else { break };
             bytes += reply.body.len() as u64;
-            if bytes > bytes_max {
+            if bytes > limits.bytes_max {
                 // This child is out of its mind, or the question too large; what the others say is as good.
-                return Err(ChildError::Failed(format!("its answer exceeds {bytes_max} bytes")));
+                return Err(ChildError::Failed(format!("its answer exceeds {} bytes", limits.bytes_max)));
             }
             if !reply.body.is_empty() {
+                limits.room.take(&mut held, reply.body.len()).await;
                 pieces.push(reply.body);
             }
             let Some(completeness) = reply.completeness else { continue };
             let completeness = Completeness::try_from(completeness).map_err(malformed)?;
             let stats = reply.stats.map(ScanStats::try_from).transpose().map_err(malformed)?;
-            let pieces = std::mem::take(&mut pieces);
-            let answer = ChildAnswer { pieces, completeness, stats: stats.unwrap_or_default() };
+            let (pieces, held) = (std::mem::take(&mut pieces), std::mem::take(&mut held));
+            let (stats, left_out) = (stats.unwrap_or_default(), reply.left_out.map(LeftOut::from));
+            let left_out = left_out.unwrap_or_default();
+            let answer = ChildAnswer { pieces, completeness, stats, left_out, held };
             bytes = 0;
             match (reply.so_far, so_far) {
                 (0, _) => return Ok(answer),
@@ -309,7 +345,7 @@ impl Child {
         self.health.lock().asked(Instant::now());
         let mut client = self.query.clone();
         let describe = async {
-            let reply = self.hear(client.describe(wire::DescribeRequest {}).await)?.into_inner();
+            let reply = self.hear(client.describe(wire::DescribeRequest::default()).await)?.into_inner();
             let leaves = reply.leaves.into_iter().map(Holdings::try_from).collect::<Result<_, _>>();
             let unreachable = reply.unreachable.into_iter().map(|leaf| (leaf.leaf, leaf.detail)).collect();
             Ok(Description { leaves: leaves.map_err(malformed)?, unreachable })
@@ -326,6 +362,27 @@ impl Child {
             Err(_) => {}
         }
         self.note(outcome)
+    }
+
+    /// Asks whether it is there, and no more.
+    ///
+    /// # Errors
+    /// When it does not say so, in time.
+    pub async fn look(&self, timeout: Duration, silent_max: u32) -> Result<(), ChildError> {
+        self.health.lock().asked(Instant::now());
+        let mut client = self.query.clone();
+        let look = async { self.hear(client.describe(wire::DescribeRequest { brief: true }).await) };
+        let outcome = tokio::time::timeout(timeout, look).await.unwrap_or(Err(ChildError::Timeout));
+        match &outcome {
+            Ok(_) => {
+                if let Some(why) = self.health.lock().described() {
+                    tracing::info!(aggregator = self.address, was = why, "aggregator is up");
+                }
+            }
+            Err(ChildError::Timeout) => self.waited(timeout * silent_max),
+            Err(_) => {}
+        }
+        self.note(outcome.map(drop))
     }
 
     /// Hands it a row batch, encoded; with a sender, as one part of their request.

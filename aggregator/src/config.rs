@@ -8,7 +8,7 @@ use gannet_proto::gossip::{self, GossipConfig, GossipError, Kind, Said};
 use gannet_proto::tls::Settings;
 use serde::Deserialize;
 
-use crate::membership::Place;
+use crate::membership::{CHILDREN_MAX, Place};
 
 /// Settings and limits of an aggregator.
 #[derive(Debug, Clone, Deserialize)]
@@ -18,7 +18,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The addresses of the children: `host:port`, `unix:PATH`, or `dns:host:port` for a name that stands for many.
     pub children: Vec<String>,
-    /// Other aggregators that serve the same leaves, by their gRPC address, as above.
+    /// Other aggregators that serve the same leaves, by their gRPC address, as above. They ask groups of children for this
+    /// one; its own address may be among them.
     pub aggregators: Vec<String>,
     /// Its id among aggregators that gossip; where it gossips, when none is said.
     pub id: Option<String>,
@@ -60,7 +61,7 @@ pub struct Config {
     pub roster_exchange_ms: u64,
     /// How often DNS names are resolved.
     pub dns_interval_ms: u64,
-    /// Most children that settings name one by one; beyond it aggregators form a tree.
+    /// Children asked at once; of more, groups are asked by other aggregators, or they take turns.
     pub children_max: usize,
     /// How often a child is asked what it holds.
     pub describe_interval_ms: u64,
@@ -84,12 +85,18 @@ pub struct Config {
     pub queries_running_max: usize,
     /// Queries that wait for their turn.
     pub queries_waiting_max: usize,
-    /// Groups of one query; more would take long to finish, sort and send.
+    /// Groups of one query. Of more, those whose keys have the least hashes are kept, which every leaf agrees on, and the
+    /// answer says that some were left out.
     pub query_groups_max: usize,
+    /// Of an ordered answer with a limit, each of several children sends at least so many of its own first groups, and at
+    /// least five times the limit.
+    pub top_groups_min: u64,
     /// Memory for the groups or rows of one query while they merge.
     pub merge_bytes_max: u64,
     /// What one child may send for one query.
     pub child_answer_bytes_max: u64,
+    /// Memory for the answers of children that wait to be merged, of one query.
+    pub answers_bytes_max: u64,
     /// Raw rows that one query may pull when a part of it cannot run on the leaves.
     pub pulled_bytes_max: usize,
     /// Memory for sorting, joining and grouping answers, all queries together.
@@ -154,8 +161,10 @@ impl Default for Config {
             queries_running_max: default_queries_running(),
             queries_waiting_max: 256,
             query_groups_max: 20_000_000,
+            top_groups_min: 10_000,
             merge_bytes_max: 1 << 30,
             child_answer_bytes_max: 1 << 30,
+            answers_bytes_max: 1 << 30,
             pulled_bytes_max: 256 << 20,
             finish_bytes_max: 1 << 30,
             planning_threads: 2,
@@ -248,12 +257,9 @@ impl Config {
     pub fn checked(&self) -> Result<Checked, ConfigError> {
         let children = places("child", &self.children)?;
         let aggregators = places("aggregator", &self.aggregators)?;
-        if children.len() > self.children_max && aggregators.is_empty() {
-            return Err(ConfigError::Number {
-                name: "children",
-                value: children.len() as u64,
-                limit: format!("at most {} (children_max); let aggregators form a tree", self.children_max),
-            });
+        if children.len() > CHILDREN_MAX {
+            let limit = format!("at most {CHILDREN_MAX}; let aggregators be children of others");
+            return Err(ConfigError::Number { name: "children", value: children.len() as u64, limit });
         }
         if self.gossip.is_some() && !children.is_empty() {
             return Err(ConfigError::Both);
@@ -294,6 +300,9 @@ impl Config {
 
     fn check_numbers(&self) -> Result<(), ConfigError> {
         let at_least_one = [
+            ("query_groups_max", self.query_groups_max as u64),
+            ("top_groups_min", self.top_groups_min),
+            ("children_max", self.children_max as u64),
             ("describe_interval_ms", self.describe_interval_ms),
             ("dns_interval_ms", self.dns_interval_ms),
             ("roster_exchange_ms", self.roster_exchange_ms),
@@ -352,8 +361,8 @@ mod tests {
         );
         check(|c| c.children = vec!["a:1".into(), "http://a:1".into()], "child `a:1` is named twice");
         check(
-            |c| c.children = (1..=65).map(|port| format!("a:{port}")).collect(),
-            "setting `children` is 65, at most 64 (children_max); let aggregators form a tree",
+            |c| c.children = (1..=8_193).map(|port| format!("a:{port}")).collect(),
+            "setting `children` is 8193, at most 8192; let aggregators be children of others",
         );
         check(
             |c| {
@@ -373,6 +382,12 @@ mod tests {
             |c| c.aggregators = vec!["dns:a:1".into(), "dns:a:1".into()],
             "aggregator `dns:a:1` is named twice",
         );
+        check(
+            |c| c.aggregators = vec!["host".into()],
+            "aggregator: address `host` is not host:port, http://host:port or unix:PATH: \
+             the port is missing or above 65535",
+        );
+        check(|c| c.children_max = 0, "setting `children_max` is 0, it must be at least 1");
         check(|c| c.append_attempts_max = 0, "setting `append_attempts_max` is 0, it must be at least 1");
         check(|c| c.margin_percent = 51, "setting `margin_percent` is 51, it must be at most 50");
     }

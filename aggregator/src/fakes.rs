@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arrow::array::{ArrayRef, Int64Array};
 use futures::Stream;
 use gannet_proto::address::{ChildAddress, Listener};
+use gannet_proto::convert::wanted;
 use gannet_proto::wire::admin_server::{Admin, AdminServer};
 use gannet_proto::wire::ingest_server::{Ingest, IngestServer};
 use gannet_proto::wire::query_server::{Query, QueryServer};
@@ -15,6 +17,7 @@ use gannet_proto::{Reason, decode_batches, encode_body, wire};
 use gannet_query::{
     Body, ColumnHolding, ColumnType, Completeness, Groups, Holdings, Input, LeafEpoch, LeafState, Missing,
     MissingReason, Output, Plan, ScanStats, Span, States, TableHolding, TypeSet, Values, Weights,
+    cut_for_asker,
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -66,6 +69,8 @@ pub(crate) struct Fake {
     pub(crate) id: String,
     pub(crate) epoch: AtomicU64,
     pub(crate) rows: AtomicU64,
+    /// How many rows have which value of `x`, for plans that group.
+    pub(crate) groups: Mutex<Vec<(i64, u64)>>,
     pub(crate) runs: Mutex<Does>,
     pub(crate) appends: Mutex<Does>,
     pub(crate) runs_asked: AtomicU64,
@@ -73,6 +78,8 @@ pub(crate) struct Fake {
     pub(crate) tops_asked: AtomicU64,
     pub(crate) appends_asked: AtomicU64,
     pub(crate) deadline_ms: AtomicU64,
+    /// How many aggregators stood between, in the last run.
+    pub(crate) level: AtomicU64,
     /// It says nothing at all, as a process that was stopped.
     pub(crate) silent: AtomicBool,
     /// Runs whose asker went away before they ended.
@@ -124,6 +131,13 @@ impl Served {
         self.task.await.unwrap();
     }
 
+    /// Has it hold so many rows of each value of `x`.
+    pub(crate) fn holds(&self, groups: impl IntoIterator<Item = (i64, u64)>) {
+        let groups: Vec<(i64, u64)> = groups.into_iter().collect();
+        self.fake.rows.store(groups.iter().map(|(_, rows)| rows).sum(), Ordering::SeqCst);
+        *self.fake.groups.lock() = groups;
+    }
+
     pub(crate) fn does(&self, does: Does) {
         *self.fake.runs.lock() = does;
     }
@@ -170,12 +184,14 @@ impl Fake {
             id: id.to_owned(),
             epoch: AtomicU64::new(epoch),
             rows: AtomicU64::new(rows),
+            groups: Mutex::default(),
             runs: Mutex::new(Does::Work),
             appends: Mutex::new(Does::Work),
             runs_asked: AtomicU64::new(0),
             tops_asked: AtomicU64::new(0),
             appends_asked: AtomicU64::new(0),
             deadline_ms: AtomicU64::new(0),
+            level: AtomicU64::new(0),
             silent: AtomicBool::new(false),
             runs_abandoned: Arc::default(),
             durability: Mutex::new("memory"),
@@ -270,16 +286,24 @@ impl Fake {
     /// The body for a plan that only counts, over so many rows.
     fn body(&self, plan: &Plan, rows: u64) -> Body {
         let Output::Groups { keys, aggregates } = &plan.output else { panic!("fakes only count") };
-        assert!(keys.is_empty(), "fakes do not group");
-        let groups = vec![0; rows as usize];
+        let held = self.groups.lock();
+        let (group_count, groups): (usize, Vec<u32>) = match keys.is_empty() {
+            true => (1, vec![0; rows as usize]),
+            false => {
+                let rows = |(group, (_, rows)): (usize, &(i64, u64))| vec![group as u32; *rows as usize];
+                (held.len(), held.iter().enumerate().flat_map(rows).collect())
+            }
+        };
         let input = Input { values: Values::None, validity: None, weights: Weights::One, times: &[] };
         let states = aggregates.iter().map(|aggregate| {
             let mut states = States::new(aggregate, plan.weight).unwrap();
-            states.resize(1);
+            states.resize(group_count);
             states.update(&groups, &input).unwrap();
             states
         });
-        Body::Groups(Groups { keys: vec![], states: states.collect(), group_count: 1 })
+        let values: ArrayRef = Arc::new(held.iter().map(|(value, _)| *value).collect::<Int64Array>());
+        let keys = keys.iter().map(|_| Arc::clone(&values)).collect();
+        Body::Groups(Groups { keys, states: states.collect(), group_count })
     }
 }
 
@@ -311,7 +335,9 @@ impl Query for Door {
         self.0.unless_silent().await;
         self.0.tops_asked.fetch_add(u64::from(request.top.is_some()), Ordering::SeqCst);
         self.0.deadline_ms.store(u64::from(request.deadline_ms), Ordering::SeqCst);
+        self.0.level.store(u64::from(request.level), Ordering::SeqCst);
         let plan = Plan::try_from(request.plan.unwrap()).unwrap();
+        let wanted = wanted(&plan, request.top, request.loose, request.groups_max).unwrap();
         let does = next(&self.0.runs);
         match &does {
             Does::Fail(code, text) => return Err(Status::new(*code, *text)),
@@ -329,7 +355,9 @@ impl Query for Door {
             let hanging = futures::StreamExt::chain(said, futures::stream::pending());
             return Ok(Response::new(Box::pin(hanging)));
         }
-        let pieces = encode_body(&self.0.body(&plan, self.0.rows.load(Ordering::SeqCst))).unwrap();
+        let body = self.0.body(&plan, self.0.rows.load(Ordering::SeqCst));
+        let (body, left_out) = cut_for_asker(body, &plan, &wanted).unwrap();
+        let pieces = encode_body(&body).unwrap();
         let piece = |body| Ok(wire::RunReply { body, ..Default::default() });
         let mut replies: Vec<_> = pieces.into_iter().map(piece).collect();
         let rows = self.0.rows.load(Ordering::SeqCst);
@@ -341,6 +369,7 @@ impl Query for Door {
             completeness: Some((&completeness).into()),
             stats: Some((&stats).into()),
             so_far: 0,
+            left_out: Some(left_out.into()),
         });
         match does {
             Does::Climb => {

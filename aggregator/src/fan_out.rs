@@ -1,36 +1,49 @@
 //! Asking every child and merging what comes back.
 //!
-//! All children are asked at once, under one deadline; each gets what is left of it less a margin for the way back.
-//! A child known to be down is not waited for, a child that is late is left out, unless it had said what there is so far
-//! (`refining`). What a child sends counts only when its completeness has come with it, so the answer always equals the
-//! aggregate over the rows that the record says are covered (`gathering`).
+//! Children are asked at once, under one deadline; each gets what is left of it less a margin for the way back. When they
+//! are more than the bound, groups of them are given to other aggregators, which ask them for this one ([`tree`]); a
+//! group whose aggregator fails is given to another, or asked directly. A child known to be down is not waited for, a
+//! child that is late is left out, unless it had said what there is so far (`refining`). What a child sends counts only
+//! when its completeness has come with it, so the answer always equals the aggregate over the rows that the record says
+//! are covered (`gathering`).
 //!
-//! Invariants: a leaf counts once, by its id; every leaf of the roster is in the record, as answered or as missing.
+//! Invariants: a leaf counts once, by its id; every leaf of the roster is in the record, as answered or as missing,
+//! whoever stood between.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use gannet_proto::{decode_body, wire};
-use gannet_query::{Body, Completeness, LeafEpoch, MissingReason, Partial, Plan, ScanStats, Top};
+use gannet_proto::decode_body;
+use gannet_query::{
+    Body, Completeness, Cutting, LeafEpoch, LeftOut, MissingReason, Partial, Plan, ScanStats, Top, Wanted,
+};
 use parking_lot::Mutex;
-use tokio::task::JoinSet;
 
-use crate::children::{Child, ChildAnswer, ChildError, ChildSet, Description, RunLimits, wire_plan};
+use crate::children::{Child, ChildAnswer, ChildError, ChildSet, Description};
 use crate::config::Config;
 use crate::error::{ErrorCode, Failure};
-use crate::roster::Roster;
+use crate::roster::{LeafAt, Roster};
 use crate::sql::errors::refused_by_child;
 
+mod asking;
+pub mod between;
 mod buckets;
 mod gathering;
 mod refining;
+pub mod room;
+pub mod tree;
 
-use gathering::Gathering;
+pub use asking::Question;
+use asking::{Asker, Target, Unit};
+use between::Between;
+use gathering::{Expected, Gathering};
 use refining::Refining;
 pub use refining::Watch;
+use room::Held;
+use tree::AskedChild;
 
 /// Bodies smaller than this are decoded and merged where they arrive; larger ones on a blocking thread.
 const MERGED_IN_PLACE_BYTES_MAX: usize = 32 << 10;
@@ -67,6 +80,7 @@ pub trait Answerer: Send + Sync + std::fmt::Debug {
 #[derive(Debug)]
 pub struct FanOut {
     children: Arc<ChildSet>,
+    between: Between,
     roster: Arc<Mutex<Roster>>,
     config: Arc<Config>,
 }
@@ -122,7 +136,8 @@ impl Answerer for Asking {
         deadline: Instant,
         watch: Option<&Watch>,
     ) -> Result<Partial, Failure> {
-        match self.fan_out.gather(plan, top, deadline, &self.query_id, watch).await {
+        let wanted = Wanted { top: top.cloned(), ..Wanted::default() };
+        match self.fan_out.gather(plan, &wanted, deadline, &self.query_id, watch).await {
             Ok(partial) => answered(partial),
             Err(GatherError::Failed(failure)) => Err(failure),
             Err(GatherError::Stale(text)) => {
@@ -167,6 +182,42 @@ fn answered(partial: Partial) -> Result<Partial, Failure> {
     Err(Failure::new(code, "no leaf answered").detail(detail).retry_after(1))
 }
 
+/// How the groups of a question are cut, below and here.
+#[derive(Debug, Clone)]
+struct Cuts {
+    /// What is wanted of all children together.
+    wanted: Wanted,
+    /// What each of them is asked for.
+    of_each: Wanted,
+    /// How they cut what is added up here.
+    cutting: Cutting,
+    /// More groups than this are not kept.
+    groups_max: u64,
+}
+
+impl Cuts {
+    /// What one child cuts is final, unless somebody above adds it up.
+    fn of(question: &Question<'_>, children: usize, config: &Config) -> Cuts {
+        let wanted = question.wanted.clone();
+        let own = config.query_groups_max as u64;
+        let groups_max = wanted.groups_max.unwrap_or(own).min(own);
+        let cutting = match (&wanted.loose, &wanted.top) {
+            (Some(loose), _) => Cutting::Loose(loose.clone()),
+            (None, Some(top)) if children > 1 => top.for_several(question.plan, config.top_groups_min),
+            (None, _) => Cutting::Nothing,
+        };
+        let mut of_each = Wanted { groups_max: Some(groups_max), ..Wanted::default() };
+        match &cutting {
+            Cutting::Nothing if children == 1 => of_each.top = wanted.top.clone(),
+            Cutting::Nothing => {}
+            Cutting::Keys(top) => of_each.top = Some(top.clone()),
+            Cutting::Loose(top) => of_each.loose = Some(top.clone()),
+            Cutting::Any(limit) => of_each.groups_max = Some(groups_max.min(*limit)),
+        }
+        Cuts { wanted, of_each, cutting, groups_max }
+    }
+}
+
 /// What one child returned, decoded.
 #[derive(Clone)]
 struct Decoded {
@@ -175,6 +226,9 @@ struct Decoded {
     bytes: usize,
     completeness: Completeness,
     stats: ScanStats,
+    left_out: LeftOut,
+    /// The room that it takes until it is merged.
+    _held: Arc<Held>,
 }
 
 impl Decoded {
@@ -186,137 +240,157 @@ impl Decoded {
             bytes: 0,
             completeness: self.completeness.clone(),
             stats: self.stats,
+            left_out: self.left_out,
+            _held: Arc::default(),
         }
+    }
+
+    /// A copy that is kept to be shown, in room of its own.
+    fn shown(&self) -> Decoded {
+        Decoded { _held: Arc::default(), ..self.clone() }
     }
 }
 
 impl FanOut {
     /// Over these children.
     pub fn new(children: Arc<ChildSet>, roster: Arc<Mutex<Roster>>, config: Arc<Config>) -> FanOut {
-        FanOut { children, roster, config }
+        let between = Between::new(Arc::clone(&children));
+        FanOut { children, between, roster, config }
     }
 
-    /// The merged partial of every leaf that answered by the deadline, which may be none. Only groups that a `top` does
-    /// not want may be missing from it; an only child leaves them out, several are asked for all.
+    /// The other aggregators, and the children of others.
+    pub fn between(&self) -> &Between {
+        &self.between
+    }
+
+    /// The merged partial of every leaf that answered by the deadline, which may be none. Groups that are not wanted may
+    /// be missing from it; several children are asked for them as [`Top::for_several`] says. When the first groups of an
+    /// order cannot be proven to be them, this aggregator asks its children again for all groups, unless others stand
+    /// between; then the record says that they are approximate.
     ///
     /// # Errors
     /// When the plan is stale, wrong, or needs more than the query may take.
     pub async fn gather(
         &self,
         plan: &Plan,
-        top: Option<&Top>,
+        wanted: &Wanted,
         deadline: Instant,
         query_id: &str,
         watch: Option<&Watch>,
     ) -> Result<Partial, GatherError> {
-        let mut gathering = Gathering::new(self, plan)?;
-        let mut refining = watch.map(|watch| Refining::new(self, plan, watch));
-        let mut asked = self.ask((plan, top), deadline, query_id, (&mut gathering, refining.as_mut()));
-        let mut held = Vec::new();
+        let begun = Instant::now();
+        let question = Question { plan, wanted, deadline, query_id, level: 0 };
+        let targets = self.targets();
+        let direct = targets.len() <= self.config.children_max;
+        let partial = self.gather_from(question, Expected::OfRoster, targets, watch).await?;
+        let (took, left) = (begun.elapsed(), deadline.saturating_duration_since(Instant::now()));
+        if !partial.completeness.approximate || !direct || wanted.loose.is_some() || left < took * 4 {
+            return Ok(partial);
+        }
+        tracing::debug!(query_id, "the first groups cannot be proven to be them; asking for all");
+        let all = Wanted { top: None, ..wanted.clone() };
+        let question = Question { wanted: &all, ..question };
+        match self.gather_from(question, Expected::OfRoster, self.targets(), watch).await {
+            // All of them are too many; what there is says that it is approximate.
+            Err(GatherError::Failed(failure)) if failure.code == ErrorCode::TooLarge => Ok(partial),
+            other => other,
+        }
+    }
+
+    /// As [`FanOut::gather`], of the children that another aggregator named: those that do not answer are missing by
+    /// their ids, with rows that only the asker knows.
+    ///
+    /// # Errors
+    /// As [`FanOut::gather`].
+    pub async fn gather_for(
+        &self,
+        question: Question<'_>,
+        asked: &[AskedChild],
+        watch: Option<&Watch>,
+    ) -> Result<Partial, GatherError> {
+        let own = self.children.now();
+        let own: HashMap<&str, &Arc<Child>> = own.iter().map(|child| (child.address(), child)).collect();
+        let target = |asked: &AskedChild| {
+            let child = match own.get(asked.address.as_str()) {
+                Some(child) => Arc::clone(child),
+                None => self.between.lend(&asked.address).map_err(|error| {
+                    let text = format!("leaf {} cannot be asked: {error}", asked.leaf);
+                    // Whoever asked has it asked by somebody else.
+                    GatherError::Failed(Failure::new(ErrorCode::Unavailable, text))
+                })?,
+            };
+            Ok(Target { child, leaf: Some(asked.leaf.clone()) })
+        };
+        let targets = asked.iter().map(target).collect::<Result<Vec<_>, _>>()?;
+        self.gather_from(question, Expected::OfAsker, targets, watch).await
+    }
+
+    /// The children that are asked, each with the one leaf that it is; those that stand for nothing but leaves that were
+    /// taken out of the roster are not. A leaf that is there twice is asked by this aggregator itself, which then takes
+    /// the newest epoch.
+    fn targets(&self) -> Vec<Target> {
+        let children = self.children.now();
+        let roster = self.roster.lock();
+        let contested = roster.contested();
+        let target = |child: &Arc<Child>| {
+            let leaf = match roster.leaf_at(child.address()) {
+                LeafAt::Leaf(leaf) if !contested.contains(leaf) => Some(leaf.to_owned()),
+                LeafAt::Leaf(_) | LeafAt::NoLeaf | LeafAt::Unheard => None,
+            };
+            Target { child: Arc::clone(child), leaf }
+        };
+        children.iter().filter(|child| !roster.is_retired(child.address())).map(target).collect()
+    }
+
+    async fn gather_from(
+        &self,
+        question: Question<'_>,
+        expected: Expected,
+        mut targets: Vec<Target>,
+        watch: Option<&Watch>,
+    ) -> Result<Partial, GatherError> {
+        let cuts = Cuts::of(&question, targets.len(), &self.config);
+        let mut gathering = Gathering::new(self, question.plan, &cuts, expected)?;
+        let mut refining =
+            watch.map(|watch| Refining::new(self, (question.plan, cuts.clone()), expected, watch));
+        if expected == Expected::OfRoster {
+            targets.retain(|target| {
+                let Some(why) = target.child.down() else { return true };
+                gathering.missed(target, MissingReason::Down, &why);
+                if let Some(refining) = &mut refining {
+                    refining.down(target, &why);
+                }
+                false
+            });
+        }
+        let mut asker = Asker::new(self, question, (expected, &cuts.of_each), watch);
+        asker.ask(targets, refining.as_mut());
+        let mut round = Round { gathering, refining, asker, held: Vec::new() };
         loop {
             let outcome = tokio::select! {
                 biased;
-                outcome = asked.join_next() => outcome,
-                () = refining::due(refining.as_ref()) => {
-                    if let Some(refining) = &mut refining {
+                outcome = round.asker.next() => outcome,
+                () = refining::due(round.refining.as_ref()) => {
+                    if let Some(refining) = &mut round.refining {
                         refining.tell().await;
                     }
                     continue;
                 }
             };
             let Some(outcome) = outcome else { break };
-            let (child, outcome) = outcome.map_err(|error| {
+            let (unit, outcome) = outcome.map_err(|error| {
                 let message = format!("asking a child ended early: {error}");
                 GatherError::Failed(Failure::new(ErrorCode::Internal, message))
             })?;
-            let outcome = match outcome {
-                Err(ChildError::Stale(text)) => return Err(GatherError::Stale(text)),
-                Err(ChildError::Refused(text)) => {
-                    return Err(GatherError::Failed(refused_by_child(&text)));
-                }
-                Err(ChildError::TooLarge(text)) => {
-                    return Err(GatherError::Failed(Failure::new(ErrorCode::TooLarge, text)));
-                }
-                other => other,
-            };
-            let outcome = match &mut refining {
-                Some(refining) => refining.ended(&child, outcome).await,
-                None => outcome,
-            };
-            match outcome {
-                Ok(decoded) if gathering.is_contested(&decoded) => held.push(decoded),
-                Ok(decoded) => gathering.add(decoded).await?,
-                Err(error) => gathering.missed(&child, error.reason(), &error.to_string()),
-            }
+            round.take(unit, outcome).await?;
         }
         // Of two processes with one id the newest epoch counts.
         let newest = |decoded: &Decoded| decoded.completeness.answered.iter().map(|leaf| leaf.epoch).max();
-        held.sort_by_key(|decoded| std::cmp::Reverse(newest(decoded)));
-        for decoded in held {
-            gathering.add(decoded).await?;
+        round.held.sort_by_key(|(_, decoded)| std::cmp::Reverse(newest(decoded)));
+        for (unit, decoded) in round.held {
+            round.gathering.add(&unit, decoded).await?;
         }
-        gathering.finish(deadline).await
-    }
-
-    /// The children that are asked: those that stand for nothing but leaves that were taken out of the roster are not.
-    fn asked_children(&self) -> Vec<Arc<Child>> {
-        let children = self.children.now();
-        let roster = self.roster.lock();
-        children.iter().filter(|child| !roster.is_retired(child.address())).cloned().collect()
-    }
-
-    /// Sends the plan to every child that is not known to be down.
-    fn ask(
-        &self,
-        (plan, top): (&Plan, Option<&Top>),
-        deadline: Instant,
-        query_id: &str,
-        (gathering, mut refining): (&mut Gathering<'_>, Option<&mut Refining<'_>>),
-    ) -> JoinSet<(Arc<Child>, Result<Decoded, ChildError>)> {
-        let remaining = deadline.saturating_duration_since(Instant::now());
-        let margin = self.config.margin(remaining);
-        let for_child = remaining.saturating_sub(margin);
-        // Half of the margin is for the way back from the child, the other half for merging.
-        let until = deadline.checked_sub(margin / 2).unwrap_or(deadline);
-        // What several children cut could not be added up.
-        let children = self.asked_children();
-        let top = top.filter(|_| children.len() == 1).map(wire::Top::from);
-        let watch = refining.as_ref().map(|refining| refining.watch());
-        let request = wire::RunRequest {
-            plan: Some(wire_plan(plan)),
-            deadline_ms: u32::try_from(for_child.as_millis()).unwrap_or(u32::MAX),
-            query_id: query_id.to_owned(),
-            top,
-            so_far_ms: watch.map_or(0, |watch| u32::try_from(watch.every.as_millis()).unwrap_or(u32::MAX)),
-            so_far_body: watch.is_some_and(|watch| watch.with_body),
-        };
-        let limits = RunLimits {
-            until,
-            bytes_max: self.config.child_answer_bytes_max,
-            silence_max: Duration::from_millis(self.config.child_silence_ms_max),
-        };
-        let shared = Arc::new(plan.clone());
-        let mut asked = JoinSet::new();
-        for child in &children {
-            if let Some(why) = child.down() {
-                gathering.missed(child, MissingReason::Down, &why);
-                if let Some(refining) = refining.as_mut() {
-                    refining.down(child, &why);
-                }
-                continue;
-            }
-            let so_far = refining.as_mut().map(|refining| refining.asked(child));
-            let (child, plan, request) = (Arc::clone(child), Arc::clone(&shared), request.clone());
-            asked.spawn(async move {
-                let answer = child.run(request, &limits, so_far.as_deref()).await;
-                let decoded = match answer {
-                    Ok(answer) => decode(Arc::clone(&child), plan, answer).await,
-                    Err(error) => Err(error),
-                };
-                (child, decoded)
-            });
-        }
-        asked
+        round.gathering.finish(question.deadline).await
     }
 
     /// Asks a child what it holds and notes it in the roster. False when the child did not say.
@@ -370,6 +444,63 @@ impl FanOut {
     }
 }
 
+/// A question that is on its way.
+struct Round<'a> {
+    gathering: Gathering<'a>,
+    refining: Option<Refining<'a>>,
+    asker: Asker<'a>,
+    /// Answers of leaves that are there twice.
+    held: Vec<(Unit, Decoded)>,
+}
+
+impl Round<'_> {
+    /// Takes what a unit came to.
+    async fn take(&mut self, unit: Unit, outcome: Result<Decoded, ChildError>) -> Result<(), GatherError> {
+        let Round { gathering, refining, asker, held } = self;
+        let outcome = unless_hopeless(outcome)?;
+        if let Err(error) = &outcome
+            && unit.is_between
+            && asker.has_time()
+        {
+            tracing::warn!(aggregator = unit.child.address(), %error, "asking others in its place");
+            if let Some(refining) = refining {
+                refining.replaced(&unit);
+            }
+            asker.ask_again(&unit, refining.as_mut());
+            return Ok(());
+        }
+        let outcome = match refining {
+            Some(refining) => refining.ended(&unit, outcome).await,
+            None => outcome,
+        };
+        match outcome {
+            Ok(decoded) if unit.is_between => {
+                let again = gathering.add_group(&unit, decoded).await?;
+                if asker.has_time() {
+                    asker.ask_directly(again, refining.as_mut());
+                } else {
+                    let detail = format!("aggregator {} did not reach it", unit.child.address());
+                    again.iter().for_each(|one| gathering.missed(one, MissingReason::Timeout, &detail));
+                }
+            }
+            Ok(decoded) if gathering.is_contested(&decoded) => held.push((unit, decoded)),
+            Ok(decoded) => gathering.add(&unit, decoded).await?,
+            Err(error) => gathering.missed_all(&unit, error.reason(), &error.to_string()),
+        }
+        Ok(())
+    }
+}
+
+/// An outcome that is one of the child; what is wrong with the question is wrong everywhere.
+fn unless_hopeless(outcome: Result<Decoded, ChildError>) -> Result<Result<Decoded, ChildError>, GatherError> {
+    match outcome {
+        Err(ChildError::Stale(text)) => Err(GatherError::Stale(text)),
+        Err(ChildError::Refused(text)) => Err(GatherError::Failed(refused_by_child(&text))),
+        Err(ChildError::TooLarge(text)) => Err(GatherError::Failed(Failure::new(ErrorCode::TooLarge, text))),
+        other => Ok(other),
+    }
+}
+
 /// Nanoseconds UTC.
 fn now() -> i64 {
     chrono::Utc::now().timestamp_nanos_opt().unwrap_or(i64::MAX)
@@ -377,12 +508,18 @@ fn now() -> i64 {
 
 /// Decodes a child's pieces, on a blocking thread when they are large.
 async fn decode(child: Arc<Child>, plan: Arc<Plan>, answer: ChildAnswer) -> Result<Decoded, ChildError> {
+    let mut answer = answer;
     let bytes = answer.pieces.iter().map(|piece| piece.len()).sum();
-    let pieces = answer.pieces;
+    let pieces = std::mem::take(&mut answer.pieces);
+    let plan = match answer.left_out.bound {
+        Some(_) => Arc::new(plan.with_lacks()),
+        None => plan,
+    };
     let decode = move || pieces.iter().map(|piece| decode_body(&plan, piece)).collect::<Result<Vec<_>, _>>();
     let bodies = on_thread(bytes, decode).await.map_err(ChildError::Failed)?;
     let bodies = bodies.map_err(|error| ChildError::Failed(format!("the answer is malformed: {error}")))?;
-    Ok(Decoded { child, bodies, bytes, completeness: answer.completeness, stats: answer.stats })
+    let ChildAnswer { completeness, stats, left_out, held, .. } = answer;
+    Ok(Decoded { child, bodies, bytes, completeness, stats, left_out, _held: Arc::new(held) })
 }
 
 /// Runs work over this many bytes: here when they are few, else on a blocking thread.

@@ -370,7 +370,7 @@ impl Roster {
         let mut once = BTreeSet::new();
         let children = self.children.iter().filter(|(child, _)| self.configured.contains(*child));
         let leaves = children.flat_map(|(_, record)| &record.leaves);
-        leaves.filter(|leaf| !once.insert((*leaf).clone())).cloned().collect()
+        leaves.filter(|leaf| !once.insert(leaf.as_str())).cloned().collect()
     }
 
     /// The id of the one leaf that a child is, with what it last said; `None` for an aggregator with several leaves,

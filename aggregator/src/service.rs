@@ -2,15 +2,17 @@
 //!
 //! A parent gets what there is, even from no leaf at all: which leaves are missing, and why, is in the record.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gannet_proto::address::grpc_server;
+use gannet_proto::convert::wanted;
 use gannet_proto::wire::admin_server::{Admin, AdminServer};
 use gannet_proto::wire::query_server::{Query, QueryServer};
 use gannet_proto::wire::roster_server::{Roster, RosterServer};
 use gannet_proto::{MESSAGE_BYTES_MAX, PLAN_BYTES_MAX, Reason, wire};
-use gannet_query::{Plan, Top};
+use gannet_query::Plan;
 use tokio::sync::Notify;
 use tonic::transport::server::Router;
 use tonic::{Request, Response, Status};
@@ -19,6 +21,7 @@ use crate::aggregator::Aggregator;
 use crate::children::Obeyed;
 use crate::error::{ErrorCode, Failure};
 use crate::exchange;
+use crate::fan_out::tree::AskedChild;
 use crate::rollout::Order;
 
 mod answers;
@@ -84,6 +87,20 @@ fn status(failure: &Failure) -> Status {
     }
 }
 
+/// The children that another aggregator wants asked; each must say where it is and who.
+fn asked_children(asked: Vec<wire::AskedChild>) -> Result<Vec<AskedChild>, Status> {
+    let mut leaves = BTreeSet::new();
+    let child = |asked: wire::AskedChild| {
+        let wire::AskedChild { address, leaf } = asked;
+        if leaf.is_empty() || !leaves.insert(leaf.clone()) {
+            let text = format!("leaf `{leaf}` at `{address}` is asked for twice, or has no name");
+            return Err(Status::invalid_argument(text));
+        }
+        Ok(AskedChild { address, leaf })
+    };
+    asked.into_iter().map(child).collect()
+}
+
 #[tonic::async_trait]
 impl Query for Door {
     type RunStream = Replies;
@@ -95,23 +112,35 @@ impl Query for Door {
         let deadline = Instant::now() + timeout;
         let plan = request.plan.ok_or_else(|| Status::invalid_argument("the plan is missing"))?;
         let plan = Plan::try_from(plan).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let top = request.top.map(Top::try_from).transpose();
-        let top = top.map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let checked = top.iter().try_for_each(|top| top.check(&plan));
-        checked.map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let aggregator = Arc::clone(&self.aggregator);
-        let question = Question { aggregator, plan, top, deadline, query_id: request.query_id };
-        if request.so_far_ms == 0 {
+        let wanted = wanted(&plan, request.top, request.loose, request.groups_max);
+        let wanted = wanted.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let asked = asked_children(request.asked)?;
+        // Who asks for another one begins to reply at once: the asker knows then that somebody is at it.
+        let at_once = request.so_far_ms == 0 && asked.is_empty();
+        let question = Question {
+            aggregator: Arc::clone(&self.aggregator),
+            plan,
+            wanted,
+            deadline,
+            query_id: request.query_id,
+            asked,
+            level: request.level,
+        };
+        if at_once {
             return Ok(Response::new(question.at_once().await?));
         }
-        let every = Duration::from_millis(u64::from(request.so_far_ms));
+        let every = Some(Duration::from_millis(u64::from(request.so_far_ms)));
+        let every = every.filter(|every| !every.is_zero());
         Ok(Response::new(question.refined(every, request.so_far_body)))
     }
 
     async fn describe(
         &self,
-        _: Request<wire::DescribeRequest>,
+        request: Request<wire::DescribeRequest>,
     ) -> Result<Response<wire::DescribeReply>, Status> {
+        if request.into_inner().brief {
+            return Ok(Response::new(wire::DescribeReply::default()));
+        }
         let aggregator = &self.aggregator;
         let children = aggregator.children();
         let down: std::collections::BTreeMap<&str, String> =

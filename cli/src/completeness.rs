@@ -9,19 +9,23 @@ const NAMED_MAX: usize = 8;
 
 /// The warning that goes with an answer; `None` when nothing is missing.
 pub(crate) fn warning(completeness: &Completeness) -> Option<String> {
-    let truncated = "there were too many groups, and some were left out";
-    let what_is_missing = || what_is_missing(completeness);
-    match (completeness.is_whole(), completeness.groups_truncated) {
-        (true, false) => None,
-        (true, true) => Some(format!("warning: {truncated}.")),
-        (false, false) => Some(format!("{}. Counts are lower bounds.", what_is_missing())),
-        (false, true) => Some(format!("{}; {truncated}. Counts are lower bounds.", what_is_missing())),
+    let mut parts = Vec::new();
+    if !completeness.is_whole() {
+        parts.push(what_is_missing(completeness));
     }
+    if completeness.groups_truncated {
+        parts.push("there were too many groups, and some were left out".to_owned());
+    }
+    if completeness.approximate {
+        parts.push("the first groups may be others, and have more".to_owned());
+    }
+    let lower = if completeness.is_whole() { "" } else { " Counts are lower bounds." };
+    (!parts.is_empty()).then(|| format!("warning: {}.{lower}", parts.join("; ")))
 }
 
 fn what_is_missing(completeness: &Completeness) -> String {
     let leaves = format!("{} of {} leaves", completeness.leaves_answered, completeness.leaves_asked);
-    let mut text = format!("warning: completeness {} ({leaves})", completeness.percent());
+    let mut text = format!("completeness {} ({leaves})", completeness.percent());
     let mut named: Vec<String> = completeness.missing.iter().take(NAMED_MAX).map(missing_text).collect();
     if completeness.missing.len() > NAMED_MAX {
         named.push(format!("{} more", completeness.missing.len() - NAMED_MAX));
@@ -102,6 +106,11 @@ mod tests {
         assert_eq!(
             warning(&truncated).as_deref(),
             Some("warning: there were too many groups, and some were left out.")
+        );
+        let approximate = Completeness { approximate: true, groups_truncated: false, ..truncated };
+        assert_eq!(
+            warning(&approximate).as_deref(),
+            Some("warning: the first groups may be others, and have more.")
         );
     }
 }

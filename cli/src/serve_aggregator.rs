@@ -23,17 +23,23 @@ Examples:
   gannet aggregator --http 127.0.0.1:7701 --grpc 10.0.0.5:7720 --child 10.0.0.7:7710
   gannet aggregator --child dns:leaf.gannet.svc:7710
   gannet aggregator --grpc 10.0.0.5:7720 --gossip 10.0.0.5:7709 --cluster-key-file /etc/gannet/cluster.key
+  gannet aggregator --grpc 10.0.0.5:7720 --aggregator 10.0.0.6:7720 --child 10.0.0.7:7710,10.0.0.8:7710
 
 A child is a leaf, or another aggregator by its gRPC address. Name every child that must exist: those that cannot be \
 reached count as missing in the completeness of answers, never as absent. `dns:HOST:PORT` stands for every address of a name, \
 now and later. With --gossip leaves are found by themselves, and no child is named. Aggregators that serve the same leaves \
 tell each other which there are: they find each other by gossip, or name each other with --aggregator.
 
+With more than 64 children (children_max), an aggregator gives groups of them to the others that --aggregator names, \
+which ask them and merge what they answer; without others it asks them in turns. All aggregators can have the same \
+children and the same list of aggregators, and each of them can be asked.
+
 A settings file has the same settings and more; flags and environment win over it:
   data_dir = \"/var/lib/gannet/aggregator\"
   http = \"127.0.0.1:7700\"
   grpc = \"10.0.0.5:7720\"
   children = [\"10.0.0.7:7710\", \"10.0.0.8:7710\"]
+  aggregators = [\"10.0.0.6:7720\"]
   query_timeout_ms = 10_000
 
 Beyond this machine HTTP needs TLS and tokens (--http-cert, --http-key, --tokens-file; `gannet token new` makes them), and \
@@ -55,6 +61,15 @@ pub(crate) struct AggregatorArgs {
     /// A child: HOST:PORT or unix:PATH; once for each child, or with commas
     #[arg(long = "child", env = "GANNET_AGGREGATOR_CHILDREN", value_name = "ADDR", value_delimiter = ',')]
     children: Vec<String>,
+    /// Another aggregator, by its gRPC address: beyond 64 children, it asks a part of them for this one; once for each,
+    /// or with commas
+    #[arg(
+        long = "aggregator",
+        env = "GANNET_AGGREGATOR_AGGREGATORS",
+        value_name = "ADDR",
+        value_delimiter = ','
+    )]
+    aggregators: Vec<String>,
     #[command(flatten)]
     http_guard: HttpGuardArgs,
     #[command(flatten)]
@@ -182,6 +197,9 @@ fn config(args: AggregatorArgs) -> Result<Config, Failure> {
     if !args.children.is_empty() {
         config.children = args.children;
     }
+    if !args.aggregators.is_empty() {
+        config.aggregators = args.aggregators;
+    }
     let HttpGuardArgs { tokens_file, http_cert, http_key } = args.http_guard;
     config.tokens_file = tokens_file.or(config.tokens_file);
     config.http_cert = http_cert.or(config.http_cert);
@@ -222,8 +240,19 @@ mod tests {
 
     #[test]
     fn children_are_read() {
-        let config = config_of(&["--child", "a:1,b:2", "--child", "unix:c.sock", "--grpc", "a:3"]).unwrap();
+        let config = config_of(&[
+            "--child",
+            "a:1,b:2",
+            "--child",
+            "unix:c.sock",
+            "--grpc",
+            "a:3",
+            "--aggregator",
+            "a:3,b:3",
+        ])
+        .unwrap();
         assert_eq!(config.children, ["a:1", "b:2", "unix:c.sock"]);
+        assert_eq!(config.aggregators, ["a:3", "b:3"]);
         assert_eq!(config.grpc.as_deref(), Some("a:3"));
         let none = config_of(&[]).unwrap_err();
         assert_eq!(

@@ -18,8 +18,11 @@ pub struct Completeness {
     pub leaves_answered: u64,
     /// What is missing, leaf by leaf.
     pub missing: Vec<Missing>,
-    /// Groups were left out because there were too many.
+    /// Groups were left out because there were too many. Those that are there are exact.
     pub groups_truncated: bool,
+    /// The first groups of an order may be others, or have more: leaves sent only their own first ones.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub approximate: bool,
     /// The newest time that a leaf holds (RFC 3339).
     pub newest_time: Option<String>,
     /// Step by step, where rows are missing from groups by time.

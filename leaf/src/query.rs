@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use gannet_query::{
-    Body, Completeness, LeafEpoch, Missing, MissingReason, Partial, Plan, QueryError, ScanStats, SoFar,
+    Body, Completeness, LeafEpoch, LeftOut, Missing, MissingReason, Partial, Plan, QueryError, ScanStats,
+    SoFar,
 };
 
 use crate::LeafError;
@@ -101,7 +102,7 @@ impl Leaf {
         let told = |so_far: ScanOutcome<Option<Body>>| {
             let (body, completeness, stats) = self.record(plan, &snapshot, so_far, MissingReason::Running);
             if let Some(watch) = watch {
-                (watch.tell)(SoFar { body, completeness, stats });
+                (watch.tell)(SoFar { body, completeness, stats, left_out: LeftOut::default() });
             }
         };
         let watcher =
@@ -118,7 +119,7 @@ impl Leaf {
         let (body, completeness, mut stats) = self.record(plan, &snapshot, outcome, MissingReason::Timeout);
         let elapsed = self.surroundings.clock.monotonic().saturating_sub(started);
         stats.scan_us_max = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        Ok(Partial { body, completeness, stats })
+        Ok(Partial { body, completeness, stats, left_out: LeftOut::default() })
     }
 
     /// What a scan found with the record of what that covers; rows that it left are missing for this reason.

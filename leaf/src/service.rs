@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gannet_proto::address::{ChildAddress, Guard, Listener, grpc_server};
+use gannet_proto::convert::wanted;
 use gannet_proto::exposed::{Exposed, Protection, Way};
 use gannet_proto::tls::{self, Tls};
 use gannet_proto::wire::admin_server::{Admin, AdminServer};
 use gannet_proto::wire::ingest_server::{Ingest, IngestServer};
 use gannet_proto::wire::query_server::{Query, QueryServer};
 use gannet_proto::{MESSAGE_BYTES_MAX, PLAN_BYTES_MAX, Reason, decode_batches, wire};
-use gannet_query::{Plan, Top};
+use gannet_query::Plan;
 use tokio::sync::{Notify, Semaphore};
 use tonic::{Request, Response, Status};
 
@@ -301,8 +302,7 @@ impl Query for Door {
         let deadline = Instant::now() + Duration::from_millis(u64::from(request.deadline_ms));
         let plan =
             Plan::try_from(request.plan.ok_or_else(|| wrong("a request without a plan"))?).map_err(wrong)?;
-        let top = request.top.map(Top::try_from).transpose().map_err(wrong)?;
-        top.iter().try_for_each(|top| top.check(&plan)).map_err(wrong)?;
+        let wanted = wanted(&plan, request.top, request.loose, request.groups_max).map_err(wrong)?;
         let permit = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.queries).acquire_owned());
         let permit = match permit.await {
             Ok(Ok(permit)) => permit,
@@ -310,7 +310,7 @@ impl Query for Door {
                 return Err(Status::resource_exhausted("too many queries run on this leaf"));
             }
         };
-        let question = Question { leaf: Arc::clone(&self.leaf), plan, top, permit };
+        let question = Question { leaf: Arc::clone(&self.leaf), plan, wanted, permit };
         if request.so_far_ms == 0 {
             return Ok(Response::new(answers::at_once(question, deadline).await?));
         }

@@ -13,6 +13,7 @@ mod top;
 
 pub use expr::{EXPR_DEPTH_MAX, EXPR_NODES_MAX};
 pub use plan::PLAN_ITEMS_MAX;
+pub use top::wanted;
 
 /// The largest number of rows or bytes that a message may name; 2^52, beyond any machine and exact as a float.
 pub const COUNT_MAX: u64 = 1 << 52;

@@ -76,8 +76,10 @@ pub struct Completeness {
     pub rows_covered: u64,
     /// What is missing, leaf by leaf.
     pub missing: Vec<Missing>,
-    /// Groups were left out because there were too many.
+    /// Groups were left out because there were too many. Those that are there are exact.
     pub groups_truncated: bool,
+    /// The first groups of an order may be others, or have more: leaves sent only their own first ones.
+    pub approximate: bool,
     /// Newest row time covered, nanoseconds UTC.
     pub newest_time: Option<i64>,
     /// The same by time, where rows are missing from groups by steps of time; otherwise empty.
@@ -142,6 +144,7 @@ impl Completeness {
         self.rows_covered = self.rows_covered.saturating_add(other.rows_covered);
         self.missing.extend(other.missing);
         self.groups_truncated |= other.groups_truncated;
+        self.approximate |= other.approximate;
         self.newest_time = self.newest_time.max(other.newest_time);
     }
 }

@@ -28,7 +28,10 @@ pub use aggregate::{Aggregate, AggregateFunction, Finish, HistogramBuckets, Inpu
 pub use completeness::{Bucket, Completeness, LeafEpoch, Missing, MissingReason, ScanStats};
 pub use expr::{BinaryOp, Expr};
 pub use holdings::{ColumnHolding, Holdings, LeafState, Phase, Span, TableHolding};
-pub use partial::{Body, Groups, Merger, Partial, RowSet, Share, SoFar, Top, TopTerm, TopValue};
+pub use partial::{
+    Body, Cutting, Groups, LeftOut, Merger, Partial, RowSet, Several, Share, SoFar, Sum, Top, TopTerm,
+    TopValue, Wanted, cut_for_asker,
+};
 pub use plan::{Key, OrderBy, Output, OutputColumn, Plan, TimeRange, WeightKind};
 pub use value::{ColumnType, TypeSet, Value};
 

@@ -12,9 +12,11 @@ use crate::{Completeness, QueryError, ScanStats, States};
 mod keys;
 mod merger;
 mod parts;
+mod several;
 mod top;
 
 pub use merger::{Merger, Share};
+pub use several::{Cutting, LeftOut, Several, Sum, Wanted, cut_for_asker};
 pub use top::{Top, TopTerm, TopValue};
 
 /// What a child returns.
@@ -26,6 +28,8 @@ pub struct Partial {
     pub completeness: Completeness,
     /// What the scan did.
     pub stats: ScanStats,
+    /// Groups that an asker did not want, or that were too many.
+    pub left_out: LeftOut,
 }
 
 /// What a child has so far: what it would return if its time were over now. A later one replaces it.
@@ -37,6 +41,8 @@ pub struct SoFar {
     pub completeness: Completeness,
     /// What the scan did so far.
     pub stats: ScanStats,
+    /// As of a partial.
+    pub left_out: LeftOut,
 }
 
 /// Groups or rows.

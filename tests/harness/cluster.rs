@@ -92,6 +92,8 @@ impl Default for Settings {
 pub struct Cluster {
     leaves: Vec<LeafSlot>,
     intermediate: Option<AggregatorSlot>,
+    /// Aggregators that ask groups of leaves for the root.
+    between: Vec<Option<AggregatorSlot>>,
     root: Option<AggregatorSlot>,
     settings: Settings,
     directory: TempDir,
@@ -112,7 +114,14 @@ impl Cluster {
     /// When a part does not start.
     pub async fn start_with(shape: Shape, settings: Settings) -> Cluster {
         let directory = TempDir::with_prefix("gannet-").unwrap();
-        let mut cluster = Cluster { leaves: Vec::new(), intermediate: None, root: None, settings, directory };
+        let mut cluster = Cluster {
+            leaves: Vec::new(),
+            intermediate: None,
+            between: Vec::new(),
+            root: None,
+            settings,
+            directory,
+        };
         for index in 0..shape.leaves {
             let config = cluster.leaf_config(index);
             cluster.leaves.push(LeafSlot { config, running: None });
@@ -265,6 +274,34 @@ impl Cluster {
         self.root = Some(run_aggregator(root.config).await);
     }
 
+    /// Starts aggregators without children of their own; the root, which is started anew, has them ask groups of its
+    /// leaves when they are more than so many.
+    ///
+    /// # Panics
+    /// When one does not start.
+    pub async fn put_between(&mut self, aggregators: usize, children_max: usize) {
+        let mut addresses = Vec::new();
+        for _ in 0..aggregators {
+            let name = format!("between-{}", self.between.len());
+            let grpc = format!("unix:{}", self.path(&format!("{name}.sock")).display());
+            let slot = self.start_aggregator(&name, Vec::new(), Some(grpc.clone())).await;
+            self.between.push(Some(slot));
+            addresses.push(grpc);
+        }
+        let root = self.root.as_mut().expect("a started cluster has a root");
+        (root.config.aggregators, root.config.children_max) = (addresses, children_max);
+        self.restart_root().await;
+    }
+
+    /// Ends an aggregator in between without a word.
+    ///
+    /// # Panics
+    /// When it is gone already.
+    pub async fn kill_between(&mut self, number: usize) {
+        let slot = self.between[number].take().expect("an aggregator is killed once");
+        slot.server.task.abort();
+    }
+
     /// Posts events to one leaf, through an aggregator that has no other.
     ///
     /// # Panics
@@ -356,7 +393,8 @@ async fn run_aggregator(config: gannet_aggregator::Config) -> AggregatorSlot {
 impl Drop for Cluster {
     fn drop(&mut self) {
         let leaves = self.leaves.iter().filter_map(|slot| slot.running.as_ref().map(|(_, server)| server));
-        let aggregators = self.intermediate.iter().chain(&self.root).map(|slot| &slot.server);
+        let between = self.between.iter().flatten();
+        let aggregators = self.intermediate.iter().chain(between).chain(&self.root).map(|slot| &slot.server);
         leaves.chain(aggregators).for_each(|server| server.task.abort());
         for slot in &self.leaves {
             segments::remove(&slot.config.data_dir);

@@ -12,6 +12,7 @@ mod restart;
 mod retention;
 mod schema_drift;
 mod slow_leaf;
+mod tree;
 
 use std::fmt::Write;
 

@@ -1,46 +1,70 @@
-//! The answers of children as they come in, and what they come to: one body, and one record in which every leaf of the
-//! roster is, once.
+//! The answers of children as they come in, and what they come to: one body, and one record in which every leaf that is
+//! expected is, once.
 //!
-//! An answer and what there is so far are made by the same code, so both are exact for what their record says.
+//! An answer and what there is so far are made by the same code, so both are exact for what their record says. Who asks
+//! for another aggregator accounts for the children it was given and leaves rows that are missing to its asker.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use gannet_query::{
-    Body, Completeness, Merger, Missing, MissingReason, Partial, Plan, QueryError, ScanStats, SoFar,
+    Completeness, LeftOut, Missing, MissingReason, Partial, Plan, QueryError, ScanStats, Several, SoFar, Sum,
 };
 
-use super::{Decoded, FanOut, GatherError, buckets, on_thread};
-use crate::children::Child;
+use super::asking::{Target, Unit};
+use super::{Cuts, Decoded, FanOut, GatherError, buckets, on_thread};
 use crate::error::{ErrorCode, Failure};
+
+/// Who says who is expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// The roster of this aggregator.
+    OfRoster,
+    /// Another aggregator, which gave the children.
+    OfAsker,
+}
 
 /// The state of one fan-out while answers come in.
 pub(super) struct Gathering<'a> {
     fan_out: &'a FanOut,
+    expected: Expected,
     plan: &'a Plan,
     /// Taken while a blocking thread merges.
-    merger: Option<Merger>,
+    several: Option<Several>,
+    cuts: &'a Cuts,
     /// Bytes merged so far: what finishing will have to work on.
     bytes: usize,
     completeness: Completeness,
     stats: ScanStats,
     /// Leaves that more than one child says it has.
     contested: BTreeSet<String>,
-    /// The leaves that count already, with the child they came through.
+    /// The leaves that count already, with where they are.
     counted: BTreeMap<String, String>,
 }
 
 impl<'a> Gathering<'a> {
     /// Of no answers yet.
-    pub(super) fn new(fan_out: &'a FanOut, plan: &'a Plan) -> Result<Gathering<'a>, GatherError> {
-        let merger = Merger::new(plan, fan_out.config.merge_bytes_max).map_err(|error| failed(&error))?;
+    pub(super) fn new(
+        fan_out: &'a FanOut,
+        plan: &'a Plan,
+        cuts: &'a Cuts,
+        expected: Expected,
+    ) -> Result<Gathering<'a>, GatherError> {
+        let memory = fan_out.config.merge_bytes_max;
+        let several = Several::new(plan, cuts.cutting.clone(), Some(cuts.groups_max), memory);
+        let contested = match expected {
+            Expected::OfRoster => fan_out.roster.lock().contested(),
+            Expected::OfAsker => BTreeSet::new(),
+        };
         Ok(Gathering {
+            expected,
             plan,
-            merger: Some(merger),
+            several: Some(several.map_err(|error| failed(&error))?),
+            cuts,
             bytes: 0,
             completeness: Completeness::default(),
             stats: ScanStats::default(),
-            contested: fan_out.roster.lock().contested(),
+            contested,
             counted: BTreeMap::new(),
             fan_out,
         })
@@ -52,37 +76,104 @@ impl<'a> Gathering<'a> {
     }
 
     /// A child did not answer: everything it stands for is missing.
-    pub(super) fn missed(&mut self, child: &Child, reason: MissingReason, detail: &str) {
-        let roster = self.fan_out.roster.lock();
-        let missing =
-            roster.missing_of(child.address(), reason, detail, &self.plan.table, &self.plan.time_range);
-        self.completeness.missing.extend(missing);
+    pub(super) fn missed(&mut self, target: &Target, reason: MissingReason, detail: &str) {
+        let at = target.child.address();
+        match self.expected {
+            Expected::OfRoster => {
+                let roster = self.fan_out.roster.lock();
+                let missing = roster.missing_of(at, reason, detail, &self.plan.table, &self.plan.time_range);
+                self.completeness.missing.extend(missing);
+            }
+            Expected::OfAsker => self.completeness.missing.push(Missing {
+                leaf: target.leaf.clone().unwrap_or_else(|| at.to_owned()),
+                reason,
+                rows: None,
+                answered: false,
+                detail: detail.to_owned(),
+            }),
+        }
+    }
+
+    /// Nobody answered whom a unit was for.
+    pub(super) fn missed_all(&mut self, unit: &Unit, reason: MissingReason, detail: &str) {
+        unit.targets.iter().for_each(|target| self.missed(target, reason, detail));
+    }
+
+    /// Leaves of an answer count already: they came through others.
+    fn counts_already(&self, decoded: &Decoded) -> bool {
+        decoded.completeness.answered.iter().any(|leaf| self.counted.contains_key(&leaf.leaf))
+    }
+
+    /// An aggregator that stands between answered. Its missing leaves are missing as this roster knows them. Gives back
+    /// the targets that it did not account for, or that it cannot reach and this aggregator can; and when one of its
+    /// leaves counts already, all others, because its answer cannot be taken apart.
+    pub(super) async fn add_group(
+        &mut self,
+        unit: &Unit,
+        mut decoded: Decoded,
+    ) -> Result<Vec<Target>, GatherError> {
+        if self.counts_already(&decoded) {
+            tracing::warn!(aggregator = unit.child.address(), "a leaf of its answer counts already");
+            let again = unit
+                .targets
+                .iter()
+                .filter(|target| !target.leaf.as_ref().is_some_and(|leaf| self.counted.contains_key(leaf)));
+            return Ok(again.cloned().collect());
+        }
+        let answered: BTreeSet<&str> =
+            decoded.completeness.answered.iter().map(|leaf| leaf.leaf.as_str()).collect();
+        let unanswered: BTreeMap<&str, &Missing> = decoded
+            .completeness
+            .missing
+            .iter()
+            .filter(|missing| !missing.answered)
+            .map(|missing| (missing.leaf.as_str(), missing))
+            .collect();
+        let (mut again, mut missed) = (Vec::new(), Vec::new());
+        for target in &*unit.targets {
+            let leaf = target.leaf.as_deref().unwrap_or_default();
+            match unanswered.get(leaf) {
+                _ if answered.contains(leaf) => {}
+                // Nobody here knows better either than to say so; but a way that is closed to one may be open to another.
+                Some(missing) if missing.reason != MissingReason::Down || target.child.down().is_some() => {
+                    missed.push((target.clone(), missing.reason, missing.detail.clone()));
+                }
+                _ => again.push(target.clone()),
+            }
+        }
+        decoded.completeness.missing.retain(|missing| missing.answered);
+        for (target, reason, detail) in missed {
+            self.missed(&target, reason, &detail);
+        }
+        self.add(unit, decoded).await?;
+        Ok(again)
     }
 
     /// A child answered. When one of its leaves counts already, its answer cannot be taken apart and is left out.
-    pub(super) async fn add(&mut self, decoded: Decoded) -> Result<(), GatherError> {
-        let answered = &decoded.completeness.answered;
-        if answered.iter().any(|leaf| self.counted.contains_key(&leaf.leaf)) {
+    pub(super) async fn add(&mut self, unit: &Unit, decoded: Decoded) -> Result<(), GatherError> {
+        if self.counts_already(&decoded) {
             self.leave_out(decoded);
             return Ok(());
         }
-        for leaf in answered {
-            self.counted.insert(leaf.leaf.clone(), decoded.child.address().to_owned());
+        for leaf in &decoded.completeness.answered {
+            let target = unit.targets.iter().find(|target| target.leaf.as_ref() == Some(&leaf.leaf));
+            let at = target.map_or(decoded.child.address(), |target| target.child.address());
+            self.counted.insert(leaf.leaf.clone(), at.to_owned());
         }
         self.bytes += decoded.bytes;
-        let Some(mut merger) = self.merger.take() else {
+        let Some(mut several) = self.several.take() else {
             return Err(GatherError::Failed(Failure::new(ErrorCode::Internal, "merging ended early")));
         };
-        let bodies = decoded.bodies;
+        let (bodies, left_out) = (decoded.bodies, decoded.left_out);
         let merge = move || {
-            let outcome = merger.push_pieces(bodies);
-            (merger, outcome)
+            let outcome = several.push(bodies, left_out);
+            (several, outcome)
         };
         let merged = on_thread(decoded.bytes, merge).await;
-        let (merger, outcome) =
+        let (several, outcome) =
             merged.map_err(|text| GatherError::Failed(Failure::new(ErrorCode::Internal, text)))?;
         outcome.map_err(|error| failed(&error))?;
-        self.merger = Some(merger);
+        self.several = Some(several);
         self.completeness.merge(decoded.completeness);
         self.stats.merge(&decoded.stats);
         Ok(())
@@ -123,7 +214,7 @@ impl<'a> Gathering<'a> {
     /// What there is so far: as [`Gathering::finish`], at once, and only of leaves of which the roster knows what they
     /// came back with. A body is only made when it is wanted.
     pub(super) async fn so_far(mut self, with_body: bool) -> Result<Option<SoFar>, GatherError> {
-        let known = {
+        let known = self.expected == Expected::OfAsker || {
             let roster = self.fan_out.roster.lock();
             self.completeness.answered.iter().all(|leaf| roster.has_described(&leaf.leaf, leaf.epoch))
         };
@@ -131,33 +222,45 @@ impl<'a> Gathering<'a> {
             return Ok(None);
         }
         self.account();
-        let body = if with_body { Some(self.body().await?) } else { None };
-        Ok(Some(SoFar { body, completeness: self.completeness, stats: self.stats }))
+        let (mut body, mut left_out) = (None, LeftOut::default());
+        if with_body {
+            let sum = self.sum().await?;
+            (body, left_out) = (Some(sum.body), sum.left_out);
+        }
+        Ok(Some(SoFar { body, completeness: self.completeness, stats: self.stats, left_out }))
     }
 
-    async fn body(&mut self) -> Result<Body, GatherError> {
-        let Some(merger) = self.merger.take() else {
+    /// What was added up, and in the record what that does to groups. Who adds this up with others is told what was left
+    /// out; whoever asked first only that something was.
+    async fn sum(&mut self) -> Result<Sum, GatherError> {
+        let Some(several) = self.several.take() else {
             return Err(GatherError::Failed(Failure::new(ErrorCode::Internal, "merging ended early")));
         };
-        let body = on_thread(self.bytes, move || merger.finish()).await;
-        let body = body.map_err(|text| GatherError::Failed(Failure::new(ErrorCode::Internal, text)))?;
-        let body = body.map_err(|error| failed(&error))?;
-        let groups_max = self.fan_out.config.query_groups_max;
-        match &body {
-            Body::Groups(groups) if groups.group_count > groups_max => {
-                let message =
-                    format!("the query has {} groups, the limit is {groups_max}", groups.group_count);
-                let hint = "Group by fewer columns, or by wider steps of time, or filter more.";
-                Err(GatherError::Failed(Failure::new(ErrorCode::TooLarge, message).hint(hint)))
+        let (is_for_parent, top) = (self.cuts.wanted.loose.is_some(), self.cuts.wanted.top.clone());
+        let add_up = move || match is_for_parent {
+            true => {
+                let (body, left_out) = several.finish_for_parent()?;
+                Ok(Sum { body, left_out, is_approximate: false })
             }
-            _ => Ok(body),
-        }
+            false => several.finish(top.as_ref()),
+        };
+        let sum = on_thread(self.bytes, add_up).await;
+        let sum = sum.map_err(|text| GatherError::Failed(Failure::new(ErrorCode::Internal, text)))?;
+        let sum = sum.map_err(|error| failed(&error))?;
+        self.completeness.approximate |= sum.is_approximate;
+        // Who said how many are wanted is told from where on they are missing.
+        self.completeness.groups_truncated |=
+            sum.left_out.hash.is_some() && self.cuts.wanted.groups_max.is_none();
+        Ok(sum)
     }
 
     /// Accounts for every leaf of the roster, once, and closes the body.
     pub(super) async fn finish(mut self, deadline: Instant) -> Result<Partial, GatherError> {
         let epochs = &self.completeness.answered;
-        let unmet = self.fan_out.meet_new_epochs(epochs, &self.counted, deadline).await;
+        let unmet = match self.expected {
+            Expected::OfRoster => self.fan_out.meet_new_epochs(epochs, &self.counted, deadline).await,
+            Expected::OfAsker => Vec::new(),
+        };
         self.account();
         self.completeness.missing.extend(unmet.into_iter().map(|leaf| Missing {
             leaf,
@@ -166,8 +269,8 @@ impl<'a> Gathering<'a> {
             answered: true,
             detail: "it was started anew and has not said yet what it came back with".to_owned(),
         }));
-        let body = self.body().await?;
-        Ok(Partial { body, completeness: self.completeness, stats: self.stats })
+        let Sum { body, left_out, .. } = self.sum().await?;
+        Ok(Partial { body, completeness: self.completeness, stats: self.stats, left_out })
     }
 
     pub(super) fn account(&mut self) {
@@ -179,6 +282,10 @@ impl<'a> Gathering<'a> {
             missing.answered
                 || (!self.counted.contains_key(&missing.leaf) && unanswered.insert(missing.leaf.clone()))
         });
+        completeness.answered.sort();
+        if self.expected == Expected::OfAsker {
+            return completeness.missing.sort_by(|a, b| (&a.leaf, a.reason).cmp(&(&b.leaf, b.reason)));
+        }
         let roster = self.fan_out.roster.lock();
         let named = |leaf: &str| self.counted.contains_key(leaf) || unanswered.contains(leaf);
         completeness.missing.extend(roster.missing_besides(named, table, range));
@@ -196,7 +303,6 @@ impl<'a> Gathering<'a> {
         }
         completeness.buckets = buckets::buckets(&roster, self.plan, completeness);
         completeness.missing.sort_by(|a, b| (&a.leaf, a.reason).cmp(&(&b.leaf, b.reason)));
-        completeness.answered.sort();
     }
 }
 

@@ -1,12 +1,12 @@
 //! What a fan-out has so far, for somebody who wants to hear of it before it is over.
 //!
-//! Each child is known by the newest that it said: what it has so far, its answer, or why there will be none. What is
-//! told is what the answer would be if the deadline came now: the newest of each child, merged by the code that merges
-//! answers, and the others missing as still running. Nothing is told twice, and covered rows only become more.
+//! Each unit that was asked (a child, or an aggregator for a group of them) is known by the newest that it said: what it
+//! has so far, its answer, or why there will be none. What is told is what the answer would be if the deadline came now:
+//! the newest of each, merged by the code that merges answers, and the others missing as still running. Nothing is told twice, and covered rows only become more.
 //!
 //! A child that fails after it said what it has so far is not lost whole: that stands as its answer.
 //!
-//! Invariants: at most one thing is kept per child, and all together at most [`BYTES_MAX`] of encoded bodies, beyond
+//! Invariants: at most one thing is kept per unit, and all together at most [`BYTES_MAX`] of encoded bodies, beyond
 //! which only records are told; telling takes at most a tenth of the time.
 
 use std::collections::BTreeMap;
@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 
 use gannet_query::{MissingReason, Plan, SoFar};
 
-use super::gathering::Gathering;
-use super::{Decoded, FanOut, decode};
-use crate::children::{Child, ChildError, Newest};
+use super::asking::{Target, Unit};
+use super::gathering::{Expected, Gathering};
+use super::{Cuts, Decoded, FanOut, decode};
+use crate::children::{ChildError, Newest};
 
 /// More encoded bytes than this are not kept and merged again and again.
 const BYTES_MAX: usize = 16 << 20;
@@ -40,7 +41,7 @@ impl std::fmt::Debug for Watch {
     }
 }
 
-/// What is known of a child.
+/// What is known of a unit.
 enum Known {
     /// What it has so far, or its answer. The flag says whether groups or rows are there.
     Said(Box<Decoded>, bool),
@@ -52,12 +53,16 @@ enum Known {
 pub(super) struct Refining<'a> {
     fan_out: &'a FanOut,
     plan: Arc<Plan>,
+    cuts: Cuts,
+    expected: Expected,
     watch: &'a Watch,
     with_body: bool,
     next: Instant,
-    asked: Vec<(Arc<Child>, Arc<Newest>)>,
-    /// By the address of the child.
-    known: BTreeMap<String, Known>,
+    /// By the number of the unit.
+    asked: BTreeMap<usize, (Unit, Arc<Newest>)>,
+    known: BTreeMap<usize, Known>,
+    /// Who is not asked, with why.
+    down: Vec<(Target, String)>,
     rows_told: Option<u64>,
 }
 
@@ -70,57 +75,65 @@ pub(super) async fn due(refining: Option<&Refining<'_>>) {
 }
 
 impl<'a> Refining<'a> {
-    pub(super) fn new(fan_out: &'a FanOut, plan: &Plan, watch: &'a Watch) -> Refining<'a> {
+    pub(super) fn new(
+        fan_out: &'a FanOut,
+        (plan, cuts): (&Plan, Cuts),
+        expected: Expected,
+        watch: &'a Watch,
+    ) -> Refining<'a> {
         // Leaves that are there twice are told apart when all answers are in.
-        let contested = !fan_out.roster.lock().contested().is_empty();
+        let contested = expected == Expected::OfRoster && !fan_out.roster.lock().contested().is_empty();
         Refining {
             fan_out,
             plan: Arc::new(plan.clone()),
+            cuts,
+            expected,
             watch,
             with_body: watch.with_body && !contested,
             next: Instant::now() + watch.every,
-            asked: Vec::new(),
+            asked: BTreeMap::new(),
             known: BTreeMap::new(),
+            down: Vec::new(),
             rows_told: None,
         }
     }
 
-    pub(super) fn watch(&self) -> &'a Watch {
-        self.watch
-    }
-
     /// A child is not asked, because it is down.
-    pub(super) fn down(&mut self, child: &Child, why: &str) {
-        let known = Known::Failed(MissingReason::Down, why.to_owned());
-        self.known.insert(child.address().to_owned(), known);
+    pub(super) fn down(&mut self, target: &Target, why: &str) {
+        self.down.push((target.clone(), why.to_owned()));
     }
 
-    /// A child is asked; gives back where to put what it says.
-    pub(super) fn asked(&mut self, child: &Arc<Child>) -> Arc<Newest> {
+    /// A unit is asked; gives back where to put what it says.
+    pub(super) fn asked(&mut self, unit: &Unit) -> Arc<Newest> {
         let newest = Arc::new(Newest::default());
-        self.asked.push((Arc::clone(child), Arc::clone(&newest)));
+        self.asked.insert(unit.number, (unit.clone(), Arc::clone(&newest)));
         newest
     }
 
-    /// A child answered or failed. Gives back what counts as its answer.
+    /// Others are asked in its place.
+    pub(super) fn replaced(&mut self, unit: &Unit) {
+        self.asked.remove(&unit.number);
+        self.known.remove(&unit.number);
+    }
+
+    /// A unit answered or failed. Gives back what counts as its answer.
     pub(super) async fn ended(
         &mut self,
-        child: &Arc<Child>,
+        unit: &Unit,
         outcome: Result<Decoded, ChildError>,
     ) -> Result<Decoded, ChildError> {
         if outcome.is_err() {
-            self.hear(child).await;
+            self.hear(unit).await;
         }
-        let at = child.address().to_owned();
         match outcome {
             Ok(decoded) => {
                 // A large answer is not copied to be shown before it is complete.
                 self.with_body &= decoded.bytes <= BYTES_MAX;
-                let copy = if self.with_body { decoded.clone() } else { decoded.without_body() };
-                self.know(at, copy, true);
+                let copy = if self.with_body { decoded.shown() } else { decoded.without_body() };
+                self.know(unit.number, copy, true);
                 Ok(decoded)
             }
-            Err(error) => match self.known.remove(&at) {
+            Err(error) => match self.known.remove(&unit.number) {
                 Some(Known::Said(decoded, true)) => {
                     let (reason, detail) = (error.reason(), error.to_string());
                     let mut decoded = *decoded;
@@ -129,36 +142,36 @@ impl<'a> Refining<'a> {
                             (missing.reason, missing.detail) = (reason, detail.clone());
                         }
                     }
-                    self.know(at, decoded.clone(), true);
+                    self.know(unit.number, decoded.clone(), true);
                     Ok(decoded)
                 }
                 _ => {
-                    self.known.insert(at, Known::Failed(error.reason(), error.to_string()));
+                    self.known.insert(unit.number, Known::Failed(error.reason(), error.to_string()));
                     Err(error)
                 }
             },
         }
     }
 
-    /// Takes what a child said since it was heard last.
-    async fn hear(&mut self, child: &Arc<Child>) {
-        let newest = self.asked.iter().find(|(asked, _)| Arc::ptr_eq(asked, child));
-        let Some((answer, has_body)) = newest.and_then(|(_, newest)| newest.take()) else { return };
-        match decode(Arc::clone(child), Arc::clone(&self.plan), answer).await {
-            Ok(decoded) => self.know(child.address().to_owned(), decoded, has_body),
+    /// Takes what a unit said since it was heard last.
+    async fn hear(&mut self, unit: &Unit) {
+        let newest = self.asked.get(&unit.number).and_then(|(_, newest)| newest.take());
+        let Some((answer, has_body)) = newest else { return };
+        match decode(Arc::clone(&unit.child), Arc::clone(&self.plan), answer).await {
+            Ok(decoded) => self.know(unit.number, decoded, has_body),
             Err(error) => {
-                tracing::debug!(child = child.address(), %error, "what there is so far is no answer")
+                tracing::debug!(child = unit.child.address(), %error, "what there is so far is no answer")
             }
         }
     }
 
-    /// The newest of a child. Beyond the limit bodies are let go of, for good.
-    fn know(&mut self, child: String, mut decoded: Decoded, has_body: bool) {
+    /// The newest of a unit. Beyond the limit bodies are let go of, for good.
+    fn know(&mut self, unit: usize, mut decoded: Decoded, has_body: bool) {
         let size = |known: &Known| match known {
             Known::Said(decoded, _) => decoded.bytes,
             Known::Failed(..) => 0,
         };
-        let others = self.known.iter().filter(|(at, _)| **at != child).map(|(_, known)| size(known));
+        let others = self.known.iter().filter(|(number, _)| **number != unit).map(|(_, known)| size(known));
         if others.sum::<usize>() + decoded.bytes > BYTES_MAX {
             self.with_body = false;
         }
@@ -170,16 +183,17 @@ impl<'a> Refining<'a> {
                 }
             }
         }
-        self.known.insert(child, Known::Said(Box::new(decoded), has_body && self.with_body));
+        self.known.insert(unit, Known::Said(Box::new(decoded), has_body && self.with_body));
     }
 
     /// Tells what there is, when there is more than was told.
     pub(super) async fn tell(&mut self) {
         let begun = Instant::now();
-        for (child, _) in self.asked.clone() {
-            self.hear(&child).await;
+        let units: Vec<Unit> = self.asked.values().map(|(unit, _)| unit.clone()).collect();
+        for unit in &units {
+            self.hear(unit).await;
         }
-        if let Some(so_far) = self.so_far().await {
+        if let Some(so_far) = self.so_far(&units).await {
             let covered = so_far.completeness.rows_covered;
             if !so_far.completeness.answered.is_empty() && self.rows_told.is_none_or(|told| covered > told) {
                 self.rows_told = Some(covered);
@@ -189,17 +203,26 @@ impl<'a> Refining<'a> {
         self.next = Instant::now() + self.watch.every.max(begun.elapsed() * PAUSE_FACTOR);
     }
 
-    async fn so_far(&self) -> Option<SoFar> {
-        let mut gathering = Gathering::new(self.fan_out, &self.plan).ok()?;
+    async fn so_far(&self, units: &[Unit]) -> Option<SoFar> {
+        let mut gathering = Gathering::new(self.fan_out, &self.plan, &self.cuts, self.expected).ok()?;
         let mut with_body = self.with_body;
-        for child in &self.fan_out.asked_children() {
-            match self.known.get(child.address()) {
+        for (target, why) in &self.down {
+            gathering.missed(target, MissingReason::Down, why);
+        }
+        for unit in units {
+            match self.known.get(&unit.number) {
                 Some(Known::Said(decoded, has_body)) => {
                     with_body &= has_body;
-                    gathering.add(Decoded::clone(decoded)).await.ok()?;
+                    let decoded = Decoded::clone(decoded);
+                    if unit.is_between {
+                        // Whoever is asked again has a unit of their own.
+                        gathering.add_group(unit, decoded).await.ok()?;
+                    } else {
+                        gathering.add(unit, decoded).await.ok()?;
+                    }
                 }
-                Some(Known::Failed(reason, detail)) => gathering.missed(child, *reason, detail),
-                None => gathering.missed(child, MissingReason::Running, "it has not answered yet"),
+                Some(Known::Failed(reason, detail)) => gathering.missed_all(unit, *reason, detail),
+                None => gathering.missed_all(unit, MissingReason::Running, "it has not answered yet"),
             }
         }
         gathering.so_far(with_body).await.ok()?

@@ -13,6 +13,9 @@ use crate::aggregator::{Aggregator, QueryOptions};
 use crate::fakes::{Does, Served, config, over};
 use crate::sql::SqlAnswer;
 
+mod first_groups;
+mod tree;
+
 const COUNT: &str = "SELECT count(*) FROM t";
 
 fn soon() -> QueryOptions {
@@ -87,27 +90,33 @@ async fn children_get_less_time_than_the_query() {
     assert!((90_000..=95_000).contains(&given), "{given}");
 }
 
-#[tokio::test]
-async fn only_an_only_child_cuts_groups() {
-    let folder = tempfile::tempdir().unwrap();
-    let (a, b) = (Served::start(folder.path(), "a", 30).await, Served::start(folder.path(), "b", 10).await);
+/// A plan that counts.
+fn counting() -> Plan {
     let count =
         Aggregate { function: AggregateFunction::Count, argument: None, filter: None, weighted: false };
-    let plan = Plan {
+    Plan {
         table: "t".into(),
         columns: vec![],
         time_range: TimeRange::ALL,
         filter: None,
         weight: WeightKind::One,
         output: Output::Groups { keys: vec![], aggregates: vec![count] },
-    };
-    let top = Top { terms: vec![], complete: true, limit: 1 };
+    }
+}
+
+#[tokio::test]
+async fn only_an_only_child_cuts_groups() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (Served::start(folder.path(), "a", 30).await, Served::start(folder.path(), "b", 10).await);
+    let plan = counting();
+    let top = Some(Top { terms: vec![], complete: true, limit: 1 });
+    let first = Wanted { top, ..Wanted::default() };
     let asked = async |children: &[&Served], name: &str| {
         let aggregator = over(&folder.path().join(name), children).await;
         let before = [&a, &b].map(|child| child.fake.tops_asked.load(Ordering::SeqCst));
         let deadline = Instant::now() + Duration::from_secs(60);
-        aggregator.gather(&plan, Some(&top), deadline, "q", None).await.unwrap();
-        aggregator.gather(&plan, None, deadline, "q", None).await.unwrap();
+        aggregator.gather(&plan, &first, deadline, "q", None).await.unwrap();
+        aggregator.gather(&plan, &Wanted::default(), deadline, "q", None).await.unwrap();
         let after = [&a, &b].map(|child| child.fake.tops_asked.load(Ordering::SeqCst));
         [after[0] - before[0], after[1] - before[1]]
     };
@@ -269,7 +278,10 @@ async fn a_leaf_that_came_back_without_its_rows_is_found_out_by_the_first_answer
 
 /// Serves an aggregator's gRPC door on a unix socket.
 async fn serve(folder: &Path, aggregator: Arc<Aggregator>) -> String {
-    let address = format!("unix:{}", folder.join("middle.sock").display());
+    serve_at(format!("unix:{}", folder.join("middle.sock").display()), aggregator).await
+}
+
+async fn serve_at(address: String, aggregator: Arc<Aggregator>) -> String {
     let listener = Listener::bind(&address.parse().unwrap()).await.unwrap();
     let router = crate::service::router(aggregator, Arc::default());
     tokio::spawn(router.serve_with_incoming(listener.incoming()));

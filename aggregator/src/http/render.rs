@@ -121,6 +121,8 @@ struct CompletenessText<'a> {
     leaves_answered: u64,
     missing: Vec<MissingText<'a>>,
     groups_truncated: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    approximate: bool,
     newest_time: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     buckets: Vec<BucketText>,
@@ -177,6 +179,7 @@ impl<'a> CompletenessText<'a> {
             leaves_answered: completeness.leaves_answered(),
             missing: missing.collect(),
             groups_truncated: completeness.groups_truncated,
+            approximate: completeness.approximate,
             newest_time: completeness.newest_time.map(format_time),
             buckets,
         }
@@ -321,6 +324,7 @@ mod tests {
                     detail: "cannot connect".into(),
                 }],
                 groups_truncated: false,
+                approximate: false,
                 newest_time: Some(0),
                 buckets: vec![],
             },

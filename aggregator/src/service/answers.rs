@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 
 use futures::Stream;
 use gannet_proto::{encode_body, wire};
-use gannet_query::{Body, Completeness, Partial, Plan, ScanStats, SoFar, Top};
+use gannet_query::{Body, Completeness, LeftOut, Partial, Plan, ScanStats, SoFar, Wanted};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::Status;
 
 use super::status;
 use crate::aggregator::Aggregator;
-use crate::fan_out::{GatherError, Watch};
+use crate::fan_out::tree::AskedChild;
+use crate::fan_out::{self, GatherError, Watch};
 
 pub(super) type Replies = Pin<Box<dyn Stream<Item = Reply> + Send>>;
 
@@ -27,9 +28,12 @@ type Reply = Result<wire::RunReply, Status>;
 pub(super) struct Question {
     pub(super) aggregator: Arc<Aggregator>,
     pub(super) plan: Plan,
-    pub(super) top: Option<Top>,
+    pub(super) wanted: Wanted,
     pub(super) deadline: Instant,
     pub(super) query_id: String,
+    /// The children to ask for another aggregator; none to ask its own.
+    pub(super) asked: Vec<AskedChild>,
+    pub(super) level: u32,
 }
 
 impl Question {
@@ -38,16 +42,15 @@ impl Question {
         Ok(Box::pin(futures::stream::iter(self.answer(None).await?)))
     }
 
-    /// What there is so far, at most this often, and then the answer.
-    pub(super) fn refined(self, every: Duration, with_body: bool) -> Replies {
+    /// What there is so far, at most this often, or not at all, and then the answer. The reply begins before that.
+    pub(super) fn refined(self, every: Option<Duration>, with_body: bool) -> Replies {
         let (news, newest) = watch::channel(None);
-        let (plan, top) = (self.plan.clone(), self.top.clone());
         let mut answer = JoinSet::new();
         answer.spawn(async move {
             let tell = Box::new(move |so_far: SoFar| drop(news.send_replace(Some(Arc::new(so_far)))));
-            self.answer(Some(Watch { every, with_body, tell })).await
+            self.answer(every.map(|every| Watch { every, with_body, tell })).await
         });
-        let refining = Refining { answer, newest, plan, top, ready: VecDeque::new() };
+        let refining = Refining { answer, newest, ready: VecDeque::new() };
         Box::pin(futures::stream::unfold(refining, |mut refining| async move {
             let reply = refining.next().await?;
             Some((reply, refining))
@@ -55,14 +58,20 @@ impl Question {
     }
 
     async fn answer(self, watch: Option<Watch>) -> Result<Vec<Reply>, Status> {
-        let Question { aggregator, plan, top, deadline, query_id } = self;
-        let gathered = aggregator.gather(&plan, top.as_ref(), deadline, &query_id, watch.as_ref()).await;
-        let Partial { body, completeness, stats } = match gathered {
+        let Question { aggregator, plan, wanted, deadline, query_id, asked, level } = self;
+        let gathered = if asked.is_empty() {
+            aggregator.gather(&plan, &wanted, deadline, &query_id, watch.as_ref()).await
+        } else {
+            let (plan, wanted, query_id) = (&plan, &wanted, query_id.as_str());
+            let question = fan_out::Question { plan, wanted, deadline, query_id, level };
+            aggregator.gather_for(question, &asked, watch.as_ref()).await
+        };
+        let Partial { body, completeness, stats, left_out } = match gathered {
             Ok(partial) => partial,
             Err(GatherError::Stale(text)) => return Err(Status::failed_precondition(text)),
             Err(GatherError::Failed(failure)) => return Err(status(&failure)),
         };
-        let encode = move || replies(Some(&cut(body, &plan, top.as_ref())), &completeness, &stats, 0);
+        let encode = move || replies(Some(&body), left_out, (&completeness, &stats), 0);
         let encoded = tokio::task::spawn_blocking(encode).await;
         encoded.map_err(|error| Status::internal(format!("a thread ended early: {error}")))?
     }
@@ -72,8 +81,6 @@ struct Refining {
     /// Empty once the answer is there.
     answer: JoinSet<Result<Vec<Reply>, Status>>,
     newest: watch::Receiver<Option<Arc<SoFar>>>,
-    plan: Plan,
-    top: Option<Top>,
     /// To be sent, in this order.
     ready: VecDeque<Reply>,
 }
@@ -107,30 +114,20 @@ impl Refining {
 
     fn take_newest(&mut self) {
         let Some(so_far) = self.newest.borrow_and_update().clone() else { return };
-        let body = so_far.body.clone().map(|body| cut(body, &self.plan, self.top.as_ref()));
+        let (body, record) = (so_far.body.as_ref(), (&so_far.completeness, &so_far.stats));
         let kind = if body.is_some() { 1 } else { 2 };
-        match replies(body.as_ref(), &so_far.completeness, &so_far.stats, kind) {
+        match replies(body, so_far.left_out, record, kind) {
             Ok(replies) => self.ready.extend(replies),
             Err(error) => tracing::debug!(%error, "what there is so far is not told"),
         }
     }
 }
 
-/// The groups that are wanted.
-fn cut(mut body: Body, plan: &Plan, top: Option<&Top>) -> Body {
-    if let (Some(top), Body::Groups(groups)) = (top, &mut body)
-        && let Err(error) = groups.cut(plan, top)
-    {
-        tracing::debug!(%error, "sending all groups");
-    }
-    body
-}
-
 /// The replies that carry an answer, or what there is so far.
 fn replies(
     body: Option<&Body>,
-    completeness: &Completeness,
-    stats: &ScanStats,
+    left_out: LeftOut,
+    (completeness, stats): (&Completeness, &ScanStats),
     so_far: u32,
 ) -> Result<Vec<Reply>, Status> {
     let mut replies = Vec::new();
@@ -139,6 +136,7 @@ fn replies(
         replies.extend(pieces.into_iter().map(|body| Ok(wire::RunReply { body, ..Default::default() })));
     }
     let (completeness, stats) = (Some(completeness.into()), Some(stats.into()));
-    replies.push(Ok(wire::RunReply { body: bytes::Bytes::new(), completeness, stats, so_far }));
+    let left_out = Some(left_out.into());
+    replies.push(Ok(wire::RunReply { body: bytes::Bytes::new(), completeness, stats, so_far, left_out }));
     Ok(replies)
 }

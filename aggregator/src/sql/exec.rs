@@ -158,7 +158,7 @@ impl ExecutionPlan for FanOutExec {
             let partial = answer.await.map_err(external)?;
             if let Some(watch) = watch.filter(|watch| !watch.with_body) {
                 let (completeness, stats) = (partial.completeness.clone(), partial.stats);
-                (watch.tell)(SoFar { body: None, completeness, stats });
+                (watch.tell)(SoFar { body: None, completeness, stats, left_out: partial.left_out });
             }
             context.reports.lock().push((partial.completeness, partial.stats));
             let batches = match (partial.body, shape) {

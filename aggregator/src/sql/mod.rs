@@ -247,12 +247,15 @@ impl SqlEngine {
                 return std::future::pending().await;
             }
             let Some(so_far) = newest.borrow_and_update().clone() else { continue };
-            let SoFar { body, completeness, stats } = Arc::unwrap_or_clone(so_far);
+            let SoFar { body, completeness, stats, left_out } = Arc::unwrap_or_clone(so_far);
             let Some(body) = body else {
                 (watch.tell)(SqlNews::Progress(completeness, stats));
                 continue;
             };
-            match self.partial_answer(prepared, Partial { body, completeness, stats }, deadline).await {
+            match self
+                .partial_answer(prepared, Partial { body, completeness, stats, left_out }, deadline)
+                .await
+            {
                 Ok(answer) => (watch.tell)(SqlNews::Partial(answer)),
                 Err(error) => tracing::debug!(%error, "a partial answer is not told"),
             }

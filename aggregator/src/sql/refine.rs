@@ -82,7 +82,8 @@ impl QueryWatch {
                 records.clone()
             };
             let (completeness, stats) = completeness::together(together);
-            newest.send_replace(Some(Arc::new(SoFar { body: so_far.body, completeness, stats })));
+            let (body, left_out) = (so_far.body, so_far.left_out);
+            newest.send_replace(Some(Arc::new(SoFar { body, completeness, stats, left_out })));
         };
         Watch { every: self.every, with_body: self.with_body, tell: Box::new(tell) }
     }

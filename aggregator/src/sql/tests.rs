@@ -31,7 +31,12 @@ impl Answerer for Recorder {
             rows_covered: 10,
             ..Default::default()
         };
-        Ok(Partial { body: merger.finish().unwrap(), completeness, stats: ScanStats::default() })
+        Ok(Partial {
+            body: merger.finish().unwrap(),
+            completeness,
+            stats: ScanStats::default(),
+            left_out: Default::default(),
+        })
     }
 }
 
@@ -521,7 +526,12 @@ impl Answerer for TwoGroups {
             .collect();
         let keys: Vec<ArrayRef> = vec![Arc::new(arrow::array::StringArray::from(vec!["a", "b"]))];
         let body = Body::Groups(Groups { keys, states, group_count: 2 });
-        Ok(Partial { body, completeness: Completeness::default(), stats: ScanStats::default() })
+        Ok(Partial {
+            body,
+            completeness: Completeness::default(),
+            stats: ScanStats::default(),
+            left_out: Default::default(),
+        })
     }
 }
 

@@ -281,7 +281,7 @@ impl Connection {
 
     /// Asks what it holds.
     pub(super) async fn describe(&mut self) -> Result<Holdings, String> {
-        let reply = self.query.describe(wire::DescribeRequest {}).await;
+        let reply = self.query.describe(wire::DescribeRequest::default()).await;
         let reply = reply.map_err(|status| status.message().to_owned())?.into_inner();
         let leaf = reply.leaves.into_iter().next().ok_or("a leaf describes nothing")?;
         Holdings::try_from(leaf).map_err(|error| error.to_string())

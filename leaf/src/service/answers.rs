@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures::Stream;
 use gannet_proto::{encode_body, wire};
-use gannet_query::{Body, Completeness, Plan, ScanStats, SoFar, Top};
+use gannet_query::{Body, Completeness, LeftOut, Plan, ScanStats, SoFar, Wanted, cut_for_asker};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinHandle;
 use tonic::Status;
@@ -28,7 +28,7 @@ type Reply = Result<wire::RunReply, Status>;
 pub(super) struct Question {
     pub(super) leaf: Arc<Leaf>,
     pub(super) plan: Plan,
-    pub(super) top: Option<Top>,
+    pub(super) wanted: Wanted,
     pub(super) permit: OwnedSemaphorePermit,
 }
 
@@ -55,13 +55,13 @@ pub(super) fn refined(question: Question, deadline: Instant, every: Duration, wi
     let cancel = Arc::new(Cancel::new(Some(deadline)));
     let guard = CancelOnDrop(Arc::clone(&cancel));
     let (news, newest) = watch::channel(None);
-    let (plan, top) = (question.plan.clone(), question.top.clone());
+    let (plan, wanted) = (question.plan.clone(), question.wanted.clone());
     let answer = tokio::task::spawn_blocking(move || {
         let tell = |so_far: SoFar| drop(news.send_replace(Some(Arc::new(so_far))));
         question.answer(&cancel, Some(&Watch { every, with_body, tell: &tell }))
     });
     let refining =
-        Refining { answer: Some(answer), newest, plan, top, ready: VecDeque::new(), _guard: guard };
+        Refining { answer: Some(answer), newest, plan, wanted, ready: VecDeque::new(), _guard: guard };
     Box::pin(futures::stream::unfold(refining, |mut refining| async move {
         let reply = refining.next().await?;
         Some((reply, refining))
@@ -73,7 +73,7 @@ struct Refining {
     answer: Option<JoinHandle<Result<Vec<Reply>, Status>>>,
     newest: watch::Receiver<Option<Arc<SoFar>>>,
     plan: Plan,
-    top: Option<Top>,
+    wanted: Wanted,
     /// To be sent, in this order.
     ready: VecDeque<Reply>,
     _guard: CancelOnDrop,
@@ -108,9 +108,12 @@ impl Refining {
 
     fn take_newest(&mut self) {
         let Some(so_far) = self.newest.borrow_and_update().clone() else { return };
-        let body = so_far.body.clone().map(|body| cut(body, &self.plan, self.top.as_ref()));
-        let kind = if body.is_some() { 1 } else { 2 };
-        match replies(body.as_ref(), &so_far.completeness, &so_far.stats, kind) {
+        let body = so_far.body.clone().map(|body| cut(body, &self.plan, &self.wanted)).transpose();
+        let replies = body.and_then(|body| {
+            let kind = if body.is_some() { 1 } else { 2 };
+            replies(body.as_ref(), &so_far.completeness, &so_far.stats, kind)
+        });
+        match replies {
             Ok(replies) => self.ready.extend(replies),
             Err(error) => tracing::debug!(%error, "what there is so far is not told"),
         }
@@ -122,8 +125,8 @@ impl Question {
     fn answer(self, cancel: &Cancel, watch: Option<&Watch<'_>>) -> Result<Vec<Reply>, Status> {
         let partial = self.leaf.query_watched(&self.plan, cancel, watch).map_err(status)?;
         drop(self.permit);
-        let body = cut(partial.body, &self.plan, self.top.as_ref());
-        replies(Some(&body), &partial.completeness, &partial.stats, 0)
+        let cut = cut(partial.body, &self.plan, &self.wanted)?;
+        replies(Some(&cut), &partial.completeness, &partial.stats, 0)
     }
 }
 
@@ -131,29 +134,25 @@ fn ended_early(error: &tokio::task::JoinError) -> Status {
     Status::internal(format!("the scan ended early: {error}"))
 }
 
-/// The groups that are wanted.
-fn cut(mut body: Body, plan: &Plan, top: Option<&Top>) -> Body {
-    if let (Some(top), Body::Groups(groups)) = (top, &mut body)
-        && let Err(error) = groups.cut(plan, top)
-    {
-        tracing::debug!(%error, "sending all groups");
-    }
-    body
+/// The groups that are wanted, with what was left out.
+fn cut(body: Body, plan: &Plan, wanted: &Wanted) -> Result<(Body, LeftOut), Status> {
+    cut_for_asker(body, plan, wanted).map_err(|error| Status::internal(format!("groups to be cut: {error}")))
 }
 
 /// The replies that carry an answer, or what there is so far.
 fn replies(
-    body: Option<&Body>,
+    body: Option<&(Body, LeftOut)>,
     completeness: &Completeness,
     stats: &ScanStats,
     so_far: u32,
 ) -> Result<Vec<Reply>, Status> {
     let mut replies = Vec::new();
-    if let Some(body) = body {
+    if let Some((body, _)) = body {
         let pieces = encode_body(body).map_err(|error| Status::out_of_range(error.to_string()))?;
         replies.extend(pieces.into_iter().map(|body| Ok(wire::RunReply { body, ..Default::default() })));
     }
     let (completeness, stats) = (Some(completeness.into()), Some(stats.into()));
-    replies.push(Ok(wire::RunReply { body: bytes::Bytes::new(), completeness, stats, so_far }));
+    let left_out = body.map(|(_, left_out)| (*left_out).into());
+    replies.push(Ok(wire::RunReply { body: bytes::Bytes::new(), completeness, stats, so_far, left_out }));
     Ok(replies)
 }

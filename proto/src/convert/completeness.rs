@@ -15,6 +15,7 @@ impl From<&Completeness> for wire::Completeness {
             rows_covered: completeness.rows_covered,
             missing: completeness.missing.iter().map(Into::into).collect(),
             groups_truncated: completeness.groups_truncated,
+            approximate: completeness.approximate,
             newest_time: completeness.newest_time,
         }
     }
@@ -32,6 +33,7 @@ impl TryFrom<wire::Completeness> for Completeness {
             rows_covered: count("rows covered", completeness.rows_covered)?,
             missing: all(completeness.missing)?,
             groups_truncated: completeness.groups_truncated,
+            approximate: completeness.approximate,
             newest_time: completeness.newest_time,
             // Counted by whoever merges.
             buckets: Vec::new(),
@@ -125,6 +127,7 @@ mod tests {
                 })
                 .collect(),
             groups_truncated: true,
+            approximate: true,
             newest_time: Some(-5),
             buckets: vec![],
         }

@@ -1,6 +1,6 @@
-//! The groups that are wanted of an answer.
+//! The groups that are wanted of an answer, and those that were left out of it.
 
-use gannet_query::{Finish, Top, TopTerm, TopValue};
+use gannet_query::{Finish, LeftOut, Plan, Top, TopTerm, TopValue, Wanted};
 
 use super::{ConvertError, PLAN_ITEMS_MAX, all};
 use crate::wire;
@@ -23,6 +23,38 @@ impl TryFrom<wire::Top> for Top {
             return Err(ConvertError::Limit { what: "terms of an order", limit: PLAN_ITEMS_MAX as u64 });
         }
         Ok(Top { terms: all(top.terms)?, complete: top.complete, limit: top.limit })
+    }
+}
+
+/// What is wanted of the groups of a plan; the orders are checked against it.
+///
+/// # Errors
+/// When an order is not one of the plan's groups.
+pub fn wanted(
+    plan: &Plan,
+    top: Option<wire::Top>,
+    loose: Option<wire::Top>,
+    groups_max: Option<u64>,
+) -> Result<Wanted, ConvertError> {
+    let order = |order: Option<wire::Top>| -> Result<Option<Top>, ConvertError> {
+        let order = order.map(Top::try_from).transpose()?;
+        order.iter().try_for_each(|order| order.check(plan))?;
+        Ok(order)
+    };
+    Ok(Wanted { top: order(top)?, loose: order(loose)?, groups_max })
+}
+
+impl From<LeftOut> for wire::LeftOut {
+    fn from(left_out: LeftOut) -> Self {
+        wire::LeftOut { bound: left_out.bound, hash: left_out.hash }
+    }
+}
+
+impl From<wire::LeftOut> for LeftOut {
+    fn from(left_out: wire::LeftOut) -> Self {
+        // A bound that is no number bounds nothing.
+        let bound = left_out.bound.map(|bound| if bound.is_nan() { f64::INFINITY } else { bound });
+        LeftOut { bound, hash: left_out.hash }
     }
 }
 
@@ -119,6 +151,19 @@ mod tests {
         });
         let top = Top { terms: terms.collect(), complete: false, limit: 10 };
         assert_eq!(Top::try_from(wire::Top::from(&top)), Ok(top));
+    }
+
+    #[test]
+    fn what_was_left_out_comes_back_as_it_went() {
+        for left_out in [
+            LeftOut::default(),
+            LeftOut { bound: Some(-1.5), hash: None },
+            LeftOut { bound: Some(f64::INFINITY), hash: Some(u64::MAX) },
+        ] {
+            assert_eq!(LeftOut::from(wire::LeftOut::from(left_out)), left_out);
+        }
+        let nothing = wire::LeftOut { bound: Some(f64::NAN), hash: None };
+        assert_eq!(LeftOut::from(nothing).bound, Some(f64::INFINITY));
     }
 
     #[test]

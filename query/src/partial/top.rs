@@ -1,7 +1,7 @@
 //! The few groups of an answer that its asker keeps, cut where they are so that the rest need not travel.
 //!
-//! A cut is final: groups that were dropped cannot be added up with those of another child. So a [`Top`] is only sent
-//! to a child that is the only one, and whoever merges several children cuts the sum instead.
+//! A cut is final: groups that were dropped cannot be added up with those of another child. So a [`Top`] is sent as it is
+//! to a child that is the only one; [`Top::for_several`] says what several children are sent instead.
 //!
 //! Invariants: what is kept includes the first `limit` groups of some order that the terms allow; where the terms are
 //! only the beginning of the asker's order, every group that is equal to the last one kept is kept too.
@@ -90,7 +90,7 @@ impl Groups {
     }
 
     /// Which groups come first.
-    fn first(&self, plan: &Plan, top: &Top, limit: usize) -> Result<UInt32Array, QueryError> {
+    pub(super) fn first(&self, plan: &Plan, top: &Top, limit: usize) -> Result<UInt32Array, QueryError> {
         let columns = top.terms.iter().map(|term| self.column(plan, term)).collect::<Result<Vec<_>, _>>()?;
         let first = lexsort_to_indices(&columns, Some(limit)).map_err(|error| mismatch(&error))?;
         if top.complete || first.is_empty() {
@@ -102,7 +102,7 @@ impl Groups {
         Ok(kept.map(|group| group as u32).collect())
     }
 
-    fn column(&self, plan: &Plan, term: &TopTerm) -> Result<SortColumn, QueryError> {
+    pub(super) fn column(&self, plan: &Plan, term: &TopTerm) -> Result<SortColumn, QueryError> {
         let missing = || QueryError::Mismatch("groups without a key or state of their plan".to_owned());
         let values = match &term.value {
             TopValue::Key(index) => ArrayRef::clone(self.keys.get(*index).ok_or_else(missing)?),
@@ -121,7 +121,7 @@ impl Groups {
     }
 }
 
-fn mismatch(error: &arrow::error::ArrowError) -> QueryError {
+pub(super) fn mismatch(error: &arrow::error::ArrowError) -> QueryError {
     QueryError::Mismatch(format!("groups to be cut: {error}"))
 }
 
