@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures::future::OptionFuture;
 use gannet_proto::address::{AddressError, ChildAddress};
 use gannet_proto::gossip::{Gossip, GossipError};
 use gannet_proto::tls::{self, Tls};
@@ -117,10 +118,8 @@ impl Aggregator {
         let tls = Tls::of_settings(config.tls())?;
         let (file, roster) = RosterFile::open(&config.data_dir)?;
         let (roster, file) = (Arc::new(Mutex::new(roster)), Arc::new(Mutex::new(file)));
-        let gossip = match checked.gossip {
-            Some(gossip) => Some(Gossip::start(gossip, config.said()).await?),
-            None => None,
-        };
+        let gossip = checked.gossip.map(|gossip| Gossip::start(gossip, config.said()));
+        let gossip = OptionFuture::from(gossip).await.transpose()?;
         let said = gossip.as_ref().map(Gossip::heard);
         let (sources, asking) =
             Sources::new(checked.children, checked.aggregators, Arc::new(names::System), said).await;

@@ -39,7 +39,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
     let attached = blocking(move || Leaf::attach(config)).await?;
     let listener = Listener::bind(&address).await.map_err(|error| wrong_listen(&address, &error))?;
     let leaf = Arc::clone(&attached.leaf);
-    let at = listener.local_address().map_err(|error| wrong(&error))?;
+    let at = listener.local_address().map_err(|error| wrong_listen(&address, &error))?;
     membership::tell(&leaf, &at).await?;
     // Queries are answered meanwhile.
     let begun = blocking(move || attached.begin());
