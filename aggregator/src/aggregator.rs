@@ -126,12 +126,7 @@ impl Aggregator {
         let children = Arc::new(ChildSet::new(links(&config, tls.as_ref())));
         let fan_out = Arc::new(FanOut::new(Arc::clone(&children), Arc::clone(&roster), Arc::clone(&config)));
         let (tell, members) = watch::channel(Arc::default());
-        let exchange = Exchange {
-            members: members.clone(),
-            roster: Arc::clone(&roster),
-            children: Arc::clone(&children),
-            every: Duration::from_millis(config.roster_exchange_ms),
-        };
+        let exchange = Exchange::new(&members, &roster, &children, &config);
         let follower = Follower {
             sources,
             children: Arc::clone(&children),
@@ -484,16 +479,6 @@ fn links(config: &Config, tls: Option<&Arc<Tls>>) -> Links {
         None if config.insecure => Links::Open,
         None => Links::Local,
     }
-}
-
-fn engine(config: &Config) -> Result<SqlEngine, StartError> {
-    let settings = SqlConfig {
-        pulled_bytes_max: config.pulled_bytes_max,
-        memory_bytes_max: config.finish_bytes_max,
-        planning_threads: config.planning_threads,
-        ..SqlConfig::default()
-    };
-    SqlEngine::new(settings).map_err(StartError::Sql)
 }
 
 /// An answer that is as complete as was asked for.

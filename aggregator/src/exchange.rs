@@ -13,6 +13,7 @@ use gannet_query::Span;
 use parking_lot::Mutex;
 
 use crate::children::{Child, ChildSet};
+use crate::config::Config;
 use crate::membership::MembersWatch;
 use crate::roster::{Decision, HeldByLeaf, KnownLeaf, LostRows, Roster, Standing};
 
@@ -150,13 +151,28 @@ pub(crate) fn learn(roster: &mut Roster, told: Told, children: &ChildSet, now: i
 /// Asks the other aggregators.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    pub(crate) members: MembersWatch,
-    pub(crate) roster: Arc<Mutex<Roster>>,
-    pub(crate) children: Arc<ChildSet>,
-    pub(crate) every: Duration,
+    members: MembersWatch,
+    roster: Arc<Mutex<Roster>>,
+    children: Arc<ChildSet>,
+    every: Duration,
 }
 
 impl Exchange {
+    /// Among these members, about this roster.
+    pub(crate) fn new(
+        members: &MembersWatch,
+        roster: &Arc<Mutex<Roster>>,
+        children: &Arc<ChildSet>,
+        config: &Config,
+    ) -> Exchange {
+        Exchange {
+            members: members.clone(),
+            roster: Arc::clone(roster),
+            children: Arc::clone(children),
+            every: Duration::from_millis(config.roster_exchange_ms),
+        }
+    }
+
     /// Asks every other aggregator, again and again, and at once when there is a new one.
     pub(crate) async fn run(mut self) {
         let mut others: BTreeMap<ChildAddress, Arc<Child>> = BTreeMap::new();

@@ -77,14 +77,6 @@ pub(crate) struct AggregatorArgs {
     /// The SHA-256 of the supervisor's token
     #[arg(long, hide = true, requires = "tokens_file")]
     supervisor_token: Option<String>,
-    /// Another aggregator that serves the same leaves, by its gRPC address; once for each, or with commas
-    #[arg(
-        long = "aggregator",
-        env = "GANNET_AGGREGATOR_AGGREGATORS",
-        value_name = "ADDR",
-        value_delimiter = ','
-    )]
-    aggregators: Vec<String>,
     /// Its id among those that gossip [default: where it gossips]
     #[arg(long, env = "GANNET_AGGREGATOR_ID")]
     id: Option<String>,
@@ -207,9 +199,6 @@ fn config(args: AggregatorArgs) -> Result<Config, Failure> {
     config.supervisor_token = args.supervisor_token;
     let files = (&mut config.tls_ca, &mut config.tls_cert, &mut config.tls_key);
     args.tls.set(files, &mut config.tls_name, &mut config.insecure);
-    if !args.aggregators.is_empty() {
-        config.aggregators = args.aggregators;
-    }
     config.id = args.id.or(config.id);
     config.advertise = args.advertise.or(config.advertise);
     args.gossip.set(&mut config.gossip);
