@@ -104,6 +104,7 @@ mod tests {
     #[test]
     fn the_question_says_how_much_it_is_about() {
         let status: Status = serde_json::from_value(json!({
+            "ready": false,
             "leaves": [
                 {"leaf": "leaf-0", "state": "serving", "rows": 1_000},
                 {"leaf": "leaf-1", "state": "down", "rows": 200, "rows_lost": 34},

@@ -9,23 +9,25 @@ use gannet_proto::gossip::GossipConfig;
 #[derive(Debug, Args)]
 pub(crate) struct GossipArgs {
     /// Find the other members by gossip, and gossip here: IP:PORT, UDP
-    #[arg(long = "gossip", env = "GANNET_GOSSIP", value_name = "ADDR")]
+    #[arg(id = "gossip", long = "gossip", env = "GANNET_GOSSIP", value_name = "ADDR")]
     listen: Option<String>,
     /// Where others reach its gossip, when that is another address [default: as --gossip]
     #[arg(
+        id = "gossip_advertise",
         long = "gossip-advertise",
         env = "GANNET_GOSSIP_ADVERTISE",
         value_name = "ADDR",
-        requires = "listen"
+        requires = "gossip"
     )]
     advertise: Option<String>,
     /// A member to begin with: HOST:PORT; once for each, or with commas
     #[arg(
+        id = "gossip_seeds",
         long = "gossip-seed",
         env = "GANNET_GOSSIP_SEEDS",
         value_name = "ADDR",
         value_delimiter = ',',
-        requires = "listen"
+        requires = "gossip"
     )]
     seeds: Vec<String>,
     /// The key that proves who is a member, from `gannet cluster key`; needed beyond this machine

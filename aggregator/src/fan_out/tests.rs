@@ -19,7 +19,7 @@ mod tree;
 const COUNT: &str = "SELECT count(*) FROM t";
 
 fn soon() -> QueryOptions {
-    QueryOptions { timeout: Some(Duration::from_millis(300)), ..Default::default() }
+    QueryOptions { timeout: Some(Duration::from_millis(1000)), ..Default::default() }
 }
 
 /// The count, the ratio, and what is missing, in words.

@@ -123,8 +123,15 @@ async fn check_broken(broken: &Served, expect: &str) {
     let mut settings = settings(folder.path(), &leaves, &aggregators, 8);
     settings.child_silence_ms_max = 100;
     let root = Aggregator::start(settings).await.unwrap();
-    assert_eq!(ask(&root).await, expect);
-    assert!(levels(&leaves).iter().all(|level| *level == 1), "the other one asks them all");
+    // On a busy machine the one that works may be late as well, and the root then asks by itself: what it answers is the
+    // same, so it is asked until nobody was late.
+    for _ in 0..20 {
+        assert_eq!(ask(&root).await, expect);
+        if levels(&leaves).iter().all(|level| *level == 1) {
+            return;
+        }
+    }
+    panic!("the other one does not ask them all: {:?}", levels(&leaves));
 }
 
 #[tokio::test]

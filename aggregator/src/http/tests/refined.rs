@@ -26,7 +26,7 @@ async fn lines(door: &Door, question: &str) -> Vec<String> {
 }
 
 fn question(sql: &str, more: &str) -> String {
-    format!(r#"{{"sql":"{sql}","timeout_ms":600{more}}}"#)
+    format!(r#"{{"sql":"{sql}","timeout_ms":1500{more}}}"#)
 }
 
 const SQL: &str = "SELECT count(*) AS n FROM t";
