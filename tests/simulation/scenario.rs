@@ -239,10 +239,12 @@ impl Scenario {
     }
 
     /// Sends the same rows to both tables, and seals them alone: blocks that differ in nothing but where they belong.
+    /// Where bytes may change behind the leaf's back, it may find one in the place of the other when it starts again.
     fn twins(&mut self) -> Result<(), String> {
         let time_ns = self.world.time.now_ns();
         let rows = self.rng.random_range(1..9);
         self.world.settle(self.world.config.seal_age_seconds + 1, &mut self.rng);
+        let before = self.world.shelf.segments();
         for table in TABLES {
             let name = BatchName::of_key(table, &self.next_tag.to_le_bytes(), 0, true);
             self.model.sent.push(Sent::new(self.next_tag, table, Some(name), rows, time_ns));
@@ -251,7 +253,18 @@ impl Scenario {
             self.send(self.model.sent.len() - 1)?;
         }
         self.world.settle(self.world.config.seal_age_seconds + 1, &mut self.rng);
-        Ok(())
+        let mut twins = self.world.shelf.segments();
+        twins.retain(|segment| !before.contains(segment));
+        match &twins[..] {
+            [from, to] if self.settings.damage && from.1 == to.1 => {
+                self.end(End::Kill);
+                self.damaged = true;
+                self.world.note(format_args!("a segment is written over its twin"));
+                self.world.shelf.write_over(&from.0, &to.0);
+                self.restart()
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Sends a batch again that was sent before.
