@@ -50,6 +50,9 @@ pub enum LeafError {
     /// Nobody can tell whether a batch was counted; nothing of it was kept.
     #[error(transparent)]
     Sequence(#[from] DedupError),
+    /// A row block cannot be read where it is held.
+    #[error(transparent)]
+    Block(#[from] crate::row_block::BlockError),
     /// Shared memory or the directory's lock.
     #[error(transparent)]
     Shm(#[from] gannet_shm::ShmError),

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use crate::LeafError;
 use crate::leaf::Leaf;
 use crate::manifest::{self, Home};
-use crate::start::{BLOCK_ALIGN, edition};
+use crate::start::{BLOCK_ALIGN, Noted, edition};
 use crate::table::Table;
 
 /// A segment takes blocks up to this size together; while it is written, so much is in memory twice.
@@ -135,6 +135,8 @@ impl Leaf {
             placed: Vec::new(),
             failed: (needed > available).then_some(LeafError::NoRoom { needed, available }),
         };
+        // Blocks leave their tables as they are copied.
+        let noted = Noted::of(tables);
         let generation = manifest.generation + 1;
         let copying = Copying { leaf: self, generation, deadline, work: Mutex::new(work) };
         copying.run(self.surroundings.hand_over_threads);
@@ -153,13 +155,8 @@ impl Leaf {
             tracing::warn!(leaf = self.id(), %error, "not all was handed over: the next start reads the rest from disk");
             return Ok((bytes, Stopped::OnDisk));
         }
-        let payload = format!("{{\"leaf\":{:?},\"epoch\":{}}}", self.config.id, self.epoch);
-        match gannet_shm::publish(
-            &*self.surroundings.memory,
-            &self.segments,
-            edition(generation),
-            payload.as_bytes(),
-        ) {
+        let payload = noted.write(&self.config.id, self.epoch);
+        match gannet_shm::publish(&*self.surroundings.memory, &self.segments, edition(generation), &payload) {
             Ok(()) => Ok((bytes, Stopped::HandedOver)),
             Err(error) => {
                 tracing::warn!(leaf = self.id(), %error, "the catalogue was not published: the next start reads from disk");
@@ -179,7 +176,7 @@ impl Group {
 fn groups_of(table: &Arc<Table>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for held in table.snapshot().blocks.iter().filter(|held| held.home.is_none()) {
-        let block = (held.block.id(), held.bytes());
+        let block = (held.id(), held.bytes());
         match groups.last_mut() {
             Some(group) if group.segment_bytes() + block.1 <= SEGMENT_BYTES => group.blocks.push(block),
             _ => groups.push(Group { table: Arc::clone(table), blocks: vec![block] }),
@@ -243,8 +240,8 @@ impl Copying<'_> {
         for (id, bytes) in &group.blocks {
             let state = group.table.snapshot();
             // Nothing expires once the appends are locked out, so the block is there.
-            let Some(held) = state.blocks.iter().find(|held| held.block.id() == *id) else { continue };
-            writer.write_at(offset, held.block.image().as_slice())?;
+            let Some(held) = state.block(*id) else { continue };
+            writer.write_at(offset, held.block()?.image().as_slice())?;
             let home = Home { segment: name.as_str().to_owned(), segment_bytes, offset };
             placed.push((*id, home));
             drop(state);

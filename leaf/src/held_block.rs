@@ -3,22 +3,30 @@
 //! A block's image lives in the heap, in a segment, or in a mapped file. Once it is stored it has a file as well, and
 //! when a column of the image turns out to be damaged, that column is read from the file, alone.
 //!
+//! A block that was handed over is not even opened before somebody touches one of its columns: the manifest says how
+//! many rows it has and of which times, and the hand-over which columns, so that a start does nothing for each block but
+//! to note it. An image that then turns out to be another than was said is a damaged one.
+//!
 //! Invariants: a file is read whole and its checksum compared before anything of it is believed; a file that is mapped
-//! is never written.
+//! is never written; what a block says of its rows, times and columns is the same before and after it is opened.
+
+mod place;
 
 use std::io;
 use std::sync::{Arc, OnceLock};
 
 use arrow::buffer::Buffer;
-use gannet_query::{Span, TIME_COLUMN};
-use gannet_shm::Region;
+use gannet_query::{Span, TIME_COLUMN, TypeSet};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::column::Column;
 use crate::disk::Disk;
-use crate::manifest::{BlockEntry, Home};
-use crate::row_block::{BlockError, RowBlock};
+use crate::manifest::BlockEntry;
+use crate::planted::{Bug, planted};
+use crate::row_block::{BlockError, ColumnMeta, RowBlock, directory_memory_bytes};
 use crate::row_ranges::RowRanges;
+
+pub(crate) use place::{FoundSegment, SegmentHome};
 
 /// The directory of block files.
 pub const DIRECTORY: &str = "blocks";
@@ -27,15 +35,25 @@ pub const BAD_DIRECTORY: &str = "bad";
 /// A file is read this much at a time when its checksum is compared.
 const READ_BYTES: usize = 1 << 20;
 
+/// Names and types of the columns of a block, in order of name.
+pub type Columns = Arc<[(String, TypeSet)]>;
+
 /// A row block and where it lives.
 #[derive(Debug)]
 pub struct HeldBlock {
-    /// The block.
-    pub block: RowBlock,
+    id: u64,
+    rows: usize,
+    time_range: (i64, i64),
+    bytes: u64,
+    directory_memory_bytes: u64,
     /// The numbers of the rows it was sealed from.
     pub numbers: RowRanges,
     /// Its place in a segment; `None` for the heap or a mapped file.
     pub home: Option<SegmentHome>,
+    /// Its columns, as the hand-over noted them.
+    noted: Option<Columns>,
+    /// The block in its image, once that was needed.
+    block: OnceLock<Result<RowBlock, BlockError>>,
     /// Its file, once it is stored.
     file: OnceLock<BlockFile>,
     /// The block in its file, once that was needed.
@@ -44,13 +62,13 @@ pub struct HeldBlock {
     by_time: OnceLock<Vec<Span>>,
 }
 
-/// The place of a block in shared memory.
-#[derive(Debug)]
-pub struct SegmentHome {
-    /// The region, which gives its memory back once it has expired and nobody reads it.
-    pub region: Region,
-    /// Where that is.
-    pub home: Home,
+/// What is known of the columns of a block without opening it.
+#[derive(Debug, Clone, Copy)]
+pub enum KnownColumns<'a> {
+    /// The hand-over noted them.
+    Noted(&'a Columns),
+    /// It is open.
+    Open(&'a [ColumnMeta]),
 }
 
 /// The file of a block.
@@ -81,23 +99,93 @@ pub enum FileError {
     Block(#[from] BlockError),
 }
 
+impl KnownColumns<'_> {
+    /// Calls `each` with the name and the types of each.
+    pub fn each(&self, mut each: impl FnMut(&str, TypeSet)) {
+        match self {
+            KnownColumns::Noted(columns) => columns.iter().for_each(|(name, types)| each(name, *types)),
+            KnownColumns::Open(columns) => {
+                columns.iter().for_each(|column| each(&column.name, column.types));
+            }
+        }
+    }
+
+    /// Whether these are known at once to be the same as others.
+    pub fn is_like(&self, others: KnownColumns<'_>) -> bool {
+        match (self, others) {
+            (KnownColumns::Noted(some), KnownColumns::Noted(others)) => Arc::ptr_eq(some, others),
+            (KnownColumns::Open(some), KnownColumns::Open(others)) => {
+                let same = |(a, b): (&ColumnMeta, &ColumnMeta)| a.types == b.types && a.name == b.name;
+                some.len() == others.len() && some.iter().zip(others).all(same)
+            }
+            _ => false,
+        }
+    }
+}
+
 impl HeldBlock {
     /// A block that was sealed and has no file yet.
     pub fn sealed(block: RowBlock, numbers: RowRanges) -> HeldBlock {
-        let (file, stand_in, by_time) = Default::default();
-        HeldBlock { block, numbers, home: None, file, stand_in, by_time }
+        HeldBlock {
+            id: block.id(),
+            rows: block.rows(),
+            time_range: block.time_range(),
+            bytes: block.image().len() as u64,
+            directory_memory_bytes: block.directory_memory_bytes(),
+            numbers,
+            home: None,
+            noted: None,
+            block: OnceLock::from(Ok(block)),
+            file: OnceLock::new(),
+            stand_in: OnceLock::new(),
+            by_time: OnceLock::new(),
+        }
     }
 
     /// A block that has a file.
-    pub fn stored(
-        block: RowBlock,
-        entry: &BlockEntry,
-        home: Option<SegmentHome>,
-        file: BlockFile,
-    ) -> HeldBlock {
-        let held = HeldBlock { home, ..HeldBlock::sealed(block, entry.numbers.clone()) };
+    pub fn stored(block: RowBlock, entry: &BlockEntry, file: BlockFile) -> HeldBlock {
+        let held = HeldBlock::sealed(block, entry.numbers.clone());
         held.set_file(file);
         held
+    }
+
+    /// A block that a start found in a segment, and nobody has opened yet.
+    pub(crate) fn found(
+        entry: &BlockEntry,
+        home: SegmentHome,
+        columns: Columns,
+        file: BlockFile,
+    ) -> HeldBlock {
+        let names = columns.iter().map(|(name, _)| name.as_str());
+        HeldBlock {
+            id: entry.id,
+            rows: usize::try_from(entry.rows).unwrap_or(usize::MAX),
+            time_range: (entry.first, entry.last),
+            bytes: entry.bytes,
+            directory_memory_bytes: directory_memory_bytes(names),
+            numbers: entry.numbers.clone(),
+            home: Some(home),
+            noted: Some(columns),
+            block: OnceLock::new(),
+            file: OnceLock::from(file),
+            stand_in: OnceLock::new(),
+            by_time: OnceLock::new(),
+        }
+    }
+
+    /// A block that a start found in a segment of which nothing is noted but what the manifest says.
+    ///
+    /// # Errors
+    /// As [`HeldBlock::block`].
+    pub(crate) fn opened(
+        entry: &BlockEntry,
+        home: SegmentHome,
+        file: BlockFile,
+    ) -> Result<HeldBlock, BlockError> {
+        let found = HeldBlock { noted: None, ..HeldBlock::found(entry, home, Columns::default(), file) };
+        let block = found.open()?;
+        let directory_memory_bytes = block.directory_memory_bytes();
+        Ok(HeldBlock { directory_memory_bytes, block: OnceLock::from(Ok(block)), ..found })
     }
 
     /// The same block at another place.
@@ -107,6 +195,136 @@ impl HeldBlock {
             held.set_file(file.clone());
         }
         held
+    }
+
+    /// Its id.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Its rows, at least one.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The times of its oldest and its newest row.
+    pub fn time_range(&self) -> (i64, i64) {
+        self.time_range
+    }
+
+    /// Whether somebody has touched it.
+    pub fn is_open(&self) -> bool {
+        self.block.get().is_some()
+    }
+
+    /// The block in its image. Opens it when it is called first.
+    ///
+    /// # Errors
+    /// When the image cannot be had, or is not what was noted of it.
+    pub fn block(&self) -> Result<&RowBlock, BlockError> {
+        self.block.get_or_init(|| self.open()).as_ref().map_err(BlockError::clone)
+    }
+
+    fn open(&self) -> Result<RowBlock, BlockError> {
+        let corrupt = |what| BlockError::Corrupt { block: self.id, what };
+        let Some(home) = &self.home else { return Err(corrupt("is in no segment".to_owned())) };
+        let region = home.region().map_err(corrupt)?;
+        let image = Buffer::from(region.bytes().slice(..self.bytes as usize));
+        let id = match planted(Bug::BlockIdNotChecked) {
+            true => image.get(16..24).and_then(|id| id.try_into().ok()).map_or(0, u64::from_le_bytes),
+            false => self.id,
+        };
+        let block = RowBlock::open(image, id)?;
+        if block.rows() != self.rows || block.time_range() != self.time_range {
+            return Err(corrupt("it is not the block the manifest speaks of".to_owned()));
+        }
+        self.check_noted(block)
+    }
+
+    /// What was planned with must be true of whatever is read.
+    fn check_noted(&self, block: RowBlock) -> Result<RowBlock, BlockError> {
+        let same = |(noted, found): (&(String, TypeSet), &ColumnMeta)| {
+            noted.0 == found.name && noted.1 == found.types
+        };
+        let is_as_noted = |noted: &Columns| {
+            noted.len() == block.columns().len() && noted.iter().zip(block.columns()).all(same)
+        };
+        if self.noted.as_ref().is_none_or(is_as_noted) {
+            return Ok(block);
+        }
+        let what = "it has other columns than the hand-over noted".to_owned();
+        Err(BlockError::Corrupt { block: self.id, what })
+    }
+
+    /// The block in its image, or else in its file: as many rows of the same times and columns as it said before.
+    ///
+    /// # Errors
+    /// As [`HeldBlock::block`], when the file is no better.
+    pub fn readable(&self) -> Result<&RowBlock, BlockError> {
+        self.block().or_else(|error| self.stand_in().ok_or(error))
+    }
+
+    /// The block in its file. Opens it when it is called first.
+    fn stand_in(&self) -> Option<&RowBlock> {
+        let file = self.file.get()?;
+        let stand_in = self.stand_in.get_or_init(|| {
+            let opened = file.open().and_then(|block| Ok(self.check_noted(block)?));
+            let opened = opened.map_err(|error| error.to_string());
+            tracing::warn!(block = self.id, file = opened.is_ok(), "a block in memory is damaged");
+            opened
+        });
+        stand_in.as_ref().ok()
+    }
+
+    /// What is known of a column without touching it; `None` when the block lacks it, or cannot be read.
+    pub fn column_meta(&self, name: &str) -> Option<&ColumnMeta> {
+        self.readable().ok()?.column_meta(name)
+    }
+
+    /// The types of a column; `None` when the block lacks it.
+    pub fn column_type(&self, name: &str) -> Option<TypeSet> {
+        match self.known_columns() {
+            KnownColumns::Noted(columns) => {
+                let place = columns.binary_search_by(|(known, _)| known.as_str().cmp(name)).ok()?;
+                Some(columns[place].1)
+            }
+            KnownColumns::Open(_) => self.column_meta(name).map(|column| column.types),
+        }
+    }
+
+    /// Its columns, without opening it.
+    pub fn known_columns(&self) -> KnownColumns<'_> {
+        match &self.noted {
+            Some(columns) => KnownColumns::Noted(columns),
+            None => KnownColumns::Open(self.columns()),
+        }
+    }
+
+    /// Names and types of its columns, for the next start.
+    pub fn noted_columns(&self) -> Columns {
+        match self.known_columns() {
+            KnownColumns::Noted(columns) => Arc::clone(columns),
+            KnownColumns::Open(columns) => {
+                columns.iter().map(|column| (column.name.clone(), column.types)).collect()
+            }
+        }
+    }
+
+    /// Its columns in order of name; none when it cannot be read. Opens it.
+    pub fn columns(&self) -> &[ColumnMeta] {
+        self.readable().map(RowBlock::columns).unwrap_or_default()
+    }
+
+    /// False when a string column certainly has no row with this value.
+    pub fn may_hold_text(&self, name: &str, value: &str) -> bool {
+        self.readable().is_ok_and(|block| block.may_hold_text(name, value))
+    }
+
+    /// Its memory goes back to the system once nobody reads it any more.
+    pub fn expire(&self) {
+        if let Some(home) = &self.home {
+            home.expire();
+        }
     }
 
     /// Notes that it is stored.
@@ -122,12 +340,12 @@ impl HeldBlock {
 
     /// Bytes of its image.
     pub fn bytes(&self) -> u64 {
-        self.block.image().len() as u64
+        self.bytes
     }
 
-    /// Bytes it takes in memory: its image, and what is kept of its directory beside it.
+    /// Bytes it takes in memory: its image, and what is kept of its directory beside it, or will be.
     pub fn memory_bytes(&self) -> u64 {
-        self.bytes() + self.block.directory_memory_bytes()
+        self.bytes + self.directory_memory_bytes
     }
 
     /// Its rows by their own times, if that was counted.
@@ -138,8 +356,8 @@ impl HeldBlock {
     /// Its rows by their own times. Counts them when it is called first.
     pub fn by_time(&self) -> &[Span] {
         self.by_time.get_or_init(|| {
-            let (first, last) = self.block.time_range();
-            let rows = self.block.rows();
+            let (first, last) = self.time_range;
+            let rows = self.rows;
             match self.column(TIME_COLUMN) {
                 Ok(Some(column)) => crate::table::rows_by_time(&column, rows),
                 _ => vec![Span::of(first, last, rows as u64)],
@@ -152,19 +370,13 @@ impl HeldBlock {
     /// # Errors
     /// When both are damaged; it tells of the image.
     pub fn column(&self, name: &str) -> Result<Option<Column>, BlockError> {
-        let error = match self.block.column(name) {
+        let error = match self.block().and_then(|block| block.column(name)) {
             Ok(column) => return Ok(column),
             Err(error) => error,
         };
-        let Some(file) = self.file.get() else { return Err(error) };
-        let stand_in = self.stand_in.get_or_init(|| {
-            let opened = file.open().map_err(|error| error.to_string());
-            tracing::warn!(block = self.block.id(), %error, file = opened.is_ok(), "a block in memory is damaged");
-            opened
-        });
-        match stand_in {
-            Ok(block) => block.column(name),
-            Err(_) => Err(error),
+        match self.stand_in() {
+            Some(block) => block.column(name),
+            None => Err(error),
         }
     }
 
@@ -173,7 +385,7 @@ impl HeldBlock {
     /// # Errors
     /// As [`HeldBlock::column`].
     pub fn column_at(&self, name: &str, rows: &[u32]) -> Result<Option<Column>, BlockError> {
-        match self.block.column_at(name, rows) {
+        match self.block().and_then(|block| block.column_at(name, rows)) {
             Ok(column) => Ok(column),
             Err(_) => Ok(self.column(name)?.map(|column| column.pick(rows))),
         }
@@ -186,16 +398,16 @@ impl HeldBlock {
 
     /// Its entry in the manifest with this file.
     pub fn entry_with(&self, file: &BlockFile) -> BlockEntry {
-        let (first, last) = self.block.time_range();
+        let (first, last) = self.time_range;
         BlockEntry {
-            id: self.block.id(),
+            id: self.id,
             numbers: self.numbers.clone(),
-            rows: self.block.rows() as u64,
+            rows: self.rows as u64,
             first,
             last,
             bytes: file.bytes,
             xxh3: file.xxh3,
-            home: self.home.as_ref().map(|place| place.home.clone()),
+            home: self.home.as_ref().map(|place| place.home().clone()),
         }
     }
 }

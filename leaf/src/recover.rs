@@ -23,7 +23,7 @@ use crate::leaf::Leaf;
 use crate::manifest::{BlockEntry, Edit, spans_out};
 use crate::open_rows::OpenChunk;
 use crate::planted::{Bug, planted};
-use crate::row_block::BlockError;
+use crate::row_block::{BlockError, RowBlock};
 use crate::row_ranges::RowRanges;
 use crate::start::Remaining;
 use crate::surroundings::JobKind;
@@ -32,6 +32,8 @@ use crate::wal::{Kind, Place, WalContents, WalError};
 
 /// Blocks that each thread reads in one step.
 const BLOCKS_FOR_THREAD: usize = 4;
+/// Blocks in shared memory that are opened in one step.
+const BLOCKS_OPENED: usize = 64;
 /// Batches of the log that are brought back in one step.
 const BATCHES_AT_ONCE: usize = 64;
 
@@ -52,7 +54,7 @@ impl Leaf {
         }
         if remaining.log.is_empty() && remaining.blocks.is_empty() {
             self.lifecycle.enter(LeafState::Serving);
-            self.verify_soon(remaining.unverified);
+            self.open_soon(remaining.unverified.clone(), remaining.unverified);
             return;
         }
         self.lifecycle.enter(LeafState::Recovering);
@@ -186,7 +188,7 @@ impl Leaf {
         let file = BlockFile::of(&self.surroundings.disk, entry);
         match file.open() {
             Ok(block) => {
-                let bytes = held.publish(Arc::new(HeldBlock::stored(block, entry, None, file)));
+                let bytes = held.publish(Arc::new(HeldBlock::stored(block, entry, file)));
                 self.used_bytes.fetch_add(i64::try_from(bytes).unwrap_or(i64::MAX), Ordering::Relaxed);
             }
             // What the system refuses now it may give later: the rows stay pending.
@@ -237,8 +239,30 @@ impl Leaf {
             tracing::info!(leaf = self.id(), seconds, bytes, "recovered from disk");
         }
         if self.lifecycle.step(LeafState::Recovering, LeafState::Serving) {
-            self.verify_soon(unverified);
+            self.open_soon(unverified.clone(), unverified);
         }
+    }
+
+    /// Opens the blocks that were found in shared memory and that nobody has touched, some in each job, so that the
+    /// first question about all of them need not; then checks them.
+    fn open_soon(self: &Arc<Self>, mut unopened: Vec<(String, u64)>, unverified: Vec<(String, u64)>) {
+        if unopened.is_empty() {
+            return self.verify_soon(unverified);
+        }
+        let leaf = Arc::clone(self);
+        let step = move || {
+            for (table, id) in unopened.split_off(unopened.len().saturating_sub(BLOCKS_OPENED)) {
+                let table = leaf.table(&table).map(|table| table.snapshot());
+                if let Some(held) = table.as_ref().and_then(|state| state.block(id)) {
+                    // A failure is found again, and mended, when the block is checked.
+                    let _ = held.block();
+                }
+            }
+            if matches!(leaf.lifecycle.state(), LeafState::Serving | LeafState::Draining) {
+                leaf.open_soon(unopened, unverified);
+            }
+        };
+        self.surroundings.background.spawn(JobKind::Seal, Box::new(step));
     }
 
     /// Checks all bytes of the blocks that were found in shared memory, one in each job.
@@ -257,25 +281,23 @@ impl Leaf {
         self.surroundings.background.spawn(JobKind::Seal, Box::new(step));
     }
 
-    fn verify(self: &Arc<Self>, table: &Arc<Table>, id: u64) {
+    pub(crate) fn verify(self: &Arc<Self>, table: &Arc<Table>, id: u64) {
         let state = table.snapshot();
-        let Some(held) = state.blocks.iter().find(|held| held.block.id() == id) else { return };
-        let Err(error) = held.block.verify() else { return };
+        let Some(held) = state.block(id) else { return };
+        let Err(error) = held.block().and_then(RowBlock::verify) else { return };
         let Some((file, entry)) = held.file().zip(held.entry()) else { return };
         tracing::warn!(table = table.name(), block = id, %error, "a block in shared memory is damaged");
         match file.open() {
             Ok(block) => {
                 let entry = BlockEntry { home: None, ..entry };
-                let loaded = HeldBlock::stored(block, &entry, None, file.clone());
+                let loaded = HeldBlock::stored(block, &entry, file.clone());
                 table.replace(id, Some(Arc::new(loaded)));
                 let edit =
                     Edit::BlockAdded { table: table.name().to_owned(), block: entry, replaces: vec![] };
                 if let Err(error) = self.log_edits(&mut self.manifest.lock(), vec![edit]) {
                     tracing::warn!(block = id, %error, "its place on disk was not noted");
                 }
-                if let Some(place) = &held.home {
-                    place.region.expire();
-                }
+                held.expire();
             }
             // Some of its columns may still be read; what cannot be is named by the queries that need it.
             Err(file_error) => {

@@ -148,7 +148,7 @@ impl Leaf {
             .flat_map(|table| {
                 let state = table.snapshot();
                 let blocks: Vec<(i64, u64)> =
-                    state.blocks.iter().map(|held| (held.block.time_range().1, held.block.id())).collect();
+                    state.blocks.iter().map(|held| (held.time_range().1, held.id())).collect();
                 blocks.into_iter().map(move |(last, id)| (last, id, table))
             })
             .min_by_key(|(last, id, _)| (*last, *id));
@@ -159,11 +159,11 @@ impl Leaf {
 
     /// Drops blocks of a table by their ids.
     fn expire(self: &Arc<Self>, table: &Arc<Table>, why: &str, is_gone: impl Fn(u64) -> bool) {
-        let gone = table.expire(|held| is_gone(held.block.id()));
+        let gone = table.expire(|held| is_gone(held.id()));
         if gone.is_empty() {
             return;
         }
-        let rows: usize = gone.iter().map(|held| held.block.rows()).sum();
+        let rows: usize = gone.iter().map(|held| held.rows()).sum();
         let bytes: u64 = gone.iter().map(|held| held.memory_bytes()).sum();
         self.used_bytes.fetch_sub(bytes as i64, Ordering::Relaxed);
         tracing::info!(table = table.name(), rows, bytes, why, "rows expired");
@@ -177,10 +177,10 @@ impl Leaf {
             let oldest =
                 now.saturating_sub(i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000_000));
             let old = |id| {
-                let held = state.blocks.iter().find(|held| held.block.id() == id);
-                held.is_some_and(|held| held.block.time_range().1 < oldest)
+                let held = state.blocks.iter().find(|held| held.id() == id);
+                held.is_some_and(|held| held.time_range().1 < oldest)
             };
-            if state.blocks.iter().any(|held| held.block.time_range().1 < oldest) {
+            if state.blocks.iter().any(|held| held.time_range().1 < oldest) {
                 self.expire(table, "retention", old);
             }
             if state.lost.iter().any(|span| span.last < oldest) {
@@ -194,7 +194,7 @@ impl Leaf {
             let mut blocks: Vec<(i64, u64, u64)> = state
                 .blocks
                 .iter()
-                .map(|held| (held.block.time_range().1, held.block.id(), held.memory_bytes()))
+                .map(|held| (held.time_range().1, held.id(), held.memory_bytes()))
                 .collect();
             blocks.sort_unstable();
             let mut oldest = Vec::new();

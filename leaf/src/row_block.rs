@@ -173,9 +173,8 @@ impl RowBlock {
     }
 
     fn of(image: Buffer, header: Header, columns: Vec<ColumnMeta>) -> RowBlock {
-        let names: usize = columns.iter().map(|column| column.name.len()).sum();
-        let each = size_of::<ColumnMeta>() + size_of::<Touched>() + RANGE_BYTES;
-        let directory_memory_bytes = (size_of::<RowBlock>() + columns.len() * each + names) as u64;
+        let directory_memory_bytes =
+            directory_memory_bytes(columns.iter().map(|column| column.name.as_str()));
         let touched = OnceLock::new();
         RowBlock { image, header, columns, touched, is_verified: false, directory_memory_bytes }
     }
@@ -343,6 +342,12 @@ impl RowBlock {
     fn refuse(&self, meta: &ColumnMeta, what: String) -> BlockError {
         BlockError::Column { block: self.header.block_id, column: meta.name.clone(), what }
     }
+}
+
+/// Bytes that a block with these columns keeps beside its image.
+pub(crate) fn directory_memory_bytes<'a>(names: impl Iterator<Item = &'a str>) -> u64 {
+    let each = size_of::<ColumnMeta>() + size_of::<Touched>() + RANGE_BYTES;
+    names.fold(size_of::<RowBlock>(), |bytes, name| bytes + each + name.len()) as u64
 }
 
 impl fmt::Debug for RowBlock {

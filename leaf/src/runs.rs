@@ -19,12 +19,16 @@ pub fn runs_of(state: &TableState) -> Vec<Arc<dyn RowRun>> {
 }
 
 impl RowRun for HeldBlock {
+    fn ready(&self) -> Result<(), RunError> {
+        self.readable().map(|_| ()).map_err(|error| RunError(error.to_string()))
+    }
+
     fn rows(&self) -> usize {
-        self.block.rows()
+        HeldBlock::rows(self)
     }
 
     fn time_range(&self) -> (i64, i64) {
-        self.block.time_range()
+        HeldBlock::time_range(self)
     }
 
     fn column(&self, name: &str) -> Result<Option<Column>, RunError> {
@@ -36,19 +40,19 @@ impl RowRun for HeldBlock {
     }
 
     fn column_type(&self, name: &str) -> Option<TypeSet> {
-        self.block.column_meta(name).map(|column| column.types)
+        HeldBlock::column_type(self, name)
     }
 
     fn int_range(&self, name: &str) -> Option<(i64, i64)> {
-        self.block.column_meta(name).and_then(|column| column.int_range())
+        self.column_meta(name).and_then(|column| column.int_range())
     }
 
     fn may_hold_text(&self, name: &str, value: &str) -> bool {
-        self.block.may_hold_text(name, value)
+        HeldBlock::may_hold_text(self, name, value)
     }
 
     fn int_sum(&self, name: &str) -> Option<(i128, u64)> {
-        let meta = self.block.column_meta(name)?;
+        let meta = self.column_meta(name)?;
         Some((meta.int_sum?, meta.null_count))
     }
 

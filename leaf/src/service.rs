@@ -261,7 +261,11 @@ fn status(error: LeafError) -> Status {
         LeafError::Limit(_) => Status::out_of_range(text),
         LeafError::StalePlan { .. } => Status::failed_precondition(text),
         LeafError::Batch { .. } | LeafError::Plan(_) => Status::invalid_argument(text),
-        LeafError::Config(_) | LeafError::Manifest { .. } | LeafError::Shm(_) | LeafError::Internal(_) => {
+        LeafError::Config(_)
+        | LeafError::Manifest { .. }
+        | LeafError::Block(_)
+        | LeafError::Shm(_)
+        | LeafError::Internal(_) => {
             tracing::error!(error = text, "request failed");
             Status::internal(text)
         }

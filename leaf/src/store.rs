@@ -129,13 +129,13 @@ impl Leaf {
         for (table, id) in waiting {
             let state = table.snapshot();
             // One that has expired meanwhile waits to be removed.
-            let block = state.blocks.iter().find(|held| held.block.id() == *id && held.file().is_none());
+            let block = state.block(*id).filter(|held| held.file().is_none());
             held.extend(block.map(|block| (table, Arc::clone(block))));
         }
         if held.is_empty() {
             return Ok(());
         }
-        let blocks: Vec<&RowBlock> = held.iter().map(|(_, held)| &held.block).collect();
+        let blocks = held.iter().map(|(_, held)| held.block()).collect::<Result<Vec<&RowBlock>, _>>()?;
         let files = BlockFile::write_all(&self.surroundings.disk, &blocks)
             .map_err(|source| LeafError::Disk { what: "write row blocks".to_owned(), source })?;
         let mut manifest = self.manifest.lock();
@@ -161,7 +161,7 @@ impl Leaf {
             .map(|(table, held)| {
                 let table = table.name().to_owned();
                 match held.file() {
-                    Some(_) => Edit::BlocksRemoved { table, ids: vec![held.block.id()] },
+                    Some(_) => Edit::BlocksRemoved { table, ids: vec![held.id()] },
                     None => Edit::RowsDone { table, rows: held.numbers.clone() },
                 }
             })
@@ -299,14 +299,14 @@ impl Leaf {
     }
 
     fn place_in_segment(&self, held: &HeldBlock) -> Result<HeldBlock, LeafError> {
-        let image = held.block.image().as_slice();
+        let image = held.block()?.image().as_slice();
         let bytes = image.len() as u64;
         let memory = &self.surroundings.memory;
         let available = memory.available_bytes()?;
         if bytes > available {
             return Err(LeafError::NoRoom { needed: bytes, available });
         }
-        let name = self.segments.name(&format!("{}-b{}", self.epoch, held.block.id()))?;
+        let name = self.segments.name(&format!("{}-b{}", self.epoch, held.id()))?;
         let mut writer = memory.create(&name, bytes)?;
         writer.write_at(0, image)?;
         writer.finish()?;
@@ -315,9 +315,9 @@ impl Leaf {
         let region = Arc::clone(&mapping).region(0..image.len())?;
         mapping.unlink_when_empty();
         let image = arrow::buffer::Buffer::from(region.bytes());
-        let block = RowBlock::open_verified(image, held.block.id())
+        let block = RowBlock::open_verified(image, held.id())
             .map_err(|error| LeafError::Internal(format!("open a block that was just written: {error}")))?;
-        Ok(held.moved(block, SegmentHome { region, home }))
+        Ok(held.moved(block, SegmentHome::mapped(home, region)))
     }
 
     pub(crate) fn manifest_error(&self, source: manifest::ManifestError) -> LeafError {

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema};
-use gannet_query::SAMPLE_RATE_COLUMN;
+use gannet_query::{SAMPLE_RATE_COLUMN, TypeSet};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::LeafError;
@@ -36,9 +36,9 @@ impl Leaf {
         let state = table.snapshot();
         let due = state.blocks.iter().find(|held| {
             held.file().is_some()
-                && held.block.time_range().1 < oldest
-                && held.numbers.count() == held.block.rows() as u64
-                && may_be_subsampled(&held.block)
+                && held.time_range().1 < oldest
+                && held.numbers.count() == held.rows() as u64
+                && may_be_subsampled(held)
         });
         let Some(held) = due.cloned() else { return };
         if self.is_subsampling.swap(true, Ordering::AcqRel) {
@@ -47,7 +47,7 @@ impl Leaf {
         let (leaf, table) = (Arc::clone(self), Arc::clone(table));
         let work = move || {
             if let Err(error) = leaf.subsample(&table, &held, one_in) {
-                tracing::error!(table = table.name(), block = held.block.id(), %error, "not subsampled");
+                tracing::error!(table = table.name(), block = held.id(), %error, "not subsampled");
             }
             leaf.is_subsampling.store(false, Ordering::Release);
         };
@@ -57,9 +57,9 @@ impl Leaf {
     fn subsample(&self, table: &Arc<Table>, held: &HeldBlock, one_in: u64) -> Result<(), LeafError> {
         let id = self.next_block_id.fetch_add(1, Ordering::Relaxed);
         let block = subsampled(held, id, one_in, self.config.encodings).map_err(LeafError::Internal)?;
-        let (old_id, name) = (held.block.id(), table.name().to_owned());
+        let (old_id, name) = (held.id(), table.name().to_owned());
         let _turn = self.storing.lock();
-        if !table.snapshot().blocks.iter().any(|held| held.block.id() == old_id) {
+        if !table.snapshot().blocks.iter().any(|held| held.id() == old_id) {
             return Ok(());
         }
         let (edit, new) = match block {
@@ -75,26 +75,25 @@ impl Leaf {
             }
         };
         self.log_edits(&mut self.manifest.lock(), vec![edit])?;
-        let kept = new.as_ref().map_or(0, |new| new.block.rows());
+        let kept = new.as_ref().map_or(0, |new| new.rows());
         if let Some(grown) = table.replace(old_id, new) {
             self.used_bytes.fetch_add(grown, Ordering::Relaxed);
         }
-        if let Some(place) = &held.home {
-            place.region.expire();
-        }
+        held.expire();
         self.wal.sync()?;
         if let Some(Err(error)) = held.file().map(BlockFile::remove) {
             tracing::warn!(%error, "the file of a subsampled block was not removed");
         }
-        tracing::info!(table = table.name(), rows = held.block.rows(), kept, "rows were subsampled");
+        tracing::info!(table = table.name(), rows = held.rows(), kept, "rows were subsampled");
         Ok(())
     }
 }
 
 /// A weight can only be multiplied when it is a number.
-fn may_be_subsampled(block: &RowBlock) -> bool {
+fn may_be_subsampled(held: &HeldBlock) -> bool {
     use gannet_query::ColumnType::{Float, Int};
-    block.column_meta(SAMPLE_RATE_COLUMN).is_none_or(|meta| matches!(meta.column_type, Int | Float))
+    let types = held.column_type(SAMPLE_RATE_COLUMN).and_then(TypeSet::resolve);
+    types.is_none_or(|column_type| matches!(column_type, Int | Float))
 }
 
 /// One row in so many of a block, as a block of its own; `None` when none is kept.
@@ -104,16 +103,17 @@ fn subsampled(
     one_in: u64,
     preference: Preference,
 ) -> Result<Option<RowBlock>, String> {
-    let rows = held.block.rows() as u64;
+    let rows = held.rows() as u64;
     // Random over blocks, the same for one block however often it is tried.
-    let first = xxh3_64_with_seed(&id.to_le_bytes(), held.block.id()) % one_in;
+    let first = xxh3_64_with_seed(&id.to_le_bytes(), held.id()) % one_in;
     let positions: Vec<u32> = (first..rows).step_by(one_in as usize).map(|row| row as u32).collect();
     if positions.is_empty() {
         return Ok(None);
     }
     let mut fields = Vec::new();
     let mut arrays: Vec<ArrayRef> = Vec::new();
-    for meta in held.block.columns().iter().filter(|meta| meta.name != SAMPLE_RATE_COLUMN) {
+    let block = held.block().map_err(|error| error.to_string())?;
+    for meta in block.columns().iter().filter(|meta| meta.name != SAMPLE_RATE_COLUMN) {
         let column = held.column(&meta.name).map_err(|error| error.to_string())?;
         let Some(column) = column else { continue };
         arrays.push(column.take_typed(meta.column_type, &positions));
@@ -210,6 +210,6 @@ mod tests {
         let floats: ArrayRef = Arc::new(Float64Array::from(vec![Some(1.5), None, Some(0.25)]));
         assert_eq!(check(Some(floats), &[15.0, 10.0, 2.5]), DataType::Float64);
         let texts: ArrayRef = Arc::new(arrow::array::StringArray::from(vec!["a", "b", "c"]));
-        assert!(!may_be_subsampled(&held(Some(texts), 3).block));
+        assert!(!may_be_subsampled(&held(Some(texts), 3)));
     }
 }

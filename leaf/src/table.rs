@@ -20,9 +20,9 @@ use parking_lot::Mutex;
 
 use crate::LeafError;
 use crate::column::Column;
-use crate::held_block::HeldBlock;
+use crate::held_block::{HeldBlock, KnownColumns};
 use crate::open_rows::{OpenChunk, OpenRows};
-use crate::row_block::{ColumnMeta, Preference, RowBlock};
+use crate::row_block::{Preference, RowBlock};
 
 /// Open rows are sealed at this many bytes even when they are few, 128 MiB: a block is the unit of expiry and of
 /// hand-over.
@@ -30,6 +30,8 @@ const SEAL_BYTES_MAX: usize = 128 << 20;
 
 /// Blocks whose rows are counted by their times in one turn; after a start there can be thousands to count.
 const BLOCKS_COUNTED_MAX: usize = 64;
+/// Blocks that are opened in one turn to learn of their columns, for the same reason.
+const BLOCKS_OPENED_MAX: usize = 64;
 
 /// Rows that are on disk and not served yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,8 +82,14 @@ pub struct TableState {
 impl TableState {
     /// Rows served.
     pub fn rows(&self) -> u64 {
-        let blocks: usize = self.blocks.iter().map(|held| held.block.rows()).sum();
+        let blocks: usize = self.blocks.iter().map(|held| held.rows()).sum();
         (blocks + self.open_runs().map(|open| open.rows()).sum::<usize>()) as u64
+    }
+
+    /// The block with this id.
+    pub fn block(&self, id: u64) -> Option<&Arc<HeldBlock>> {
+        let place = self.blocks.binary_search_by_key(&id, |held| held.id()).ok()?;
+        self.blocks.get(place)
     }
 
     /// Bytes held.
@@ -101,7 +109,7 @@ impl TableState {
 
     /// The rows by time, those that are pending included: they are held, on disk.
     pub fn spans(&self) -> Vec<Span> {
-        let blocks = self.blocks.iter().map(|held| (held.block.time_range(), held.block.rows()));
+        let blocks = self.blocks.iter().map(|held| (held.time_range(), held.rows()));
         let chunks =
             self.open_runs().flat_map(|open| open.chunks()).map(|chunk| (chunk.time_range(), chunk.rows()));
         let served = blocks.chain(chunks).map(|((first, last), rows)| Span::of(first, last, rows as u64));
@@ -122,8 +130,8 @@ impl TableState {
                     spans.extend_from_slice(held.by_time());
                 }
                 None => {
-                    let (first, last) = held.block.time_range();
-                    spans.push(Span::of(first, last, held.block.rows() as u64));
+                    let (first, last) = held.time_range();
+                    spans.push(Span::of(first, last, held.rows() as u64));
                 }
             }
         }
@@ -153,21 +161,21 @@ impl TableState {
 
     /// Oldest and newest row time.
     pub fn time_range(&self) -> Option<(i64, i64)> {
-        let blocks = self.blocks.iter().map(|held| held.block.time_range());
+        let blocks = self.blocks.iter().map(|held| held.time_range());
         let chunks = self.open_runs().flat_map(|open| open.chunks()).map(|chunk| chunk.time_range());
         blocks.chain(chunks).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
     }
 
     fn schema_from_rows(&self) -> BTreeMap<String, TypeSet> {
         let mut schema: BTreeMap<String, TypeSet> = BTreeMap::new();
-        let mut before: &[ColumnMeta] = &[];
+        let mut before: Option<KnownColumns<'_>> = None;
         for held in self.blocks.iter() {
-            let columns = held.block.columns();
+            let columns = held.known_columns();
             // Blocks are many, and mostly like the one before.
-            if !same_types(columns, before) {
-                columns.iter().for_each(|column| widen(&mut schema, &column.name, column.types));
+            if !before.is_some_and(|before| columns.is_like(before)) {
+                columns.each(|name, types| widen(&mut schema, name, types));
             }
-            before = columns;
+            before = Some(columns);
         }
         for open in self.open_runs() {
             for (name, types) in open.types() {
@@ -189,23 +197,18 @@ impl TableState {
 
 impl TableState {
     /// Adds the columns of one more block to the schema: thousands of blocks come back one by one.
-    fn widen_schema(&mut self, columns: &[ColumnMeta]) {
-        let is_known = |column: &ColumnMeta| {
-            let known = self.schema.get(&column.name);
-            known.is_some_and(|known| known.union(column.types) == *known)
-        };
-        if columns.iter().all(is_known) {
+    fn widen_schema(&mut self, columns: KnownColumns<'_>) {
+        let mut is_known = true;
+        columns.each(|name, types| {
+            is_known &= self.schema.get(name).is_some_and(|known| known.union(types) == *known);
+        });
+        if is_known {
             return;
         }
         let schema = Arc::make_mut(&mut self.schema);
-        columns.iter().for_each(|column| widen(schema, &column.name, column.types));
+        columns.each(|name, types| widen(schema, name, types));
         self.schema_version += 1;
     }
-}
-
-fn same_types(some: &[ColumnMeta], others: &[ColumnMeta]) -> bool {
-    let same = |(a, b): (&ColumnMeta, &ColumnMeta)| a.types == b.types && a.name == b.name;
-    some.len() == others.len() && some.iter().zip(others).all(same)
 }
 
 fn widen(schema: &mut BTreeMap<String, TypeSet>, name: &str, types: TypeSet) {
@@ -397,9 +400,9 @@ impl Table {
     pub fn publish(&self, block: Arc<HeldBlock>) -> u64 {
         let _writer = self.writer.lock();
         let mut state = (*self.state.load_full()).clone();
-        let (id, bytes) = (block.block.id(), block.memory_bytes());
+        let (id, bytes) = (block.id(), block.memory_bytes());
         Arc::make_mut(&mut state.pending).retain(|pending| pending.of != Pending::Block(id));
-        state.widen_schema(block.block.columns());
+        state.widen_schema(block.known_columns());
         insert_in_order(&mut state, block);
         self.state.store(Arc::new(state));
         bytes
@@ -440,9 +443,7 @@ impl Table {
         }
         drop(writer);
         for held in &gone {
-            if let Some(place) = &held.home {
-                place.region.expire();
-            }
+            held.expire();
         }
         gone
     }
@@ -454,11 +455,12 @@ impl Table {
         let before = self.state.load_full();
         let mut state = (*before).clone();
         let mut blocks = state.blocks.as_ref().clone();
-        let place = blocks.iter().position(|held| held.block.id() == block_id)?;
+        let place = blocks.iter().position(|held| held.id() == block_id)?;
         let mut grown = -signed(blocks.remove(place).memory_bytes());
         state.blocks = Arc::new(blocks);
         if let Some(other) = other {
             grown += signed(other.memory_bytes());
+            state.widen_schema(other.known_columns());
             insert_in_order(&mut state, other);
         }
         self.state.store(Arc::new(state));
@@ -504,13 +506,31 @@ impl Table {
             };
             columns.insert(name, empty);
         }
-        for held in state.blocks.iter() {
-            for column in held.block.columns() {
+        // Those that a start has found and nobody has opened yet are taken to be like the others.
+        let mut to_open = BLOCKS_OPENED_MAX;
+        let (mut rows, mut rows_open) = (0, 0);
+        for held in state.blocks.iter().rev() {
+            rows += held.rows() as u64;
+            if !held.is_open() {
+                if to_open == 0 {
+                    continue;
+                }
+                to_open -= 1;
+            }
+            rows_open += held.rows() as u64;
+            for column in held.columns() {
                 if let Some(known) = columns.get_mut(column.name.as_str()) {
-                    known.value_count += (held.block.rows() as u64).saturating_sub(column.null_count);
+                    known.value_count += (held.rows() as u64).saturating_sub(column.null_count);
                     known.distinct_estimate = known.distinct_estimate.max(column.distinct_count);
                     known.bytes += column.bytes;
                 }
+            }
+        }
+        if rows > rows_open && rows_open > 0 {
+            let scaled = |part: u64| (u128::from(part) * u128::from(rows) / u128::from(rows_open)) as u64;
+            for known in columns.values_mut() {
+                known.value_count = scaled(known.value_count);
+                known.bytes = scaled(known.bytes);
             }
         }
         for open in state.open_runs() {
@@ -543,7 +563,7 @@ fn end_logged(pending: &mut [PendingRows], came: Span) {
 /// Blocks are in the order they were sealed in, whatever order they come back in.
 fn insert_in_order(state: &mut TableState, block: Arc<HeldBlock>) {
     let mut blocks = state.blocks.as_ref().clone();
-    let place = blocks.partition_point(|held| held.block.id() < block.block.id());
+    let place = blocks.partition_point(|held| held.id() < block.id());
     blocks.insert(place, block);
     state.blocks = Arc::new(blocks);
 }

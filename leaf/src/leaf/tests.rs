@@ -27,8 +27,8 @@ fn held(leaf: &Leaf) -> Vec<i64> {
     let state = leaf.table("t").unwrap().snapshot();
     let mut times = Vec::new();
     for block in state.blocks.iter() {
-        let (first, last) = block.block.time_range();
-        assert_eq!(block.block.rows() as i64, last - first + 1, "blocks of one writer are runs of numbers");
+        let (first, last) = block.time_range();
+        assert_eq!(block.rows() as i64, last - first + 1, "blocks of one writer are runs of numbers");
         times.extend(first..=last);
     }
     for chunk in state.open_runs().flat_map(|open| open.chunks().to_vec()) {

@@ -9,7 +9,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, UInt32Arr
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampNanosecondType};
-use gannet_query::{ColumnType, TypeSet};
+use gannet_query::{ColumnType, TIME_COLUMN, TypeSet};
 
 use super::compile::Compiled;
 use super::prepare::ColumnSpec;
@@ -241,6 +241,10 @@ impl<'a> Run<'a> {
         let row_count = run.rows();
         if u32::try_from(row_count).is_err() {
             return Err(Stop::Unreadable(format!("it has {row_count} rows, more than {}", u32::MAX)));
+        }
+        // Rows that are only counted need not be there to be read, and every run has times.
+        if specs.iter().any(|spec| spec.name != TIME_COLUMN) {
+            run.ready().map_err(|error| Stop::Unreadable(error.to_string()))?;
         }
         for spec in specs {
             let Some(types) = run.column_type(&spec.name) else { continue };

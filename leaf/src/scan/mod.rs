@@ -52,6 +52,13 @@ mod whole;
 
 /// A run of rows that can be scanned: a row block or a chunk of open rows. It does not change while it is scanned.
 pub trait RowRun: Send + Sync {
+    /// Sees to it that what the run says of its columns can be relied on. Is called before anything of them is asked.
+    ///
+    /// # Errors
+    /// When the run as a whole cannot be read.
+    fn ready(&self) -> Result<(), RunError> {
+        Ok(())
+    }
     /// How many rows.
     fn rows(&self) -> usize;
     /// The first and last `time`, both inclusive.

@@ -1,16 +1,19 @@
 //! What a start finds in shared memory.
+//!
+//! After a clean stop the catalogue says which columns each block has, and the manifest everything else that a question
+//! needs to be planned; so nothing is opened, or even mapped, before somebody touches it, and the start is as long for
+//! eight gigabytes as for one. After a crash there is no catalogue, and each block is opened and looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::buffer::Buffer;
-use gannet_shm::{Edition, MappedSegment, SegmentName, Segments, SharedMemory};
+use gannet_shm::{Edition, SegmentName, Segments, SharedMemory, ShmError};
 use parking_lot::Mutex;
 
-use crate::held_block::{BlockFile, HeldBlock, SegmentHome};
+use super::noted::Noted;
+use crate::held_block::{BlockFile, FoundSegment, HeldBlock, SegmentHome};
 use crate::manifest::{BlockEntry, Home, Manifest};
-use crate::planted::{Bug, planted};
-use crate::row_block::{LAYOUT_VERSION, RowBlock};
+use crate::row_block::{BlockError, LAYOUT_VERSION};
 use crate::surroundings::Surroundings;
 
 /// Blocks begin at multiples of this in a segment, so that their memory can be given back one by one.
@@ -65,10 +68,14 @@ pub(crate) fn edition(generation: u64) -> Edition {
 pub(super) fn find(surroundings: &Surroundings, segments: &Segments, manifest: &Manifest) -> Found {
     let mut found = Found::default();
     let memory = &*surroundings.memory;
+    let mut noted = Noted::default();
     if manifest.clean {
-        if let Err(refusal) = gannet_shm::take(memory, segments, edition(manifest.generation)) {
-            found.refused.push(refusal.to_string());
-            return found;
+        match gannet_shm::take(memory, segments, edition(manifest.generation)) {
+            Ok(payload) => noted = Noted::read(&payload),
+            Err(refusal) => {
+                found.refused.push(refusal.to_string());
+                return found;
+            }
         }
         found.source = Source::SharedMemory;
     }
@@ -81,16 +88,28 @@ pub(super) fn find(surroundings: &Surroundings, segments: &Segments, manifest: &
             }
         }
     }
+    if segments_of_blocks.is_empty() {
+        return found;
+    }
+    let present = match memory.list(segments) {
+        Ok(names) => names,
+        Err(error) => {
+            found.refused.push(error.to_string());
+            return found;
+        }
+    };
+    let finding = Finding { surroundings, segments, present: &present, noted: &noted };
     let work = Mutex::new(segments_of_blocks.into_values());
     let open_all = || {
         let mut found = Found::default();
         loop {
             let next = work.lock().next();
             let Some(wanted) = next else { return found };
-            open_segment(surroundings, segments, &wanted, &mut found);
+            finding.segment(&wanted, &mut found);
         }
     };
-    let others = if work.lock().len() < SEGMENTS_FOR_THREADS { 0 } else { surroundings.start_threads - 1 };
+    let is_quick = !noted.columns.is_empty() || work.lock().len() < SEGMENTS_FOR_THREADS;
+    let others = if is_quick { 0 } else { surroundings.start_threads - 1 };
     std::thread::scope(|scope| {
         let others: Vec<_> = (0..others).map(|_| scope.spawn(open_all)).collect();
         found.add(open_all());
@@ -108,51 +127,53 @@ pub(super) fn find(surroundings: &Surroundings, segments: &Segments, manifest: &
     found
 }
 
-/// Opens all blocks of one segment.
-fn open_segment(surroundings: &Surroundings, segments: &Segments, wanted: &[Wanted<'_>], found: &mut Found) {
-    let Some(Wanted { home, .. }) = wanted.first() else { return };
-    let name = segments.parse(&home.segment);
-    let mapping = match name.and_then(|name| surroundings.memory.map(&name, home.segment_bytes)) {
-        Ok(mapping) => mapping,
-        Err(error) => return found.refused.push(error.to_string()),
-    };
-    for Wanted { table, entry, home } in wanted {
-        match open_block(surroundings, &mapping, home, entry) {
-            Ok(held) => {
-                found.bytes += entry.bytes;
-                found.blocks.insert(entry.id, held);
-            }
-            Err(what) => found.refused.push(format!("block {} of table {table}: {what}", entry.id)),
-        }
-    }
-    mapping.unlink_when_empty();
+/// How blocks are found.
+struct Finding<'a> {
+    surroundings: &'a Surroundings,
+    segments: &'a Segments,
+    /// The names of all segments there are, in order.
+    present: &'a [SegmentName],
+    noted: &'a Noted,
 }
 
-fn open_block(
-    surroundings: &Surroundings,
-    mapping: &Arc<dyn MappedSegment>,
-    home: &Home,
-    entry: &BlockEntry,
-) -> Result<HeldBlock, String> {
-    let out_of_range = || format!("{} bytes at {} are outside its segment", entry.bytes, home.offset);
-    let size = mapping.size_bytes() as u64;
-    let end = home.offset.checked_add(entry.bytes).filter(|end| *end <= size).ok_or_else(out_of_range)?;
-    // The region takes the padding behind the block with it, so that whole pages can be given back.
-    let padded = end.next_multiple_of(BLOCK_ALIGN).min(size);
-    let region = Arc::clone(mapping)
-        .region(home.offset as usize..padded as usize)
-        .map_err(|error| error.to_string())?;
-    let image = Buffer::from(region.bytes().slice(..entry.bytes as usize));
-    let id = match planted(Bug::BlockIdNotChecked) {
-        true => image.get(16..24).and_then(|id| id.try_into().ok()).map_or(0, u64::from_le_bytes),
-        false => entry.id,
-    };
-    let block = RowBlock::open(image, id).map_err(|error| error.to_string())?;
-    if block.rows() as u64 != entry.rows || block.time_range() != (entry.first, entry.last) {
-        return Err("it is not the block the manifest speaks of".to_owned());
+impl Finding<'_> {
+    /// Finds all blocks of one segment.
+    fn segment(&self, wanted: &[Wanted<'_>], found: &mut Found) {
+        let Some(Wanted { home, .. }) = wanted.first() else { return };
+        let name = match self.segments.parse(&home.segment) {
+            Ok(name) => name,
+            Err(error) => return found.refused.push(error.to_string()),
+        };
+        if self.present.binary_search(&name).is_err() {
+            return found.refused.push(ShmError::Missing { name }.to_string());
+        }
+        let size = home.segment_bytes;
+        // The region takes the padding behind the block with it, so that whole pages can be given back.
+        let range = |Wanted { entry, home, .. }: &Wanted<'_>| {
+            let end = home.offset.saturating_add(entry.bytes);
+            home.offset..end.checked_next_multiple_of(BLOCK_ALIGN).unwrap_or(end).min(size.max(end))
+        };
+        let ranges = wanted.iter().map(range).collect();
+        let segment = Arc::new(FoundSegment::new(&self.surroundings.memory, name, size, ranges));
+        for (index, Wanted { table, entry, home }) in wanted.iter().enumerate() {
+            let home = SegmentHome::found((*home).clone(), &segment, index);
+            match self.block(entry, home) {
+                Ok(held) => {
+                    found.bytes += entry.bytes;
+                    found.blocks.insert(entry.id, held);
+                }
+                Err(what) => found.refused.push(format!("block {} of table {table}: {what}", entry.id)),
+            }
+        }
     }
-    let file = BlockFile::of(&surroundings.disk, entry);
-    Ok(HeldBlock::stored(block, entry, Some(SegmentHome { region, home: home.clone() }), file))
+
+    fn block(&self, entry: &BlockEntry, home: SegmentHome) -> Result<HeldBlock, BlockError> {
+        let file = BlockFile::of(&self.surroundings.disk, entry);
+        match self.noted.columns.get(&entry.id) {
+            Some(columns) => Ok(HeldBlock::found(entry, home, Arc::clone(columns), file)),
+            None => HeldBlock::opened(entry, home, file),
+        }
+    }
 }
 
 /// Removes the segments of an instance but for those kept.

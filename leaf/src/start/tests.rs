@@ -1,5 +1,7 @@
 //! Stop and start, as a leaf lives through them.
 
+mod untouched;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -572,10 +574,10 @@ fn old_rows_are_subsampled_and_stand_for_the_others() {
         let state = leaf.table("t").unwrap().snapshot();
         let weight = |held: &Arc<crate::held_block::HeldBlock>| match held.column("sample_rate").unwrap() {
             Some(column) => {
-                let rates = column.to_array(held.block.rows());
+                let rates = column.to_array(held.rows());
                 rates.as_any().downcast_ref::<Int64Array>().unwrap().iter().flatten().sum::<i64>()
             }
-            None => held.block.rows() as i64,
+            None => held.rows() as i64,
         };
         state.blocks.iter().map(weight).sum::<i64>()
             + state.open_runs().map(|open| open.rows() as i64).sum::<i64>()
