@@ -234,26 +234,25 @@ impl HeldBlock {
             true => image.get(16..24).and_then(|id| id.try_into().ok()).map_or(0, u64::from_le_bytes),
             false => self.id,
         };
-        let block = RowBlock::open(image, id)?;
-        if block.rows() != self.rows || block.time_range() != self.time_range {
-            return Err(corrupt("it is not the block the manifest speaks of".to_owned()));
-        }
-        self.check_noted(block)
+        self.check(RowBlock::open(image, id)?)
     }
 
     /// What was planned with must be true of whatever is read.
-    fn check_noted(&self, block: RowBlock) -> Result<RowBlock, BlockError> {
+    fn check(&self, block: RowBlock) -> Result<RowBlock, BlockError> {
+        let corrupt = |what: &str| Err(BlockError::Corrupt { block: self.id, what: what.to_owned() });
+        if block.rows() != self.rows || block.time_range() != self.time_range {
+            return corrupt("it is not the block the manifest speaks of");
+        }
         let same = |(noted, found): (&(String, TypeSet), &ColumnMeta)| {
             noted.0 == found.name && noted.1 == found.types
         };
         let is_as_noted = |noted: &Columns| {
             noted.len() == block.columns().len() && noted.iter().zip(block.columns()).all(same)
         };
-        if self.noted.as_ref().is_none_or(is_as_noted) {
-            return Ok(block);
+        match self.noted.as_ref().is_none_or(is_as_noted) {
+            true => Ok(block),
+            false => corrupt("it has other columns than the hand-over noted"),
         }
-        let what = "it has other columns than the hand-over noted".to_owned();
-        Err(BlockError::Corrupt { block: self.id, what })
     }
 
     /// The block in its image, or else in its file: as many rows of the same times and columns as it said before.
@@ -261,16 +260,16 @@ impl HeldBlock {
     /// # Errors
     /// As [`HeldBlock::block`], when the file is no better.
     pub fn readable(&self) -> Result<&RowBlock, BlockError> {
-        self.block().or_else(|error| self.stand_in().ok_or(error))
+        self.block().or_else(|error| self.stand_in(&error).ok_or(error))
     }
 
-    /// The block in its file. Opens it when it is called first.
-    fn stand_in(&self) -> Option<&RowBlock> {
+    /// The block in its file, because of this error in memory. Opens it when it is called first.
+    fn stand_in(&self, error: &BlockError) -> Option<&RowBlock> {
         let file = self.file.get()?;
         let stand_in = self.stand_in.get_or_init(|| {
-            let opened = file.open().and_then(|block| Ok(self.check_noted(block)?));
+            let opened = file.open().and_then(|block| Ok(self.check(block)?));
             let opened = opened.map_err(|error| error.to_string());
-            tracing::warn!(block = self.id, file = opened.is_ok(), "a block in memory is damaged");
+            tracing::warn!(block = self.id, %error, file = opened.is_ok(), "a block in memory is damaged");
             opened
         });
         stand_in.as_ref().ok()
@@ -374,7 +373,7 @@ impl HeldBlock {
             Ok(column) => return Ok(column),
             Err(error) => error,
         };
-        match self.stand_in() {
+        match self.stand_in(&error) {
             Some(block) => block.column(name),
             None => Err(error),
         }

@@ -205,12 +205,7 @@ impl Bench {
         let settings = settings(bytes, false).unwrap_or_default();
         let mut leaf = self.filled(folder, &settings, bytes).await?;
         let stop = self.stop(&mut leaf).await?;
-        say("copying as many bytes into fresh shared memory");
         let moved = stop.moved_bytes.max(1 << 20);
-        let copies = tokio::task::spawn_blocking(move || copy::into_shared_memory(moved)).await;
-        let copies = copies.map_err(|error| Failure::failed(format!("copy into shared memory: {error}")))?;
-        self.report.copy =
-            copies.map_err(|error| Failure::failed(format!("copy into shared memory: {error}")))?;
         self.started("clean", "SIGTERM, then start", End::Stop, Some(stop), &mut leaf).await?;
         let stop = self.stop(&mut leaf).await?;
         let what = "SIGTERM of a leaf whose rows are in shared memory already, then start";
@@ -233,7 +228,24 @@ impl Bench {
         let what = "kill -9 of a leaf whose rows are not in shared memory, then start";
         self.started("kill", what, End::Kill, None, &mut leaf).await?;
         drop(leaf);
-        remove(folder)
+        remove(folder)?;
+        // Only now: it takes the memory in which the next start would have found its own program.
+        self.compare(moved).await
+    }
+
+    /// Copies as many bytes as a hand-over moved, for every run that had one to be compared with.
+    async fn compare(&mut self, bytes: u64) -> Result<(), Failure> {
+        say("copying as many bytes into fresh shared memory");
+        let failed =
+            |error: &dyn std::fmt::Display| Failure::failed(format!("copy into shared memory: {error}"));
+        let copies = tokio::task::spawn_blocking(move || copy::into_shared_memory(bytes)).await;
+        self.report.copy = copies.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+        let fastest = self.report.fastest_copy();
+        for stop in self.report.runs.iter_mut().filter_map(|run| run.stop.as_mut()) {
+            let speeds = stop.hand_over.as_ref().zip(fastest.as_ref());
+            stop.share_of_copy = speeds.map(|(moved, copy)| moved.gb_per_second / copy.gb_per_second);
+        }
+        Ok(())
     }
 
     /// The end of a leaf that seals into shared memory.
@@ -324,14 +336,6 @@ impl Bench {
         } else {
             None
         };
-        let fastest = self.report.fastest_copy();
-        let stop = stop.map(|stop| Stop {
-            share_of_copy: stop
-                .hand_over
-                .zip(fastest)
-                .map(|(moved, copy)| moved.gb_per_second / copy.gb_per_second),
-            ..stop
-        });
         let load = self.load.clone();
         self.report.runs.push(Run { name, what: what.to_owned(), load, stop, start, files });
         Ok(())
