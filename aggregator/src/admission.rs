@@ -23,7 +23,7 @@ pub type Client = u64;
 pub enum Refused {
     /// As many wait as may.
     Full,
-    /// The query's time passed.
+    /// No turn came in time.
     Late,
 }
 
@@ -83,13 +83,13 @@ impl Admission {
     /// Waits for a turn.
     ///
     /// # Errors
-    /// When too many wait already, or the deadline comes.
-    pub async fn turn(&self, client: Client, deadline: Instant) -> Result<Turn, Refused> {
+    /// When too many wait already, or none comes until then.
+    pub async fn turn(&self, client: Client, until: Instant) -> Result<Turn, Refused> {
         let entered = self.queue.lock().enter(client)?;
         let turn = || Turn { queue: Arc::clone(&self.queue), client };
         let Some((number, called)) = entered else { return Ok(turn()) };
         let mut place = Place { queue: Arc::clone(&self.queue), client, number, called };
-        match tokio::time::timeout_at(deadline.into(), &mut place.called).await {
+        match tokio::time::timeout_at(until.into(), &mut place.called).await {
             Ok(Ok(())) => Ok(turn()),
             // Another client took the place.
             Ok(Err(_)) => Err(Refused::Full),

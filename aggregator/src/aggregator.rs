@@ -11,7 +11,7 @@ use gannet_proto::tls::{self, Tls};
 use gannet_proto::watched::FileError;
 use gannet_query::{Partial, Plan, Wanted};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admission::{Admission, Client, Load, Refused, Turn};
@@ -31,17 +31,22 @@ use crate::roster_file::{RosterFile, RosterFileError};
 use crate::sql::{SqlAnswer, SqlConfig, SqlEngine, SqlWatch};
 
 mod append;
+pub(crate) mod bodies;
 mod decommission;
 mod delete;
 mod orders;
 mod rolling;
 
 pub use append::{Appended, Pin, encode};
+use bodies::Bodies;
 pub use orders::Ordered;
 pub use rolling::{Changes, RolloutNow};
 
 /// Aggregators that ask for their own clients, which they have given turns already, are one client.
 const PARENTS: Client = 0;
+/// The share of its time that a query may wait for its turn. When more is asked for than can be answered, turns go to those
+/// who waited longest; they must have time left to be answered in, or every turn is spent on a query that is late.
+const WAITING_SHARE_MAX: f64 = 0.5;
 /// A statement is planned at most this often when the columns it reads change under it.
 const PLANNED_MAX: usize = 3;
 
@@ -65,7 +70,7 @@ pub struct Aggregator {
     /// aggregators that stand between for each other never wait for each other's queries to end.
     between: [Admission; LEVELS_MAX as usize],
     queries_begun: AtomicU64,
-    bodies: Semaphore,
+    bodies: Bodies,
     metrics: Metrics,
     rolling: rolling::Rolling,
     started: Instant,
@@ -158,7 +163,7 @@ impl Aggregator {
             admission: admission(&config),
             between: std::array::from_fn(|_| admission(&config)),
             queries_begun: AtomicU64::new(0),
-            bodies: Semaphore::new(config.events_running_max),
+            bodies: Bodies::new(&config),
             metrics: Metrics::default(),
             started: Instant::now(),
             catalogue: Mutex::new(None),
@@ -291,7 +296,8 @@ impl Aggregator {
             return Err(Failure::new(ErrorCode::BadRequest, message));
         }
         let deadline = begun + timeout;
-        let _turn = self.turn(&self.admission, options.client, deadline).await?;
+        let _turn =
+            self.turn(&self.admission, options.client, begun + timeout.mul_f64(WAITING_SHARE_MAX)).await?;
         let answer = self.planned_anew(sql, deadline, watch).await?;
         enough(&answer, options.min_completeness)?;
         Ok(answer)
@@ -348,9 +354,9 @@ impl Aggregator {
         Failure::new(ErrorCode::Unavailable, "no leaf answered").detail(format!("{detail}.")).retry_after(1)
     }
 
-    /// Waits for a turn to run a query.
-    async fn turn(&self, admission: &Admission, client: Client, deadline: Instant) -> Result<Turn, Failure> {
-        let refused = match admission.turn(client, deadline).await {
+    /// Waits until then for a turn to run a query.
+    async fn turn(&self, admission: &Admission, client: Client, until: Instant) -> Result<Turn, Failure> {
+        let refused = match admission.turn(client, until).await {
             Ok(turn) => return Ok(turn),
             Err(refused) => refused,
         };
@@ -359,7 +365,7 @@ impl Aggregator {
                 "{} queries are running and {} waiting, the limits",
                 self.config.queries_running_max, self.config.queries_waiting_max
             ),
-            Refused::Late => "the query's time passed while it waited for its turn".to_owned(),
+            Refused::Late => "too much of the query's time passed while it waited for its turn".to_owned(),
         };
         let hint = "Ask again later, or less at once; a client with few queries goes before one with many.";
         Err(Failure::new(ErrorCode::Overloaded, message).hint(hint).retry_after(1))
@@ -408,16 +414,9 @@ impl Aggregator {
         self.fan_out.gather_for(question, asked, watch).await
     }
 
-    /// A turn to read a body of events.
-    ///
-    /// # Errors
-    /// When too many are read already.
-    pub fn turn_to_read(&self) -> Result<SemaphorePermit<'_>, Failure> {
-        self.bodies.try_acquire().map_err(|_| {
-            let message =
-                format!("{} bodies of events are being read, the limit", self.config.events_running_max);
-            Failure::new(ErrorCode::Overloaded, message).retry_after(1)
-        })
+    /// Who may read a body of events.
+    pub(crate) fn bodies(&self) -> &Bodies {
+        &self.bodies
     }
 
     /// Forgets rows of a leaf that were held once and are gone, here and on the leaf itself, or the whole leaf when it

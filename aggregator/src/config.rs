@@ -107,6 +107,12 @@ pub struct Config {
     pub query_body_bytes_max: usize,
     /// Bodies of events that are read at once.
     pub events_running_max: usize,
+    /// Bodies of events that wait for a turn to be read.
+    pub events_waiting_max: usize,
+    /// How long a body of events waits for its turn.
+    pub events_wait_ms: u64,
+    /// Threads that work on bodies of events at once; one for each core unless it is said.
+    pub decoding_threads: usize,
     /// A body of events of which nothing arrives for this long is given up.
     pub events_idle_ms: u64,
     /// Row batches of one body on their way to leaves at once.
@@ -170,6 +176,9 @@ impl Default for Config {
             planning_threads: 2,
             query_body_bytes_max: 1 << 20,
             events_running_max: 64,
+            events_waiting_max: 256,
+            events_wait_ms: 500,
+            decoding_threads: cores(),
             events_idle_ms: 300_000,
             appends_in_flight_max: 4,
             append_timeout_ms: 30_000,
@@ -183,8 +192,11 @@ impl Default for Config {
 
 /// A query waits for its leaves more than it works here, so a core takes several.
 fn default_queries_running() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    (4 * cores).clamp(8, 64)
+    (4 * cores()).clamp(8, 64)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Why settings cannot be used.
@@ -321,6 +333,7 @@ impl Config {
             ("append_timeout_ms", self.append_timeout_ms),
             ("append_attempts_max", self.append_attempts_max as u64),
             ("planning_threads", self.planning_threads as u64),
+            ("decoding_threads", self.decoding_threads as u64),
         ];
         for (name, value) in at_least_one {
             if value == 0 {

@@ -283,6 +283,7 @@ mod tests {
             &["token", "new", "--scope", "query,admin", "--name", "ops", "--expires", "90d"],
             &["cluster", "certificates", "--out", "d", "--names", "a,b+10.0.0.7", "--days", "30", "--renew"],
             &["query", "x", "--server", "https://a:1", "--token-file", "t", "--ca-file", "c"],
+            &["bench", "overload", "--load", "query", "--load", "both", "--times", "20", "--normal", "50%"],
             &["bench", "restart", "--gb", "0.5", "--json", "--dir", "d", "--plot", "x.svg", "--warm"],
             &["version"],
         ] {

@@ -7,6 +7,7 @@ mod client;
 mod full_memory;
 mod membership;
 mod nobody_waits;
+mod overload;
 mod partial_answer;
 mod restart;
 mod retention;

@@ -8,6 +8,7 @@
 //! another follows: the leaf must learn which is the last. A body that ends too early has no last part, and only batches
 //! that the whole body would have had too; so the whole body may come later under the same name and adds what is missing.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,9 +23,11 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::sender::sender;
 use super::{About, Shared, named, refused, refused_with};
+use crate::aggregator::bodies::Decoding;
 use crate::aggregator::{Aggregator, Appended, Pin, encode};
 use crate::children::Child;
 use crate::error::{ErrorCode, Failure};
@@ -37,6 +40,10 @@ use crate::sender::Part;
 const PIECES_WAITING_MAX: usize = 8;
 /// Row batches that wait for a leaf, beside those on their way.
 const BATCHES_WAITING_MAX: usize = 1;
+/// Of a body that is refused, so much is read.
+const DRAINED_BYTES_MAX: usize = 1 << 20;
+/// And it is waited for so long.
+const DRAINED_WAIT_MAX: Duration = Duration::from_secs(1);
 /// What rows survive on a leaf that cannot tell whether a batch came before.
 const UNTOLD: &str = "memory";
 
@@ -48,10 +55,35 @@ pub(super) async fn events(
     body: Body,
 ) -> Response {
     let parameters = parameters.as_deref().unwrap_or("");
-    match answer(&aggregator, table, &headers, parameters, body).await {
+    let mut body = body;
+    match answer(&aggregator, table, &headers, parameters, &mut body).await {
         Ok(taken) => taken.into_response(),
-        Err(failure) => refused(failure, About::Body),
+        Err(failure) => {
+            drain(body, &headers).await;
+            refused(failure, About::Body)
+        }
     }
+}
+
+/// Reads a body that is refused, if it is not long. A connection that ends over bytes that nobody read is reset, and its
+/// client may never see why; one whose bytes were read can be used again.
+async fn drain(body: Body, headers: &HeaderMap) {
+    if headers.contains_key(header::EXPECT) {
+        // This client sends nothing before it is told to.
+        return;
+    }
+    let mut pieces = body.into_data_stream();
+    let read = async {
+        let mut bytes = 0;
+        while let Some(Ok(piece)) = pieces.next().await {
+            bytes += piece.len();
+            if bytes > DRAINED_BYTES_MAX {
+                return;
+            }
+        }
+    };
+    // What did not come by then is left, and the connection with it.
+    let _ = tokio::time::timeout(DRAINED_WAIT_MAX, read).await;
 }
 
 async fn answer(
@@ -59,18 +91,19 @@ async fn answer(
     table: Result<Path<String>, PathRejection>,
     headers: &HeaderMap,
     parameters: &str,
-    body: Body,
+    body: &mut Body,
 ) -> Result<Taken, Failure> {
     let table = named(table)?;
+    // First, because saying no must cost little.
+    let _turn = aggregator.bodies().turn().await?;
     let decoder = decoder(aggregator, &table, headers, parameters)?;
     let sender = sender(headers)?;
-    let _turn = aggregator.turn_to_read()?;
     let (is_named, decoder) = match &sender {
         Some(_) => (true, decoder.only_whole_bodies()),
         None => (false, decoder),
     };
     let pin = sender.map(|sender| aggregator.pin(&table, sender)).transpose()?;
-    let mut taken = take(aggregator, &table, pin, decoder, body).await;
+    let mut taken = take(aggregator, &table, pin, decoder, std::mem::take(body)).await;
     aggregator.metrics().body_read(taken.bytes, taken.decoded.rejected_count);
     if is_named && taken.placed.durability == UNTOLD {
         let note = "Retries are not recognised yet: rows that are sent twice are counted twice.";
@@ -222,7 +255,8 @@ enum FromDecoder {
 async fn take(aggregator: &Aggregator, table: &str, pin: Option<Pin>, decoder: Decoder, body: Body) -> Taken {
     let (pieces, waiting_pieces) = mpsc::channel(PIECES_WAITING_MAX);
     let (batches, waiting_batches) = mpsc::channel(BATCHES_WAITING_MAX);
-    let decoding = tokio::task::spawn_blocking(move || decode(decoder, waiting_pieces, batches));
+    let turns = aggregator.bodies().decoding();
+    let decoding = tokio::task::spawn_blocking(move || decode(decoder, &turns, waiting_pieces, batches));
     let idle = Duration::from_millis(aggregator.config().events_idle_ms);
     let ((bytes, broken), placed) =
         tokio::join!(read(body, pieces, idle), place(aggregator, table, Parts::new(pin), waiting_batches));
@@ -263,29 +297,45 @@ async fn read(body: Body, pieces: mpsc::Sender<Piece>, idle: Duration) -> (u64, 
     (bytes, Some(broken))
 }
 
-/// Decodes pieces into batches; on a blocking thread.
+/// Decodes pieces into batches; on a blocking thread, which has a turn while it works and none while it waits.
 fn decode(
     mut decoder: Decoder,
+    turns: &Decoding,
     mut pieces: mpsc::Receiver<Piece>,
     batches: mpsc::Sender<FromDecoder>,
 ) -> Decoded {
-    let send = |message| {
-        // Nobody takes batches any more when placing one has failed; that failure is the one the client sees.
-        let stopped = |_| Failure::new(ErrorCode::Unavailable, "placing rows has ended");
-        batches.blocking_send(message).map_err(stopped)
+    // Nobody takes batches any more when placing one has failed; that failure is the one the client sees.
+    let stopped = || Failure::new(ErrorCode::Unavailable, "placing rows has ended");
+    let turn = RefCell::new(None);
+    let mut sink = |batch| match batches.try_send(FromDecoder::Batch(batch)) {
+        Ok(()) => Ok(()),
+        Err(TrySendError::Closed(_)) => Err(stopped()),
+        Err(TrySendError::Full(batch)) => {
+            turn.take();
+            let sent = batches.blocking_send(batch);
+            turn.replace(Some(turns.turn()));
+            sent.map_err(|_| stopped())
+        }
     };
-    let mut sink = |batch| send(FromDecoder::Batch(batch));
     let mut decode = || {
         while let Some(piece) = pieces.blocking_recv() {
+            turn.replace(Some(turns.turn()));
             match piece {
                 Piece::Bytes(bytes) => decoder.push(&bytes, &mut sink)?,
-                Piece::Broken => return Ok(()),
+                Piece::Broken => return Ok(false),
             }
+            turn.take();
         }
-        decoder.finish(&mut sink)?;
-        send(FromDecoder::End)
+        turn.replace(Some(turns.turn()));
+        decoder.finish(&mut sink).map(|()| true)
     };
-    let outcome: Result<(), Failure> = decode();
+    let is_whole: Result<bool, Failure> = decode();
+    turn.take();
+    let outcome = match is_whole {
+        Ok(true) => batches.blocking_send(FromDecoder::End).map_err(|_| stopped()),
+        Ok(false) => Ok(()),
+        Err(failure) => Err(failure),
+    };
     Decoded {
         outcome: outcome.err(),
         rejected: decoder.rejections().to_vec(),

@@ -71,11 +71,21 @@ pub(super) struct Connection {
 impl Leaf {
     /// A leaf in a new folder, with settings as TOML beside those it always has.
     pub(super) fn new(folder: &Path, settings: &str) -> Result<Leaf, Failure> {
+        Leaf::named(ID, folder, settings)
+    }
+
+    /// As [`Leaf::new`], one of several.
+    pub(super) fn named(id: &str, folder: &Path, settings: &str) -> Result<Leaf, Failure> {
         let failed = |error| Failure::failed(format!("make a leaf in {}: {error}", folder.display()));
         std::fs::create_dir_all(folder).map_err(failed)?;
-        let settings = format!("id = \"{ID}\"\ndata_dir = \"data\"\nlisten = \"unix:{SOCKET}\"\n{settings}");
+        let settings = format!("id = \"{id}\"\ndata_dir = \"data\"\nlisten = \"unix:{SOCKET}\"\n{settings}");
         std::fs::write(folder.join("leaf.toml"), settings).map_err(failed)?;
         Ok(Leaf { folder: folder.to_owned(), process: None })
+    }
+
+    /// Where others reach it.
+    pub(super) fn address(&self) -> ChildAddress {
+        ChildAddress::Unix(self.folder.join(SOCKET))
     }
 
     /// Where its files are.
@@ -189,9 +199,8 @@ impl Leaf {
 
     /// A new connection to it.
     pub(super) fn connection(&self) -> Result<Connection, Failure> {
-        let address = ChildAddress::Unix(self.folder.join(SOCKET));
-        let channel =
-            connect(&address).map_err(|error| Failure::failed(format!("connect to a leaf: {error}")))?;
+        let channel = connect(&self.address())
+            .map_err(|error| Failure::failed(format!("connect to a leaf: {error}")))?;
         Ok(Connection {
             query: QueryClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
             ingest: IngestClient::new(channel).max_encoding_message_size(MESSAGE_BYTES_MAX),

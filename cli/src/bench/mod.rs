@@ -8,21 +8,26 @@ use clap::Subcommand;
 use crate::outcome::Outcome;
 
 mod copy;
+mod door;
 mod events;
 mod folder;
 mod ingest;
 mod leaf;
 mod load;
 mod memory;
+mod overload;
+mod percentiles;
 mod plot;
 mod report;
 mod restart;
+mod servers;
 mod stop;
 
 /// The benches.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
     Ingest(ingest::IngestArgs),
+    Overload(overload::OverloadArgs),
     Restart(restart::RestartArgs),
 }
 
@@ -30,6 +35,7 @@ pub(crate) enum BenchCommand {
 pub(crate) fn run(command: BenchCommand) -> Outcome {
     match command {
         BenchCommand::Ingest(args) => ingest::run(args),
+        BenchCommand::Overload(args) => overload::run(args),
         BenchCommand::Restart(args) => restart::run(args),
     }
 }
