@@ -284,6 +284,7 @@ mod tests {
             &["cluster", "certificates", "--out", "d", "--names", "a,b+10.0.0.7", "--days", "30", "--renew"],
             &["query", "x", "--server", "https://a:1", "--token-file", "t", "--ca-file", "c"],
             &["bench", "overload", "--load", "query", "--load", "both", "--times", "20", "--normal", "50%"],
+            &["bench", "stall", "--stalls", "10", "--queries", "5", "--timeout-ms", "500", "--json"],
             &["bench", "restart", "--gb", "0.5", "--json", "--dir", "d", "--plot", "x.svg", "--warm"],
             &["version"],
         ] {

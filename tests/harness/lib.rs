@@ -12,6 +12,7 @@ pub mod encodings;
 pub mod golden;
 pub mod http;
 pub mod mutate;
+pub mod namespaces;
 pub mod oracle;
 pub mod process;
 pub mod reseal;

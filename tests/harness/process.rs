@@ -16,6 +16,7 @@ use serde_json::Value as Json;
 use tempfile::TempDir;
 
 use crate::http::Client;
+use crate::namespaces::Network;
 use crate::segments;
 use crate::wait::until;
 
@@ -225,6 +226,8 @@ impl Drop for Process {
 pub struct Parts {
     leaves: Vec<Option<Process>>,
     aggregator: Option<(Process, Client)>,
+    /// The machines that they run on; this one when absent.
+    network: Option<Network>,
     directory: TempDir,
 }
 
@@ -234,8 +237,20 @@ impl Parts {
     /// # Panics
     /// When they do not get ready.
     pub async fn start(leaves: usize) -> Parts {
+        Parts::start_on(leaves, None).await
+    }
+
+    /// Starts this many leaves on as many machines, and an aggregator on another.
+    ///
+    /// # Panics
+    /// When they do not get ready.
+    pub async fn start_in(leaves: usize, network: Network) -> Parts {
+        Parts::start_on(leaves, Some(network)).await
+    }
+
+    async fn start_on(leaves: usize, network: Option<Network>) -> Parts {
         let directory = TempDir::with_prefix("gannet-").unwrap();
-        let mut parts = Parts { leaves: Vec::new(), aggregator: None, directory };
+        let mut parts = Parts { leaves: Vec::new(), aggregator: None, network, directory };
         for index in 0..leaves {
             parts.leaves.push(None);
             parts.start_leaf(index);
@@ -258,9 +273,26 @@ impl Parts {
         self.leaves[index].as_ref().unwrap_or_else(|| panic!("leaf {index} is stopped"))
     }
 
+    /// The network between them.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn network(&self) -> &Network {
+        self.network.as_ref().expect("they were started in a network")
+    }
+
     /// Starts a leaf.
     pub fn start_leaf(&mut self, index: usize) {
-        self.leaves[index] = Some(self.another_leaf(index, Command::new(binary())));
+        let command = match &self.network {
+            Some(network) => network.command(&network.leaf(index), binary()),
+            None => Command::new(binary()),
+        };
+        self.leaves[index] = Some(self.another_leaf(index, command));
+    }
+
+    /// Starts a leaf with another program than the one beside this test.
+    pub fn start_leaf_of(&mut self, index: usize, program: &Path) {
+        self.leaves[index] = Some(self.another_leaf(index, Command::new(program)));
     }
 
     /// Starts a leaf whose files may not grow beyond this, as if the disk were full there.
@@ -275,12 +307,20 @@ impl Parts {
     /// Starts a process for a leaf, whether or not it has one.
     pub fn another_leaf(&self, index: usize, command: Command) -> Process {
         let id = format!("leaf-{index}");
-        let listen = format!("unix:{id}.sock");
+        let listen = self.leaf_address(index);
         // Generated rows are as old as they are.
         let args = ["leaf", "--id", &id, "--data-dir", &id, "--listen", &listen, "--retention", "0"];
-        let args = args.map(str::to_owned);
+        let mut args = args.map(str::to_owned).to_vec();
+        args.extend(self.network.as_ref().map(|_| "--insecure".to_owned()));
         let log = self.directory.path().join(format!("{id}.log"));
         Process::start_with(command, &args, self.directory.path(), &log, Stdio::null())
+    }
+
+    fn leaf_address(&self, index: usize) -> String {
+        match &self.network {
+            Some(network) => network.address(index),
+            None => format!("unix:leaf-{index}.sock"),
+        }
     }
 
     /// Takes a leaf's process out, to end it in whatever way.
@@ -298,11 +338,20 @@ impl Parts {
         let mut args =
             ["aggregator", "--data-dir", "aggregator", "--http-on-stdin"].map(str::to_owned).to_vec();
         for index in 0..self.leaves.len() {
-            args.extend(["--child".to_owned(), format!("unix:leaf-{index}.sock")]);
+            args.extend(["--child".to_owned(), self.leaf_address(index)]);
         }
         let log = self.directory.path().join("aggregator.log");
         let stdin = Stdio::from(OwnedFd::from(listener));
-        self.aggregator = Some((Process::start(&args, self.directory.path(), &log, stdin), client));
+        let command = match &self.network {
+            Some(network) => {
+                args.push("--insecure".to_owned());
+                // HTTP stays where the socket was made, which is where the test is.
+                network.command(&network.aggregator(), binary())
+            }
+            None => Command::new(binary()),
+        };
+        let process = Process::start_with(command, &args, self.directory.path(), &log, stdin);
+        self.aggregator = Some((process, client));
     }
 
     /// Stops the aggregator.

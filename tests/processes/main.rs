@@ -10,6 +10,7 @@ mod examples;
 mod four_leaves;
 mod full_shm;
 mod killed;
+mod namespaces;
 mod overload;
 mod rolling;
 mod secure;

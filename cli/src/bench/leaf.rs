@@ -30,6 +30,8 @@ const ID: &str = "bench";
 const SOCKET: &str = "leaf.sock";
 /// How long a process may take to end.
 const END_MAX: Duration = Duration::from_secs(600);
+/// How long SIGSTOP may take.
+const STOP_MAX: Duration = Duration::from_secs(10);
 /// How long one question may take.
 const QUESTION_MAX: Duration = Duration::from_secs(120);
 /// Lines of its log that are shown when it fails.
@@ -154,6 +156,23 @@ impl Leaf {
         let raw = self.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
         let pid = raw.ok_or_else(|| Failure::failed("signal a leaf: it does not run"))?;
         kill_process(pid, signal).map_err(|error| Failure::failed(format!("signal a leaf: {error}")))
+    }
+
+    /// Waits until SIGSTOP has reached it.
+    pub(super) async fn is_stopped(&self) -> Result<(), Failure> {
+        let pid = self.pid().ok_or_else(|| Failure::failed("stop a leaf: it does not run"))?;
+        let deadline = Instant::now() + STOP_MAX;
+        loop {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+            // After the name, which may have spaces.
+            if stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(Failure::failed(format!("process {pid} does not stop")));
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// Waits for its end.

@@ -21,6 +21,7 @@ mod plot;
 mod report;
 mod restart;
 mod servers;
+mod stall;
 mod stop;
 
 /// The benches.
@@ -29,6 +30,7 @@ pub(crate) enum BenchCommand {
     Ingest(ingest::IngestArgs),
     Overload(overload::OverloadArgs),
     Restart(restart::RestartArgs),
+    Stall(stall::StallArgs),
 }
 
 /// Runs `gannet bench`.
@@ -37,5 +39,6 @@ pub(crate) fn run(command: BenchCommand) -> Outcome {
         BenchCommand::Ingest(args) => ingest::run(args),
         BenchCommand::Overload(args) => overload::run(args),
         BenchCommand::Restart(args) => restart::run(args),
+        BenchCommand::Stall(args) => stall::run(args),
     }
 }
