@@ -5,8 +5,9 @@
 //! the write-ahead log, and the state of a leaf is the manifest with the edits behind its [`Manifest::checkpoint_lsn`]
 //! applied in order.
 //!
-//! The file is two lines of JSON: `{"format":2,"bytes":N,"xxh3":"…"}` with length and xxh3-64 of the second line, then
-//! the manifest. It is replaced atomically: write, sync, rename, sync the directory. Format 1 was the manifest alone,
+//! The file is two lines of JSON: `{"format":2,"layout":2,"bytes":N,"xxh3":"…"}` with length and xxh3-64 of the second
+//! line, then the manifest. `layout` is the newest layout of row blocks that whoever wrote it may add; a build that does
+//! not know it refuses the directory before it writes anything. It is replaced atomically: write, sync, rename, sync the directory. Format 1 was the manifest alone,
 //! without blocks, and is read as a leaf whose rows are in shared memory of another layout: they count as lost.
 //!
 //! Invariants: a block's rows are in `done` of its table; no row number is in two blocks; an edit can be applied twice

@@ -33,7 +33,9 @@ pub use encode::Preference;
 pub use gather::RowsError;
 pub(crate) use gather::{Gathered, time_range, types_of};
 use layout::Header;
-pub use layout::{ALIGNMENT, COLUMNS_MAX, ColumnMeta, LAYOUT_VERSION, NAME_BYTES_MAX, ValueRange};
+pub use layout::{
+    ALIGNMENT, COLUMNS_MAX, ColumnMeta, LAYOUT_VERSION, LAYOUT_VERSION_OLDEST, NAME_BYTES_MAX, ValueRange,
+};
 
 /// A row block holds at most this many rows.
 pub const ROWS_PER_BLOCK_MAX: usize = 65_536;

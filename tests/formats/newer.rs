@@ -39,6 +39,19 @@ fn a_newer_manifest_is_refused() {
 }
 
 #[test]
+fn a_directory_of_a_newer_layout_is_refused() {
+    let sample = newest();
+    let directory = sample.directory();
+    let text = String::from_utf8(sample.file("directory/leaf.json").clone()).unwrap();
+    let (newer, ours) = (LAYOUT_VERSION + 1, LAYOUT_VERSION);
+    // Whatever else such a build may have changed in it.
+    let text = text.replacen("\"format\":2", &format!("\"format\":2,\"layout\":{newer}"), 1) + "?";
+    put(&directory.path().join("leaf.json"), text.as_bytes());
+    let expect = format!("leaf.json: layout version {newer} of row blocks, this build reads up to {ours}");
+    check_refused(directory.path(), &expect);
+}
+
+#[test]
 fn an_older_manifest_counts_its_rows_as_lost() {
     let directory = tempfile::TempDir::with_prefix("gannet-sample-").unwrap();
     let text = "{\"format\":1,\"id\":\"leaf-1\",\"instance\":\"0b5f4f37-32c5-4a4e-94f6-3d3f6fb39d29\",\"epoch\":3,\

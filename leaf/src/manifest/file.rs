@@ -7,6 +7,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Manifest, TableManifest};
 use crate::disk::{Disk, DiskFile};
+use crate::row_block::LAYOUT_VERSION;
 
 /// The format this build writes; a newer one is refused before anything is written.
 pub const FORMAT: u32 = 2;
@@ -34,6 +35,12 @@ pub enum ManifestError {
         /// Its format.
         found: u64,
     },
+    /// A build wrote it that makes row blocks of a newer layout.
+    #[error("layout version {found} of row blocks, this build reads up to {LAYOUT_VERSION}")]
+    NewerLayout {
+        /// The layout.
+        found: u64,
+    },
     /// It is not what was written.
     #[error("{0}")]
     Broken(String),
@@ -59,6 +66,9 @@ pub enum ManifestError {
 #[derive(Debug, Serialize, Deserialize)]
 struct Head {
     format: u32,
+    /// Every build that did not say so wrote a layout that is read.
+    #[serde(default)]
+    layout: u64,
     bytes: u64,
     xxh3: String,
 }
@@ -128,6 +138,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, ManifestError> {
         2 => {
             let head: Head =
                 serde_json::from_value(value).map_err(|error| broken(format!("parse: {error}")))?;
+            // First: such a build may also say more in the manifest than this one understands.
+            if head.layout > u64::from(LAYOUT_VERSION) {
+                return Err(ManifestError::NewerLayout { found: head.layout });
+            }
             if body.len() as u64 != head.bytes {
                 return Err(broken(format!("it has {} bytes, not {}", body.len(), head.bytes)));
             }
@@ -169,7 +183,12 @@ pub(super) fn encode(manifest: &Manifest) -> Result<Vec<u8>, ManifestError> {
     let blocks: usize = manifest.tables.iter().map(|table| table.blocks.len()).sum();
     let mut body = Vec::with_capacity(HEAD_BYTES + BLOCK_BYTES * blocks);
     serde_json::to_writer(&mut body, manifest).map_err(broken)?;
-    let head = Head { format: FORMAT, bytes: body.len() as u64, xxh3: format!("{:016x}", xxh3_64(&body)) };
+    let head = Head {
+        format: FORMAT,
+        layout: u64::from(LAYOUT_VERSION),
+        bytes: body.len() as u64,
+        xxh3: format!("{:016x}", xxh3_64(&body)),
+    };
     let mut bytes = serde_json::to_vec(&head).map_err(broken)?;
     bytes.push(b'\n');
     bytes.extend_from_slice(&body);

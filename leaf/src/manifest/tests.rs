@@ -1,6 +1,7 @@
 use super::file::{decode, encode};
 use super::*;
 use crate::disk::{Disk, OsDisk};
+use crate::row_block::LAYOUT_VERSION;
 
 fn ranges(pairs: &[(u64, u64)]) -> RowRanges {
     let mut ranges = RowRanges::default();
@@ -47,6 +48,10 @@ fn what_is_not_ours_is_refused() {
     check("", "parse: EOF while parsing a value at line 1 column 0");
     check("{}", "it has no format number");
     check("{\"format\":3,\"shape\":\"unknown\"}\n", "format 3, this build reads up to 2");
+    check(
+        "{\"format\":2,\"layout\":9,\"bytes\":1,\"xxh3\":\"0\"}\n?",
+        &format!("layout version 9 of row blocks, this build reads up to {LAYOUT_VERSION}"),
+    );
     check("{\"format\":2}\n{}", "parse: missing field `bytes`");
     check("{\"format\":2,\"bytes\":3,\"xxh3\":\"0\"}\n{}", "it has 2 bytes, not 3");
     check("{\"format\":2,\"bytes\":2,\"xxh3\":\"0\"}\n{}", "its checksum is 1349cde127705c16, not 0");

@@ -66,8 +66,10 @@ use crate::text::Form;
 #[cfg(target_endian = "big")]
 compile_error!("buffers of an image are read in place, so the machine must be little-endian");
 
-/// The version of the layout this build writes and reads.
-pub const LAYOUT_VERSION: u32 = 2;
+/// The version of the layout this build writes.
+pub const LAYOUT_VERSION: u32 = if cfg!(feature = "next-layout") { 3 } else { 2 };
+/// The oldest version that it reads.
+pub const LAYOUT_VERSION_OLDEST: u32 = 2;
 /// Buffers and images begin at multiples of this.
 pub const ALIGNMENT: usize = 64;
 /// The longest name of a column, in bytes.
@@ -417,7 +419,7 @@ pub(super) fn read(image: &Buffer, expected_id: u64) -> Result<(Header, Vec<Colu
         return Err(corrupt("image does not begin with the magic of a row block".to_owned()));
     }
     let version = cursor.u32();
-    if version != LAYOUT_VERSION {
+    if !(LAYOUT_VERSION_OLDEST..=LAYOUT_VERSION).contains(&version) {
         return Err(BlockError::Version { block: expected_id, found: version });
     }
     let column_count = cursor.u32() as usize;
