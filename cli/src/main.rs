@@ -47,6 +47,7 @@ mod serve_leaf;
 mod settings;
 mod shell;
 mod sql_names;
+mod sql_tokens;
 mod status;
 mod tables;
 mod tail;

@@ -16,7 +16,6 @@ use super::meta::{self, Meta};
 use super::screen;
 use super::session::{INCLUDED_MAX, Next, Session};
 use super::statements::Shown;
-use super::tokens::{Kind, tokens};
 use crate::charts::answer::Chart;
 use crate::interrupt::Interrupt;
 use crate::outcome::{Exit, Failure};
@@ -26,6 +25,7 @@ use crate::query::parameters;
 use crate::query::statements::Statement;
 use crate::render::{self, Table};
 use crate::sql_names::unquoted;
+use crate::sql_tokens::{Kind, tokens};
 use crate::tail::{Followed, follow};
 use crate::{status, units};
 

@@ -6,8 +6,8 @@
 use super::functions::FUNCTIONS;
 use super::meta;
 use super::statements::holds_something;
-use super::tokens::{Kind, Token, tokens};
 use crate::sql_names::{BEGINNINGS, CLAUSES, KEYWORDS, is_keyword, quoted_name, unquoted};
+use crate::sql_tokens::{Kind, Token, tokens};
 
 /// What fits at a place, and what was typed of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +95,7 @@ pub(super) fn context(text: &str, place: usize) -> Context {
             let behind = token.is_closed && place == token.end() && token.text.starts_with("/*");
             if behind { word_context(text, statement, &before, place, place) } else { nothing }
         }
-        Some(token) if token.kind == Kind::Number => nothing,
+        Some(token) if matches!(token.kind, Kind::Number | Kind::Placeholder) => nothing,
         Some(token) if token.kind == Kind::Text => {
             let behind = token.is_closed && place == token.end();
             if behind { nothing } else { value_context(statement, &before, token, text, place) }

@@ -19,10 +19,10 @@ use super::functions;
 use super::keys::Keys;
 use super::lines::Typed;
 use super::statements::{holds_something, is_whole};
-use super::tokens::{Kind, tokens};
 use crate::outcome::Failure;
 use crate::render::Style;
 use crate::sql_names::is_keyword;
+use crate::sql_tokens::{Kind, tokens};
 
 /// Statements that are remembered.
 const HISTORY_MAX: usize = 10_000;
@@ -221,7 +221,7 @@ fn coloured(line: &str) -> String {
     for token in tokens(line) {
         let code = match token.kind {
             Kind::Text => "32",
-            Kind::Number => "36",
+            Kind::Number | Kind::Placeholder => "36",
             Kind::Comment => "2",
             Kind::Word if is_keyword(token.text) => "1",
             _ => continue,

@@ -1,7 +1,7 @@
 //! `gannet shell`: statements and meta commands, one after the other, from a terminal or from a pipe.
 //!
-//! What was typed is read by pure parts: [`tokens`], [`statements`], [`meta`] and [`completion`] know neither terminal
-//! nor server. [`session`] runs what they found.
+//! What was typed is read by pure parts: [`crate::sql_tokens`], [`statements`], [`meta`] and [`completion`] know neither
+//! terminal nor server. [`session`] runs what they found.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -29,7 +29,6 @@ mod meta;
 mod screen;
 mod session;
 mod statements;
-mod tokens;
 
 /// Ask one statement after the other, with history and completion.
 #[derive(Debug, Args)]

@@ -16,7 +16,6 @@ use super::keys::Keys;
 use super::meta;
 use super::screen::{self, ROWS_SHOWN, Shown};
 use super::statements::{self, Piece, pieces};
-use super::tokens::{Kind, tokens};
 use crate::charts::answer::{self, Chart};
 use crate::client::{Client, ClientArgs};
 use crate::completeness::warning;
@@ -29,6 +28,7 @@ use crate::query::format::{Format, Layout};
 use crate::query::output::Output;
 use crate::query::statements::Statement;
 use crate::query::{AnswerArgs, Query};
+use crate::sql_tokens::{Kind, tokens};
 use crate::{render, runtime, units};
 
 /// Rows that are kept of an answer nobody limited.

@@ -4,7 +4,7 @@
 //! a statement could begin, takes the rest of its line, and needs no end. Quotes, comments and dollar quotes hide all
 //! of these.
 
-use super::tokens::{Kind, Token, tokens};
+use crate::sql_tokens::{Kind, Token, tokens};
 
 /// How an answer was asked to be shown by the end of its statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

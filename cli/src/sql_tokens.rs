@@ -1,18 +1,22 @@
-//! SQL text as tokens, as far as a shell must know them: where quotes, comments and dollar quotes begin and end.
+//! SQL text as tokens, as far as a command must know them: where quotes, comments and dollar quotes begin and end.
 //!
+//! It is the one reader of SQL here: statements are cut, parameters found, words coloured and completed by what it says.
 //! Any text has tokens; what is not closed runs to the end and says so. Nothing is judged: that is the server's matter.
 
 /// What a token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// A name or a keyword without quotes; dots are part of it, since columns have them.
+pub(crate) enum Kind {
+    /// A name or a keyword without quotes; dots are part of it, since columns have them, and `$` behind its first
+    /// character.
     Word,
     /// A name in double quotes or backticks.
     QuotedName,
     /// A string: in single quotes, or between dollar quotes.
     Text,
-    /// A number, or a placeholder such as `$1`.
+    /// A number.
     Number,
+    /// What stands for a value: `$1` or `$name`.
+    Placeholder,
     /// `-- …` to the end of the line, or `/* … */`, which nest.
     Comment,
     /// `;`
@@ -25,36 +29,36 @@ pub(super) enum Kind {
 
 /// A token and where it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Token<'a> {
+pub(crate) struct Token<'a> {
     /// What it is.
-    pub(super) kind: Kind,
+    pub(crate) kind: Kind,
     /// Its text, with quotes.
-    pub(super) text: &'a str,
+    pub(crate) text: &'a str,
     /// Its first byte in the text.
-    pub(super) start: usize,
+    pub(crate) start: usize,
     /// It has its end. Only quotes and comments may lack it.
-    pub(super) is_closed: bool,
+    pub(crate) is_closed: bool,
 }
 
 impl Token<'_> {
     /// The byte after it.
-    pub(super) fn end(&self) -> usize {
+    pub(crate) fn end(&self) -> usize {
         self.start + self.text.len()
     }
 
     /// It is this keyword.
-    pub(super) fn is_word(&self, word: &str) -> bool {
+    pub(crate) fn is_word(&self, word: &str) -> bool {
         self.kind == Kind::Word && self.text.eq_ignore_ascii_case(word)
     }
 
     /// It is this character.
-    pub(super) fn is_symbol(&self, symbol: char) -> bool {
+    pub(crate) fn is_symbol(&self, symbol: char) -> bool {
         self.kind == Kind::Symbol && self.text.starts_with(symbol)
     }
 }
 
 /// All tokens of a text, one after the other. White space is between them.
-pub(super) fn tokens(text: &str) -> impl Iterator<Item = Token<'_>> {
+pub(crate) fn tokens(text: &str) -> impl Iterator<Item = Token<'_>> {
     let mut at = 0;
     std::iter::from_fn(move || {
         at += length_while(&text[at..], char::is_whitespace);
@@ -79,12 +83,15 @@ fn token(text: &str, first: char) -> (Kind, usize, bool) {
         ';' => closed(Kind::Semicolon, 1),
         '\\' if text[1..].starts_with(['g', 'G']) => closed(Kind::Backslash, 2),
         c if c.is_ascii_digit() => closed(Kind::Number, length_while(text, |c| is_word_part(c) || c == '.')),
-        c if is_word_part(c) => closed(Kind::Word, length_while(text, |c| is_word_part(c) || c == '.')),
+        c if is_word_part(c) => {
+            closed(Kind::Word, length_while(text, |c| is_word_part(c) || matches!(c, '.' | '$')))
+        }
         c => closed(Kind::Symbol, c.len_utf8()),
     }
 }
 
-fn is_word_part(c: char) -> bool {
+/// A letter, a digit or `_`: what names are made of.
+pub(crate) fn is_word_part(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
@@ -124,15 +131,12 @@ fn block_comment(text: &str) -> (Kind, usize, bool) {
     (Kind::Comment, at, true)
 }
 
-/// `$1`, or `$tag$ … $tag$`; else a symbol.
+/// `$tag$ … $tag$`, `$1` or `$name`; else a symbol.
 fn dollar(text: &str) -> (Kind, usize, bool) {
     let tag = 1 + length_while(&text[1..], is_word_part);
-    let is_placeholder = text[1..tag].starts_with(|c: char| c.is_ascii_digit());
-    if is_placeholder {
-        return (Kind::Number, tag, true);
-    }
-    if !text[tag..].starts_with('$') {
-        return (Kind::Symbol, 1, true);
+    let is_number = text[1..tag].starts_with(|c: char| c.is_ascii_digit());
+    if is_number || !text[tag..].starts_with('$') {
+        return (if tag > 1 { Kind::Placeholder } else { Kind::Symbol }, tag, true);
     }
     let mark = &text[..=tag];
     match text[mark.len()..].find(mark) {
@@ -176,7 +180,14 @@ mod tests {
         check("a-b/c", &[(Word, "a"), (Symbol, "-"), (Word, "b"), (Symbol, "/"), (Word, "c")]);
         check("/* a /* ; */ b */c", &[(Comment, "/* a /* ; */ b */"), (Word, "c")]);
         check("$$ ; $$ $q$ $$ ' $q$;", &[(Text, "$$ ; $$"), (Text, "$q$ $$ ' $q$"), (Semicolon, ";")]);
-        check("$1 $ $a", &[(Number, "$1"), (Symbol, "$"), (Symbol, "$"), (Word, "a")]);
+        check(
+            "$1 $ $a.b",
+            &[(Placeholder, "$1"), (Symbol, "$"), (Placeholder, "$a"), (Symbol, "."), (Word, "b")],
+        );
+        check(
+            "a$b $1$ 1$",
+            &[(Word, "a$b"), (Placeholder, "$1"), (Symbol, "$"), (Number, "1"), (Symbol, "$")],
+        );
         check("x\\G y \\q", &[(Word, "x"), (Backslash, "\\G"), (Word, "y"), (Symbol, "\\"), (Word, "q")]);
         check("größe = 'ü'", &[(Word, "größe"), (Symbol, "="), (Text, "'ü'")]);
         check("", &[]);
