@@ -18,7 +18,9 @@ use crate::agent::book::{Book, Key, NUMBERS_SPAN_MAX};
 use crate::agent::lag::Lag;
 use crate::agent::watch::Seen;
 
-/// Acknowledgements that nobody waits for are saved this often.
+/// As long as this many times the requests under way may still be sent, nothing new need be saved for sending.
+const SAVED_AHEAD: usize = 2;
+/// What nobody waits for is saved this often.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// Refusals are told no more often than this.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -254,9 +256,14 @@ impl Core {
         if self.saving.is_some() || !self.is_changed || now < self.save_from {
             return Ok(None);
         }
-        let somebody_waits = self.held.values().any(|held| held.version > self.saved_version);
+        // While enough can be sent, others wait, so that one copy is for all of them: syncs of other programs wait for it.
+        let is_saved = |held: &&Held| held.version <= self.saved_version;
+        let can_be_sent = |held: &&Held| !matches!(held.phase, Phase::From(from) if from > now);
+        let ready = self.held.values().filter(is_saved).filter(can_be_sent).count();
+        let runs_dry =
+            ready < self.posts_max * SAVED_AHEAD && !self.held.values().all(|held| is_saved(&held));
         let is_old = now.saturating_sub(self.saved_at) >= SAVE_EVERY;
-        if !(somebody_waits || is_old || (is_ending && self.posting == 0)) {
+        if !(runs_dry || is_old || (is_ending && self.posting == 0)) {
             return Ok(None);
         }
         let text = self.book.text()?;

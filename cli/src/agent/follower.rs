@@ -203,7 +203,10 @@ impl Follower {
         let wanted = available.min(read_bytes(pace) as u64);
         let bytes = self.bytes(wanted)?;
         let is_all = wanted == available;
-        let pieces = self.cut(&bytes, pace, is_due || !is_all);
+        let mut pieces = self.cut(&bytes, pace, is_due && is_all);
+        if pieces.is_empty() && !is_all {
+            pieces = self.cut(&bytes, pace, true);
+        }
         if !pieces.is_empty() {
             self.waiting_since = (self.read_to < self.size).then_some(now);
             return Ok(pieces);
@@ -401,6 +404,25 @@ mod tests {
         log.wait();
         assert_eq!(log.turn(), ["g\nhhhhhhhh\n"]);
         assert!(!log.follower.has_unread());
+    }
+
+    #[test]
+    fn what_is_behind_is_cut_into_full_batches() {
+        let mut log = Log::new(LineFormat::Lines);
+        let line = format!("{}\n", "x".repeat(999));
+        let count = READ_BYTES / 1000 + 200;
+        log.write(&line.repeat(count));
+        let pace = Pace { limits: CutLimits { records: 1_000_000, bytes: 1 << 20 }, delay: DELAY };
+        log.now += DELAY;
+        let mut lengths = Vec::new();
+        while let Look::Ready(_) = log.follower.look(&pace, log.now).unwrap() {
+            let pieces = log.follower.read(&pace, log.now).unwrap();
+            lengths.extend(pieces.iter().map(Piece::len));
+            log.wait();
+        }
+        let (last, full) = lengths.split_last().unwrap();
+        assert_eq!(full, [1_048_000; 4]);
+        assert_eq!(*last, count * 1000 - 4 * 1_048_000);
     }
 
     #[test]

@@ -47,12 +47,15 @@ use self::run::Agent;
 use self::shape::Shaper;
 use self::state_file::{Found, StateFile};
 use self::status_line::StatusLine;
-use self::watch::{ReadFrom, Watch, WatchSettings};
+use self::watch::{OnFull, ReadFrom, Watch, WatchSettings};
 use crate::ingest::post::new_name;
 use crate::outcome::{Failure, Outcome};
 
-/// Requests under way at a time: one is read by the server while others wait for its disk.
+/// Requests under way at a time: some are read by the server while others wait for its disk, which syncs once for all
+/// of them.
 const POSTS_MAX: usize = 4;
+/// Batches that are held while lines can wait in their files; more would only be memory.
+const HELD_AHEAD: u64 = 4 * POSTS_MAX as u64;
 
 /// Where the lines come from and go to, beside the flags of the agent itself.
 pub(crate) struct Source {
@@ -93,7 +96,10 @@ pub(crate) async fn run(args: FollowArgs, source: Source) -> Outcome {
         OnError::DeadLetter(path) => Some(DeadLetters::open(path)?),
         _ => None,
     };
-    let buffer = Buffer::new(args.buffer_bytes);
+    let buffer = Buffer::new(match args.on_full {
+        OnFull::Block => args.buffer_bytes.min(HELD_AHEAD * args.batch_bytes),
+        OnFull::DropNewest | OnFull::DropOldest => args.buffer_bytes,
+    });
     let bytes = usize::try_from(args.batch_bytes).unwrap_or(usize::MAX);
     let limits = CutLimits { records: source.batch_rows, bytes };
     let settings = WatchSettings {

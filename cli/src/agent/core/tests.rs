@@ -293,6 +293,35 @@ fn nothing_is_sent_before_it_is_saved() {
 }
 
 #[test]
+fn one_copy_is_for_all_that_wait_while_enough_can_be_sent() {
+    let mut world = World::new(1);
+    // Three requests at a time: six that may be sent are enough.
+    let cut = |world: &mut World, numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            let batch = batch(shape(), number * 3, "n0\n", &world.buffer);
+            world.core.see(Seen::Cut(batch), world.now);
+        }
+    };
+    cut(&mut world, 0..8);
+    save(&mut world);
+    cut(&mut world, 8..9);
+    assert!(world.core.save(world.now, false).unwrap().is_none());
+    for _ in 0..3 {
+        let post = world.core.next_post(world.now).unwrap();
+        assert!(world.core.save(world.now, false).unwrap().is_none());
+        let ending = world.server.take(&post);
+        world.core.ended(post.key, ending, world.now, 0.5).unwrap();
+    }
+    // Five are left.
+    assert!(world.core.save(world.now, false).unwrap().is_some());
+    world.core.saved();
+    // What waits is saved after a while all the same.
+    cut(&mut world, 9..10);
+    assert!(world.core.save(world.now, false).unwrap().is_none());
+    assert!(world.core.save(world.now + SAVE_EVERY, false).unwrap().is_some());
+}
+
+#[test]
 fn a_number_changes_only_when_nothing_was_taken() {
     let (mut world, keys) = core_with(&[0]);
     save(&mut world);
