@@ -20,8 +20,9 @@ use super::events::{BATCH_ROWS, Events};
 use super::folder::Folder;
 use super::leaf::Leaf;
 use super::load;
-use crate::outcome::{Exit, Failure, Outcome};
-use crate::{runtime, units};
+use super::rounds::{median, print_json, print_text, until_interrupted};
+use crate::outcome::{Failure, Outcome};
+use crate::units;
 
 /// Bytes of encoded batches that are kept in memory; they repeat after that.
 const KEPT_BYTES_MAX: usize = 512 << 20;
@@ -97,24 +98,8 @@ struct Way {
 
 /// Runs `gannet bench ingest`.
 pub(crate) fn run(args: IngestArgs) -> Outcome {
-    let report = runtime::small()?.block_on(async {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        tokio::select! {
-            report = measure(&args) => report,
-            _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Interrupted, "interrupted")),
-            _ = terminate.recv() => Err(Failure::new(Exit::Interrupted, "interrupted")),
-        }
-    })?;
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        let json = serde_json::to_string_pretty(&report)
-            .map_err(|error| Failure::failed(format!("write the report as JSON: {error}")))?;
-        writeln!(out, "{json}")?;
-    } else {
-        out.write_all(report.text().as_bytes())?;
-    }
-    Ok(Exit::Done)
+    let report = until_interrupted(measure(&args))?;
+    if args.json { print_json(&report) } else { print_text(&report.text()) }
 }
 
 async fn measure(args: &IngestArgs) -> Result<Report, Failure> {
@@ -222,16 +207,6 @@ async fn fill(
     Ok((seconds * args.rows as f64 / expected as f64, durability))
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => 0.0,
-        count if count % 2 == 1 => sorted[count / 2],
-        count => f64::midpoint(sorted[count / 2 - 1], sorted[count / 2]),
-    }
-}
-
 impl Report {
     fn text(&self) -> String {
         let mut text = format!(
@@ -279,14 +254,6 @@ mod tests {
         check(1_000, 65_536, &[1_000]);
         check(70_000, 65_536, &[65_536, 4_464]);
         check(70_000, 40_000, &[40_000, 25_536, 4_464]);
-    }
-
-    #[test]
-    fn medians() {
-        let check = |values: &[f64], expect: f64| assert_eq!(median(values), expect);
-        check(&[3.0, 1.0, 2.0], 2.0);
-        check(&[4.0, 1.0, 2.0, 3.0], 2.5);
-        check(&[], 0.0);
     }
 
     #[test]

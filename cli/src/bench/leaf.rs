@@ -203,17 +203,12 @@ impl Leaf {
 
     /// What the names of its segments begin with; empty as long as it has no manifest.
     pub(super) fn segment_prefix(&self) -> Option<String> {
-        let manifest = std::fs::read_to_string(self.data_folder().join("leaf.json")).ok()?;
-        instance_in(&manifest).map(|instance| format!("gannet-{instance}-"))
+        segment_prefix(&self.data_folder())
     }
 
     /// Removes its segments, as a machine that starts again does.
     pub(super) fn remove_segments(&self) {
-        let Some(prefix) = self.segment_prefix() else { return };
-        for path in memory::segments(&prefix) {
-            // One that is gone already is what was wanted.
-            let _ = std::fs::remove_file(path);
-        }
+        remove_segments(&self.data_folder());
     }
 
     /// A new connection to it.
@@ -238,6 +233,20 @@ impl Drop for Leaf {
             }
         }
         self.remove_segments();
+    }
+}
+
+fn segment_prefix(data: &Path) -> Option<String> {
+    let manifest = std::fs::read_to_string(data.join("leaf.json")).ok()?;
+    instance_in(&manifest).map(|instance| format!("gannet-{instance}-"))
+}
+
+/// Removes the segments of the leaf that has its files here.
+pub(super) fn remove_segments(data: &Path) {
+    let Some(prefix) = segment_prefix(data) else { return };
+    for path in memory::segments(&prefix) {
+        // One that is gone already is what was wanted.
+        let _ = std::fs::remove_file(path);
     }
 }
 

@@ -71,6 +71,12 @@ pub(super) fn heap_bytes(pid: u32) -> Option<u64> {
     kibibytes(&status, "RssAnon:").map(|kibibytes| kibibytes * 1024)
 }
 
+/// The most memory that a process was in.
+pub(super) fn peak_bytes(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    kibibytes(&status, "VmHWM:").map(|kibibytes| kibibytes * 1024)
+}
+
 /// Memory that the machine could give to programs now.
 pub(super) fn available_bytes() -> Option<u64> {
     let said = std::fs::read_to_string("/proc/meminfo").ok()?;
@@ -107,6 +113,7 @@ mod tests {
         assert_eq!(kibibytes(text, "RssShmem:"), None);
         assert_eq!(kibibytes("RssAnon: many kB", "RssAnon:"), None);
         assert!(heap_bytes(std::process::id()).is_some_and(|bytes| bytes > 0));
+        assert!(peak_bytes(std::process::id()) >= heap_bytes(std::process::id()));
         assert!(available_bytes().is_some_and(|bytes| bytes > 0));
     }
 

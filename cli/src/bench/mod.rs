@@ -1,12 +1,14 @@
 //! `gannet bench`: measures this build on this machine, with real processes.
 //!
-//! Everything it starts and writes is its own and goes when it ends: a leaf in a temporary directory, its segments, and
+//! Everything it starts and writes is its own and goes when it ends: servers in a temporary directory, their segments, and
 //! segments of its own to compare with. It never talks to servers that run already.
 
 use clap::Subcommand;
 
 use crate::outcome::Outcome;
 
+mod agent;
+mod commands;
 mod copy;
 mod door;
 mod events;
@@ -20,6 +22,8 @@ mod percentiles;
 mod plot;
 mod report;
 mod restart;
+mod rounds;
+mod server;
 mod servers;
 mod stall;
 mod stop;
@@ -27,6 +31,9 @@ mod stop;
 /// The benches.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
+    Agent(agent::AgentArgs),
+    #[command(name = "cli")]
+    Commands(commands::CommandsArgs),
     Ingest(ingest::IngestArgs),
     Overload(overload::OverloadArgs),
     Restart(restart::RestartArgs),
@@ -36,6 +43,8 @@ pub(crate) enum BenchCommand {
 /// Runs `gannet bench`.
 pub(crate) fn run(command: BenchCommand) -> Outcome {
     match command {
+        BenchCommand::Agent(args) => agent::run(args),
+        BenchCommand::Commands(args) => commands::run(args),
         BenchCommand::Ingest(args) => ingest::run(args),
         BenchCommand::Overload(args) => overload::run(args),
         BenchCommand::Restart(args) => restart::run(args),
