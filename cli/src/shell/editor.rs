@@ -2,15 +2,20 @@
 
 use std::borrow::Cow;
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustyline::completion::{Completer, Pair};
 use rustyline::config::BellStyle;
 use rustyline::error::ReadlineError;
 use rustyline::highlight::{CmdKind, Highlighter};
 use rustyline::hint::{Hint, Hinter, HistoryHinter};
-use rustyline::history::FileHistory;
+use rustyline::history::{FileHistory, SearchDirection};
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
-use rustyline::{CompletionType, Config, Editor, Helper};
+use rustyline::{
+    Cmd, CompletionType, ConditionalEventHandler, Config, Editor, Event, EventContext, EventHandler, Helper,
+    RepeatCount,
+};
 
 use super::catalogue::Catalogue;
 use super::completion::{self, Fits};
@@ -18,6 +23,8 @@ use super::files;
 use super::functions;
 use super::keys::Keys;
 use super::lines::Typed;
+use super::screen;
+use super::search::{self, Search};
 use super::statements::{holds_something, is_whole};
 use crate::outcome::Failure;
 use crate::render::Style;
@@ -32,11 +39,34 @@ const HISTORY_ENTRY_BYTES_MAX: usize = 16 << 10;
 const GUESSED_FROM: usize = 2;
 /// Lists longer than this are asked about.
 const LISTED_MAX: usize = 200;
+/// Escape is a key by itself when nothing follows it within this time.
+const ESCAPE_ALONE: Duration = Duration::from_millis(200);
+/// Rows of the screen that a search leaves for the line and what is above it.
+const ROWS_LEFT: usize = 4;
 
 /// Reads statements from a terminal.
 pub(super) struct LineEditor {
     editor: Editor<Typing, FileHistory>,
     history: Option<std::path::PathBuf>,
+    search: SharedSearch,
+}
+
+/// The search that keys drive, and that is shown as a hint.
+#[derive(Debug, Clone, Default)]
+struct SharedSearch(Arc<Mutex<Search>>);
+
+impl SharedSearch {
+    /// A search is whole between two keys, whoever panicked.
+    fn lock(&self) -> MutexGuard<'_, Search> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ConditionalEventHandler for SharedSearch {
+    fn handle(&self, event: &Event, _: RepeatCount, _: bool, context: &EventContext<'_>) -> Option<Cmd> {
+        let line = context.line();
+        self.lock().press(*event.get(0)?, line, context.pos() == line.len())
+    }
 }
 
 impl LineEditor {
@@ -56,19 +86,29 @@ impl LineEditor {
             .completion_prompt_limit(LISTED_MAX)
             .completion_show_all_if_ambiguous(true)
             .bell_style(BellStyle::None)
+            .keyseq_timeout(u16::try_from(ESCAPE_ALONE.as_millis()).ok())
             .build();
         let mut editor = Editor::with_config(config).map_err(failed)?;
-        editor.set_helper(Some(Typing { catalogue, style, history: HistoryHinter::new() }));
+        let search = SharedSearch::default();
+        editor.bind_sequence(Event::Any, EventHandler::Conditional(Box::new(search.clone())));
+        editor.set_helper(Some(Typing {
+            catalogue,
+            style,
+            history: HistoryHinter::new(),
+            search: search.clone(),
+        }));
         if let Some(path) = history {
             // A first start has none.
             let _ = editor.load_history(path);
         }
-        Ok(LineEditor { editor, history: history.map(Path::to_owned) })
+        Ok(LineEditor { editor, history: history.map(Path::to_owned), search })
     }
 
     /// Reads until something can be run. The text in front is there already, to be changed.
     pub(super) fn read(&mut self, prompt: &str, begun: &str, keys: &Keys) -> Result<Typed, Failure> {
-        match self.editor.readline_with_initial(prompt, (begun, "")) {
+        let read = self.editor.readline_with_initial(prompt, (begun, ""));
+        self.search.lock().stop();
+        match read {
             Ok(text) => {
                 self.remember(&text);
                 Ok(Typed::Text(text))
@@ -99,6 +139,7 @@ struct Typing {
     catalogue: Catalogue,
     style: Style,
     history: HistoryHinter,
+    search: SharedSearch,
 }
 
 impl Helper for Typing {}
@@ -150,6 +191,9 @@ impl Hinter for Typing {
     type Hint = Grey;
 
     fn hint(&self, line: &str, place: usize, context: &rustyline::Context<'_>) -> Option<Grey> {
+        if self.search.lock().is_on() {
+            return self.found(line, context);
+        }
         // What will be wanted is asked for while the rest is typed.
         for table in completion::tables_of(line, place) {
             self.catalogue.want_columns(&table);
@@ -170,6 +214,18 @@ impl Hinter for Typing {
 }
 
 impl Typing {
+    /// What a search finds.
+    fn found(&self, line: &str, context: &rustyline::Context<'_>) -> Option<Grey> {
+        let history = context.history();
+        let newest_first = (0..history.len()).rev();
+        let statements = newest_first
+            .filter_map(|place| Some(history.get(place, SearchDirection::Reverse).ok().flatten()?.entry));
+        let (rows, columns) = screen::size().unwrap_or((24, 80));
+        let style = Style { width: Some(columns), ..self.style };
+        let shown = self.search.lock().shown(line, statements, style, rows.saturating_sub(ROWS_LEFT))?;
+        Some(Grey { shown, taken: None })
+    }
+
     /// The rest of the only thing that begins as what was typed.
     fn guess(&self, line: &str, place: usize) -> Option<Grey> {
         let context = completion::context(line, place);
@@ -206,7 +262,13 @@ impl Highlighter for Typing {
     }
 
     fn highlight_hint<'h>(&self, hint: &'h str) -> Cow<'h, str> {
-        Cow::Owned(self.style.dim(hint))
+        if !self.search.lock().is_on() {
+            return Cow::Owned(self.style.dim(hint));
+        }
+        // All but the statement that Enter takes.
+        let mark = search::mark(self.style);
+        let shown = |line: &str| if line.starts_with(mark) { line.to_owned() } else { self.style.dim(line) };
+        Cow::Owned(hint.split('\n').map(shown).collect::<Vec<_>>().join("\n"))
     }
 
     fn highlight_char(&self, _: &str, _: usize, kind: CmdKind) -> bool {

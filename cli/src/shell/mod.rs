@@ -27,6 +27,7 @@ mod keys;
 mod lines;
 mod meta;
 mod screen;
+mod search;
 mod session;
 mod statements;
 
@@ -40,7 +41,8 @@ Examples:
 
 A statement ends with ; or with \\G, which shows rows as lists of fields. Commands of the shell begin with \\ or with a dot: \
 \\? lists them, \\d shows the tables, \\q leaves. Tab completes tables, columns, functions and values; Right takes what is \
-suggested in grey. Ctrl-C cancels a statement, twice within a second it leaves.
+suggested in grey; Ctrl-R searches what was typed before, by parts of words in any order. Ctrl-C cancels a statement, \
+twice within a second it leaves.
 
 Tables show 40 rows; \\last shows all of the last answer. What is taller than the screen goes through $GANNET_PAGER, $PAGER \
 or less. What was typed is kept in $XDG_STATE_HOME/gannet/history, unless it begins with a space.
