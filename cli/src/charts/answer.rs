@@ -6,8 +6,8 @@
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, SchemaRef, TimeUnit, TimestampNanosecondType};
-use clap::ValueEnum;
 
+use super::Chart;
 use super::bars::bar;
 use super::lines::{Frame, Line, Stroke, axis, draw};
 use super::numbers::full;
@@ -25,25 +25,14 @@ const BARS_MAX: usize = 40;
 /// Columns that labels of bars may take.
 const LABEL_WIDTH_MAX: usize = 30;
 
-/// What is drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Chart {
-    /// Lines when there is a time, else bars
-    Auto,
-    /// Lines
-    Line,
-    /// Bars
-    Bar,
-}
-
 impl Chart {
-    /// What the word after `\chart` means; `None` is off.
-    pub(crate) fn named(name: &str) -> Option<Option<Chart>> {
+    /// What the word after `\chart` means.
+    pub(crate) fn named(name: &str) -> Option<Chart> {
         Some(match name.to_ascii_lowercase().as_str() {
-            "on" | "auto" => Some(Chart::Auto),
-            "line" | "lines" => Some(Chart::Line),
-            "bar" | "bars" => Some(Chart::Bar),
-            "off" | "none" => None,
+            "on" | "auto" => Chart::Auto,
+            "line" | "lines" => Chart::Line,
+            "bar" | "bars" => Chart::Bar,
+            "off" | "none" => Chart::None,
             _ => return None,
         })
     }
@@ -80,7 +69,7 @@ pub(crate) fn drawn(
     let lines = match (chart, columns.time) {
         (Chart::Bar, _) | (Chart::Auto, None) => bars(&columns, batches, zone, style)?,
         (Chart::Line | Chart::Auto, Some(time)) => lines(&columns, time, schema, batches, zone, style)?,
-        (Chart::Line, None) => return None,
+        (Chart::Line, None) | (Chart::None, _) => return None,
     };
     Some(lines.join("\n") + "\n")
 }
@@ -299,7 +288,9 @@ mod tests {
     fn nothing_is_drawn_of_nothing() {
         let texts: ArrayRef = Arc::new(StringArray::from(vec!["a"]));
         check(vec![("s", texts)], Chart::Auto, None);
+        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+        check(vec![("s", Arc::new(StringArray::from(vec!["a", "b"]))), ("n", numbers)], Chart::None, None);
         assert_eq!(Chart::named("pie"), None);
-        assert_eq!(Chart::named("OFF"), Some(None));
+        assert_eq!(Chart::named("OFF"), Some(Chart::None));
     }
 }

@@ -4,12 +4,13 @@ use std::io::{self, Write};
 
 use clap::Args;
 
+use crate::charts::Chart;
 use crate::charts::bars::bar;
 use crate::charts::numbers::full;
 use crate::client::ClientArgs;
 use crate::diff::question::{Question, choose};
 use crate::diff::score::{Column, Difference, Value};
-use crate::explore::screen::{Chart, Screen};
+use crate::explore::screen::Screen;
 use crate::explore::span::instant_text;
 use crate::explore::{DrawingArgs, RangeArgs, ask, finish, now};
 use crate::outcome::{Exit, Failure, Outcome};
@@ -100,7 +101,7 @@ pub(crate) async fn run(args: DiffArgs) -> Outcome {
         return Ok(Exit::Done);
     }
     if args.answer.format.is_some() || args.answer.json || args.answer.output.is_some() {
-        return print_answers(&client, &[statement], &args.answer, None, args.client.timeout).await;
+        return print_answers(&client, &[statement], &args.answer, Chart::None, args.client.timeout).await;
     }
     let (answer, is_partial) = ask(&client, &statement, &args.answer, &args.client).await?;
     let difference = score::read(&question, &answer)?;

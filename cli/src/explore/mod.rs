@@ -6,10 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::Args;
 use gannet_client::{Answer, QueryOptions};
 
+use crate::charts::Chart;
 use crate::client::{Client, ClientArgs};
 use crate::completeness::warning;
 use crate::explore::question::{Question, View};
-use crate::explore::screen::{Chart, Screen};
+use crate::explore::screen::Screen;
 use crate::explore::series::BUCKETS_MAX;
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::outcome::{Exit, Failure, Outcome};
@@ -225,7 +226,7 @@ pub(crate) async fn run(mut args: ExploreArgs) -> Outcome {
         if args.view == View::Samples && args.answer.output.is_none() && !args.answer.json {
             args.answer.format = args.answer.format.or(Some(Format::Table));
         }
-        return print_answers(&client, &[statement], &args.answer, None, args.client.timeout).await;
+        return print_answers(&client, &[statement], &args.answer, Chart::None, args.client.timeout).await;
     }
     let (answer, is_partial) = ask(&client, &statement, &args.answer, &args.client).await?;
     let mut out = io::BufWriter::new(io::stdout().lock());

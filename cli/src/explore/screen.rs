@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 
-use clap::ValueEnum;
 use gannet_client::Completeness;
 
 use crate::cells::Zone;
+use crate::charts::Chart;
 use crate::charts::bars::{columns, sparkline};
 use crate::charts::lines::{Frame, Line, Stroke, axis, draw, marks};
 use crate::charts::numbers::{change, full};
@@ -23,19 +23,6 @@ const BARS_MAX: usize = 24;
 
 /// Thin buckets that are named; the others are counted.
 const THIN_NAMED_MAX: usize = 6;
-
-/// How numbers over time are drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Chart {
-    /// Bars for few buckets of one series, else lines
-    Auto,
-    /// Lines
-    Line,
-    /// Bars of the first series
-    Bar,
-    /// Numbers only
-    None,
-}
 
 /// What is drawn on.
 #[derive(Debug, Clone, Copy)]
@@ -152,7 +139,7 @@ impl Screen {
         let bars = match self.chart {
             Chart::Bar => true,
             Chart::Auto => is_single && series.buckets <= BARS_MAX,
-            _ => false,
+            Chart::Line | Chart::None => false,
         };
         let height = if question.show.len() == 1 { 9 } else { 7 };
         let (indent, right) = if bars {

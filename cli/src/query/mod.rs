@@ -10,7 +10,8 @@ use gannet_client::{Answer, Completeness, QueryOptions, Stats};
 use serde::{Deserialize, Serialize};
 
 use crate::cells::Zone;
-use crate::charts::answer::{Chart, drawn};
+use crate::charts::Chart;
+use crate::charts::answer::drawn;
 use crate::client::{Client, ClientArgs};
 use crate::completeness::warning;
 use crate::interrupt::Interrupt;
@@ -72,8 +73,8 @@ pub(crate) struct QueryArgs {
     #[arg(long = "param", value_name = "NAME=VALUE", value_parser = parameters::parse)]
     params: Vec<Parameter>,
     /// Draw the answer above its table
-    #[arg(long, value_enum, value_name = "KIND")]
-    chart: Option<Chart>,
+    #[arg(long, value_enum, value_name = "KIND", default_value_t = Chart::None)]
+    chart: Chart,
     #[command(flatten)]
     answer: AnswerArgs,
     #[command(flatten)]
@@ -110,6 +111,9 @@ pub(crate) struct AnswerArgs {
     /// Wait so long for the other leaves once there is a first answer; 0s takes the first one
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     pub(crate) wait_complete: Option<Duration>,
+    /// Print the final answer only, not the best there was when Ctrl-C was pressed
+    #[arg(long, conflicts_with = "wait_complete")]
+    pub(crate) final_only: bool,
     /// Write completeness and statistics to a file, a line of JSON for each statement
     #[arg(long, value_name = "FILE")]
     pub(crate) stats_file: Option<PathBuf>,
@@ -186,11 +190,11 @@ pub(crate) async fn print_answers(
     client: &Client,
     statements: &[Statement],
     args: &AnswerArgs,
-    chart: Option<Chart>,
+    chart: Chart,
     timeout: Option<Duration>,
 ) -> Outcome {
     let layout = args.layout();
-    if chart.is_some() && !layout.format.is_for_people() {
+    if chart != Chart::None && !layout.format.is_for_people() {
         let name = layout.format.name();
         return Err(Failure::usage(format!("--chart draws for people, and {name} is for programs"))
             .hint("add --format table"));
@@ -265,7 +269,7 @@ pub(crate) struct Query<'a> {
     /// How answers are written.
     pub(crate) layout: Layout,
     /// What is drawn above them.
-    pub(crate) chart: Option<Chart>,
+    pub(crate) chart: Chart,
     /// Where they go.
     pub(crate) out: Output,
     /// Where completeness and statistics go.
@@ -282,7 +286,7 @@ impl Query<'_> {
         let mut line = ProgressLine::new(self.args.progress.is_shown(self.args.quiet), style);
         // Values as JSON cost more than as Arrow, which only matters where there are many: not on a screen.
         let is_watched = self.layout.format.is_for_people() && self.args.progress.is_shown(self.args.quiet);
-        let reply = if self.args.wait_complete.is_some() || is_watched || self.chart.is_some() {
+        let reply = if self.args.wait_complete.is_some() || is_watched || self.chart != Chart::None {
             self.asker.refined(&statement.sql, self.args.wait_complete, &mut line).await?
         } else {
             self.asker.arriving(&statement.sql, &mut line).await?
@@ -298,7 +302,7 @@ impl Query<'_> {
             Reply::Final(answer) => self.print(statement, &answer, false, line),
             Reply::Partial(answer) => self.print(statement, &answer, true, line),
             Reply::Interrupted(answer) => {
-                if self.args.output.is_none() && io::stdout().is_terminal() {
+                if !self.args.final_only && self.args.output.is_none() && io::stdout().is_terminal() {
                     self.print(statement, &answer, true, line)?;
                 }
                 Ok(Exit::Interrupted)
@@ -339,8 +343,7 @@ impl Query<'_> {
         line.clear();
         let about = About { completeness: &answer.completeness, stats: answer.stats, is_partial };
         let Layout { zone, style, .. } = self.layout;
-        let chart = self.chart.and_then(|chart| drawn(chart, &answer.schema, &answer.batches, zone, style));
-        if let Some(chart) = chart {
+        if let Some(chart) = drawn(self.chart, &answer.schema, &answer.batches, zone, style) {
             self.out.write_all(chart.as_bytes())?;
         }
         let mut printer = Printer::new(self.layout, &answer.schema, about, &mut self.out)?;

@@ -16,7 +16,7 @@ use super::meta::{self, Meta};
 use super::screen;
 use super::session::{INCLUDED_MAX, Next, Session};
 use super::statements::Shown;
-use crate::charts::answer::Chart;
+use crate::charts::Chart;
 use crate::interrupt::Interrupt;
 use crate::outcome::{Exit, Failure};
 use crate::query::format::Format;
@@ -180,8 +180,8 @@ impl Session {
 
     fn set_chart(&mut self, name: Option<&str>) -> Result<(), Failure> {
         self.chart = match name.map(|name| (name, Chart::named(name))) {
-            None if self.chart.is_some() => None,
-            None => Some(Chart::Auto),
+            None if self.chart == Chart::None => Chart::Auto,
+            None => Chart::None,
             Some((_, Some(chart))) => chart,
             Some((name, None)) => {
                 return Err(Failure::usage(format!("there is no chart `{name}`"))
@@ -189,10 +189,10 @@ impl Session {
             }
         };
         self.say(match self.chart {
-            None => "charts: off",
-            Some(Chart::Auto) => "charts: lines where there is a time, else bars",
-            Some(Chart::Line) => "charts: lines",
-            Some(Chart::Bar) => "charts: bars",
+            Chart::None => "charts: off",
+            Chart::Auto => "charts: lines where there is a time, else bars",
+            Chart::Line => "charts: lines",
+            Chart::Bar => "charts: bars",
         })
     }
 

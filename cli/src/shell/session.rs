@@ -16,7 +16,7 @@ use super::keys::Keys;
 use super::meta;
 use super::screen::{self, ROWS_SHOWN, Shown};
 use super::statements::{self, Piece, pieces};
-use crate::charts::answer::{self, Chart};
+use crate::charts::{Chart, answer};
 use crate::client::{Client, ClientArgs};
 use crate::completeness::warning;
 use crate::interrupt::Interrupt;
@@ -68,7 +68,7 @@ pub(super) struct Session {
     pub(super) is_timed: bool,
     pub(super) is_paged: bool,
     /// What is drawn above answers.
-    pub(super) chart: Option<Chart>,
+    pub(super) chart: Chart,
     /// The file that answers go to, while one is set.
     pub(super) output: Option<(PathBuf, Output)>,
     /// The file of the next answer.
@@ -121,7 +121,7 @@ impl Session {
             is_vertical: false,
             is_timed: false,
             is_paged: true,
-            chart: None,
+            chart: Chart::None,
             output,
             once: None,
             last_statement: None,
@@ -296,7 +296,7 @@ impl Session {
         let args = self.args.clone();
         let layout = Layout { format, ..args.layout() };
         let layout = if is_to_file { Layout { style: render::Style::PLAIN, ..layout } } else { layout };
-        let mut query = Query { asker, args: &args, layout, chart: None, out, stats_file: None };
+        let mut query = Query { asker, args: &args, layout, chart: Chart::None, out, stats_file: None };
         let answered = handle.block_on(query.answer(statement));
         let Query { out, .. } = query;
         if once.is_none()
@@ -352,8 +352,7 @@ impl Session {
         let shown = Shown { answer, is_partial, has_more, format };
         let rows = shown.text(layout, Some(ROWS_SHOWN))?;
         let Answer { schema, batches, .. } = &shown.answer;
-        let drawn =
-            self.chart.and_then(|chart| answer::drawn(chart, schema, batches, layout.zone, layout.style));
+        let drawn = answer::drawn(self.chart, schema, batches, layout.zone, layout.style);
         let text = drawn.unwrap_or_default() + &rows;
         screen::show(&text, self.is_paged, &self.keys)?;
         self.last_answer = Some(shown);
