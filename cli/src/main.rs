@@ -33,6 +33,7 @@ mod ingest;
 mod interrupt;
 mod leaf_list;
 mod leaf_orders;
+mod link;
 mod machine;
 mod outcome;
 mod parent;

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use gannet_client::{Answer, QueryOptions};
+use gannet_client::{Answer, ClientOptions, QueryOptions};
 
 use crate::charts::Chart;
 use crate::client::{Client, ClientArgs};
@@ -13,6 +13,7 @@ use crate::explore::question::{Question, View};
 use crate::explore::screen::Screen;
 use crate::explore::series::BUCKETS_MAX;
 use crate::interrupt::{Interrupt, Interrupted};
+use crate::link::{Exploration, Found, Link, Moment};
 use crate::outcome::{Exit, Failure, Outcome};
 use crate::progress_line::ProgressLine;
 use crate::query::ask::{Asker, Reply};
@@ -43,15 +44,25 @@ Examples:
   gannet explore requests --view distribution --show duration_ms --where \"service = 'cart'\"
   gannet explore requests --view samples --where 'status = 503' --limit 5 --format vertical
   gannet explore requests --group-by region --view table --compare 1w --sql
+  gannet explore requests --where 'status >= 500' --last 2h --link
+  gannet explore --from-link 'http://127.0.0.1:7700/e/requests?v=1&from=-1h&show=count&f=status:ge:500'
 
 --show takes aggregates of SQL, separated by commas; count alone counts events. --where may be repeated, and all hold. \
 A comparison is one request: both periods are read by the same leaves at the same moment. --sql prints the SQL in place of \
 asking it, and --format prints the rows behind a view.
 
+--link prints the question as a link in place of asking it: with the times it has now, or with --link=live with times that \
+move on, as they were said. A link holds no server that would be asked and no token: --from-link asks the server of --server. \
+It takes the link of a statement too, which \\link in gannet shell prints.
+
 Exit codes are those of gannet query.")]
 pub(crate) struct ExploreArgs {
     /// The table
-    table: String,
+    #[arg(required_unless_present = "from_link")]
+    table: Option<String>,
+    /// Ask the question of a link
+    #[arg(long, value_name = "LINK", conflicts_with_all = QUESTION_FLAGS)]
+    from_link: Option<String>,
     /// What to show: aggregates separated by commas; for a distribution the column
     #[arg(long, value_name = "EXPRESSIONS", default_value = "count")]
     show: Vec<String>,
@@ -87,6 +98,17 @@ pub(crate) struct ExploreArgs {
     /// Print the SQL and ask nothing
     #[arg(long)]
     sql: bool,
+    /// Print the question as a link and ask nothing
+    #[arg(
+        long,
+        value_enum,
+        value_name = "TIMES",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "pinned",
+        conflicts_with = "sql"
+    )]
+    link: Option<LinkTimes>,
     /// How to draw numbers over time
     #[arg(long, value_enum, default_value_t = Chart::Auto)]
     chart: Chart,
@@ -96,6 +118,21 @@ pub(crate) struct ExploreArgs {
     answer: AnswerArgs,
     #[command(flatten)]
     client: ClientArgs,
+}
+
+/// What a link says, and flags therefore do not.
+const QUESTION_FLAGS: [&str; 14] = [
+    "table", "show", "filters", "group_by", "derive", "having", "order_by", "limit", "last", "from", "to",
+    "every", "compare", "view",
+];
+
+/// The times of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum LinkTimes {
+    /// Those of now: whoever opens it sees the same
+    Pinned,
+    /// As they were said: whoever opens it sees what is new then
+    Live,
 }
 
 /// Which time is looked at.
@@ -185,7 +222,7 @@ impl ExploreArgs {
         let is_bucketed = matches!(self.view, View::Series | View::Distribution);
         let from = if is_bucketed { from.div_euclid(every) * every } else { from };
         let question = Question {
-            table: self.table.clone(),
+            table: self.table.clone().unwrap_or_default(),
             show: lists(&self.show)?,
             filters: self.filters.clone(),
             group_by: lists(&self.group_by)?,
@@ -203,6 +240,58 @@ impl ExploreArgs {
         Ok(question)
     }
 
+    /// The question as a link has it.
+    fn exploration(&self, screen: &Screen, times: LinkTimes) -> Result<Exploration, String> {
+        let mut exploration = Exploration::of_table(self.table.clone().unwrap_or_default());
+        (exploration.from, exploration.to) = match times {
+            LinkTimes::Pinned => {
+                let (from, to) = self.range.resolve(screen.now, screen.zone)?;
+                (Moment::At(from), Moment::At(to))
+            }
+            LinkTimes::Live => {
+                let RangeArgs { last, from, to } = &self.range;
+                let moment = |text: &String| Moment::parse(text, screen.zone);
+                let to = to.as_ref().map_or(Ok(Moment::Now), moment)?;
+                let from = match (from.as_ref(), to) {
+                    (Some(from), _) => moment(from)?,
+                    (None, Moment::Now) => last.map_or(exploration.from, Moment::Ago),
+                    // An hour before whatever that is.
+                    (None, _) => Moment::At(self.range.resolve(screen.now, screen.zone)?.0),
+                };
+                (from, to)
+            }
+        };
+        let lists = |texts: &[String]| -> Result<Vec<String>, String> {
+            let lists = texts.iter().map(|text| crate::query::statements::split_at_commas(text));
+            Ok(lists.collect::<Result<Vec<_>, _>>()?.concat())
+        };
+        exploration.show = lists(&self.show)?;
+        exploration.group_by = lists(&self.group_by)?;
+        self.filters.iter().for_each(|filter| exploration.add_condition(filter));
+        exploration.derive = self.derive.iter().cloned().collect();
+        exploration.having = self.having.clone();
+        if let Some(order) = &self.order_by {
+            exploration.set_order(order)?;
+        }
+        (exploration.every, exploration.compare) = (self.every, self.compare);
+        (exploration.limit, exploration.view) = (self.limit, self.view);
+        Ok(exploration)
+    }
+
+    /// Takes the question of a link in the place of flags.
+    fn take(&mut self, exploration: Exploration) {
+        self.filters = exploration.all_conditions();
+        self.order_by = exploration.order();
+        self.range =
+            RangeArgs { last: None, from: Some(exploration.from.text()), to: Some(exploration.to.text()) };
+        let Exploration { table, every, show, derive, group_by, having, limit, compare, view, .. } =
+            exploration;
+        self.table = Some(table);
+        (self.every, self.compare, self.limit, self.view) = (every, compare, limit, view);
+        (self.show, self.group_by, self.having) = (show, group_by, having);
+        self.derive = derive.into_iter().collect();
+    }
+
     /// Somebody wants the rows and no drawing.
     fn wants_rows(&self) -> bool {
         self.view == View::Samples
@@ -214,8 +303,17 @@ impl ExploreArgs {
 
 /// Runs it.
 pub(crate) async fn run(mut args: ExploreArgs) -> Outcome {
+    match args.from_link.take().map(|text| read_link(&text)).transpose()? {
+        Some(Link::Sql(sql)) => return run_statement(args, sql).await,
+        Some(Link::Exploration(exploration)) => args.take(*exploration),
+        None => {}
+    }
     let screen = args.drawing.screen(&args.answer, args.chart, now());
     let question = args.question(&screen).map_err(Failure::usage)?;
+    if let Some(times) = args.link {
+        let exploration = args.exploration(&screen, times).map_err(Failure::usage)?;
+        return print_link(&Link::Exploration(Box::new(exploration)), &args.client);
+    }
     let statement = Statement { sql: question.sql(), line: 1 };
     if args.sql {
         writeln!(io::stdout(), "{}", statement.sql)?;
@@ -240,6 +338,39 @@ pub(crate) async fn run(mut args: ExploreArgs) -> Outcome {
         View::Samples => {}
     }
     finish(&mut out, &answer, is_partial, &args.answer)
+}
+
+/// What a link stands for; tells what of it is left out.
+fn read_link(text: &str) -> Result<Link, Failure> {
+    let Found { link, notices } =
+        Link::read(text).map_err(|why| Failure::usage(format!("the link cannot be read: {why}")))?;
+    for notice in notices {
+        let _ = writeln!(io::stderr(), "note: {notice}");
+    }
+    Ok(link)
+}
+
+fn print_link(link: &Link, to: &ClientArgs) -> Outcome {
+    let client = Client::with(&to.server, ClientOptions::default())?;
+    writeln!(io::stdout(), "{}", link.url(client.inner().address()))?;
+    Ok(Exit::Done)
+}
+
+/// Asks the statement of a link, as `gannet query` does.
+async fn run_statement(args: ExploreArgs, sql: String) -> Outcome {
+    if args.link.is_some() {
+        return print_link(&Link::Sql(sql), &args.client);
+    }
+    let statements = crate::query::statements::split(&sql);
+    if statements.is_empty() {
+        return Err(Failure::usage("the link cannot be read: its statement is empty"));
+    }
+    if args.sql {
+        writeln!(io::stdout(), "{}", sql.trim_end())?;
+        return Ok(Exit::Done);
+    }
+    let client = args.client.connect()?;
+    print_answers(&client, &statements, &args.answer, Chart::None, args.client.timeout).await
 }
 
 /// The whole answer to one statement, and whether it is the final one.

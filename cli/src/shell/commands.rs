@@ -18,6 +18,7 @@ use super::session::{INCLUDED_MAX, Next, Session};
 use super::statements::Shown;
 use crate::charts::Chart;
 use crate::interrupt::Interrupt;
+use crate::link::Link;
 use crate::outcome::{Exit, Failure};
 use crate::query::format::Format;
 use crate::query::output::Output;
@@ -74,6 +75,10 @@ impl Session {
                 self.statement(&sql, shown)?;
             }
             Meta::Last => self.show_last()?,
+            Meta::Link => {
+                let link = Link::Sql(self.last()?.0).url(self.client.inner().address());
+                writeln!(io::stdout(), "{link}")?;
+            }
             Meta::Watch(interval) => self.watch(interval)?,
             Meta::Tail(rest) => self.tail(&rest)?,
             Meta::Save(None) | Meta::Run(None) => self.list_kept()?,

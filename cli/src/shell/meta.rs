@@ -38,6 +38,8 @@ pub(super) enum Meta {
     Chart(Option<String>),
     /// `\last`
     Last,
+    /// `\link`
+    Link,
     /// `\g`: the last statement once more.
     Again,
     /// `\s`: saves the last statement under a name, or lists names.
@@ -112,12 +114,13 @@ const fn described(
 }
 
 /// Every command, in the order of `\?`.
-pub(super) const COMMANDS: [Described; 23] = [
+pub(super) const COMMANDS: [Described; 24] = [
     described("d", &["tables", "dt", "describe", "schema"], "[TABLE]", "tables; or the columns of a table"),
     described("df", &["functions"], "[PART]", "functions, with what they take"),
     described("l", &["leaves", "status"], "", "leaves: state, rows, memory"),
     described("g", &[], "", "run the last statement again"),
     described("last", &[], "", "the last answer once more, all of it, in the pager"),
+    described("link", &[], "", "the last statement as a link; gannet explore --from-link LINK asks it"),
     described("x", &["vertical"], "[on|off]", "show rows as lists of fields; \\G in place of ; does it once"),
     described("format", &["mode", "F"], "[NAME]", "how answers are printed"),
     described("chart", &[], "[line|bar|off]", "draw answers above their rows: lines over time, or bars"),
@@ -182,6 +185,7 @@ fn read(name: &str, rest: &str, arguments: &[String]) -> Result<Meta, String> {
         "l" => Meta::Leaves,
         "g" => Meta::Again,
         "last" => Meta::Last,
+        "link" => Meta::Link,
         "timing" => Meta::Timing(switch()?),
         "x" => Meta::Expanded(switch()?),
         "pager" => Meta::Pager(switch()?),
@@ -341,6 +345,7 @@ mod tests {
         check("\\watch 500ms", Meta::Watch(Duration::from_millis(500)));
         check("\\tail requests where a = 'b c'", Meta::Tail("requests where a = 'b c'".to_owned()));
         check("\\last", Meta::Last);
+        check("\\link", Meta::Link);
         check("\\chart bar", Meta::Chart(Some("bar".to_owned())));
         check("\\g", Meta::Again);
         check("\\s errors-5xx", Meta::Save(Some("errors-5xx".to_owned())));
