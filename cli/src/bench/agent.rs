@@ -1,7 +1,7 @@
 //! `gannet bench agent`: how fast the agent sends a file that it is behind with, and what memory that takes.
 //!
 //! A file of NDJSON lines is written before any clock runs. Each round, `gannet ingest --follow` of this binary sends it
-//! to a `gannet up` with one leaf, into a table of its own; the clock runs from the start of the agent's process to the
+//! to a leaf below an aggregator, into a table of its own; the clock runs from the start of the agent's process to the
 //! moment when a query counts every row. `gannet ingest` of the same file takes its turn, for comparison. Rows are
 //! counted again when the agent has ended: a line that is lost or counted twice fails the bench.
 
@@ -13,14 +13,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arrow::array::{AsArray, types::Int64Type};
 use clap::Args;
 use gannet_client::QueryOptions;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use tokio::process::Child;
 
 use super::events::Events;
 use super::folder::Folder;
 use super::rounds::{Spread, print_json, print_text, until_interrupted};
-use super::server::{Server, gannet, signal};
+use super::servers::{Servers, gannet};
 use super::{load, memory};
 use crate::client::Client;
 use crate::outcome::{Failure, Outcome};
@@ -38,7 +38,7 @@ Examples:
   gannet bench agent
   gannet bench agent --rows 200000 --rounds 1 --json
 
-Writes a file of NDJSON lines of twenty columns, starts `gannet up` with one leaf of this binary, and sends it the file:
+Writes a file of NDJSON lines of twenty columns, starts a leaf and an aggregator of this binary, and sends it the file:
   agent    gannet ingest --follow, until a query counts every row, and the most memory it was in
   ingest   gannet ingest, from its start to its end
 Both take turns, and what is shown is the median of the rounds with the least and the most. Server and agent share the \
@@ -86,7 +86,7 @@ async fn measure(args: &AgentArgs) -> Result<Report, Failure> {
     let file = folder.path().join("events.ndjson");
     let bytes = write_events(&file, args.rows)
         .map_err(|error| Failure::failed(format!("write {}: {error}", file.display())))?;
-    let server = Server::start(folder.path()).await?;
+    let server = Servers::start(folder.path(), 1).await?;
     let (mut agent, mut ingest, mut peak) = (Vec::new(), Vec::new(), 0);
     for round in 1..=args.rounds {
         let run = Run { server: &server, client: server.client()?, file: &file, rows: args.rows, round };
@@ -127,7 +127,7 @@ fn write_events(path: &Path, rows: u64) -> Result<u64, Box<dyn std::error::Error
 
 /// One round.
 struct Run<'a> {
-    server: &'a Server,
+    server: &'a Servers,
     client: Client,
     file: &'a Path,
     rows: u64,
@@ -174,7 +174,7 @@ impl Run<'_> {
 
     fn started(&self, command: &mut tokio::process::Command) -> Result<Child, Failure> {
         command
-            .args(["--server", &self.server.url])
+            .args(["--server", &self.server.url()])
             .arg(self.file)
             .spawn()
             .map_err(|error| Failure::failed(format!("start gannet ingest: {error}")))
@@ -220,6 +220,13 @@ impl Report {
             self.ingest.text("rows/s"),
         )
     }
+}
+
+/// Sends a signal to a process of the bench.
+fn signal(process: &Child, signal: Signal) -> Result<(), Failure> {
+    let raw = process.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+    let pid = raw.ok_or_else(|| Failure::failed("signal a process: it has ended"))?;
+    kill_process(pid, signal).map_err(|error| Failure::failed(format!("signal a process: {error}")))
 }
 
 #[cfg(test)]

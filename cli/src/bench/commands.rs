@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::folder::Folder;
 use super::rounds::{Spread, print_json, print_text, until_interrupted};
-use super::server::{Server, gannet};
+use super::servers::{Servers, gannet};
 use crate::ingest::post::new_producer;
 use crate::outcome::{Failure, Outcome};
 
@@ -24,7 +24,7 @@ Examples:
   gannet bench cli
   gannet bench cli --rounds 100 --json
 
-Starts `gannet up` with one leaf of this binary and a table of a few rows, and measures whole processes:
+Starts a leaf and an aggregator of this binary with a table of a few rows, and measures whole processes:
   version   gannet version, which asks nobody
   query     gannet query \"select count(*) from t\"
   status    gannet status
@@ -72,7 +72,7 @@ pub(crate) fn run(args: CommandsArgs) -> Outcome {
 
 async fn measure(args: &CommandsArgs) -> Result<Report, Failure> {
     let folder = Folder::new(args.dir.as_deref())?;
-    let server = Server::start(folder.path()).await?;
+    let server = Servers::start(folder.path(), 1).await?;
     let rows = Events::ndjson("t", "{\"a\":1}\n{\"a\":2}\n");
     let producer = new_producer("gannet-bench");
     let posted = server.client()?.inner().post(&rows, &producer, &PostOptions::default()).await;
@@ -83,7 +83,7 @@ async fn measure(args: &CommandsArgs) -> Result<Report, Failure> {
             let mut command = gannet()?;
             command.args(*line).stdout(Stdio::null()).stderr(Stdio::null());
             if *asks {
-                command.args(["--server", &server.url]);
+                command.args(["--server", &server.url()]);
             }
             let started = Instant::now();
             let status = command.status().await;

@@ -23,7 +23,6 @@ mod plot;
 mod report;
 mod restart;
 mod rounds;
-mod server;
 mod servers;
 mod stall;
 mod stop;

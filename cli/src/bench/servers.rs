@@ -6,10 +6,12 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use gannet_client::ClientOptions;
 use tokio::process::{Child, Command};
 
 use super::door::{Door, Reply};
 use super::leaf::Leaf;
+use crate::client::Client;
 use crate::outcome::Failure;
 
 /// How long they may take to be ready.
@@ -26,6 +28,15 @@ pub(super) struct Servers {
     at: SocketAddr,
 }
 
+/// A command of this binary that no settings of the user reach.
+pub(super) fn gannet() -> Result<Command, Failure> {
+    let binary = std::env::current_exe()
+        .map_err(|error| Failure::failed(format!("find the program that runs: {error}")))?;
+    let mut command = Command::new(binary);
+    command.env_clear().env("GANNET_CONFIG", "/dev/null").stdin(Stdio::null()).kill_on_drop(true);
+    Ok(command)
+}
+
 impl Servers {
     /// Starts so many leaves and an aggregator above them, and waits until they are ready.
     pub(super) async fn start(folder: &Path, leaves: usize) -> Result<Servers, Failure> {
@@ -40,17 +51,15 @@ impl Servers {
         let listener = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
         let at = listener.local_addr().map_err(failed)?;
         let log = std::fs::File::create(folder.join("aggregator.log")).map_err(failed)?;
-        let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+        let mut command = gannet()?;
         command
             .args(["aggregator", "--data-dir", "aggregator", "--http-on-stdin"])
             .args(["--parent-pid", &std::process::id().to_string()])
             .args(started.iter().map(|leaf| format!("--child={}", leaf.address())))
             .current_dir(folder)
-            .env_clear()
             .stdin(Stdio::from(OwnedFd::from(listener)))
             .stdout(Stdio::null())
-            .stderr(log)
-            .kill_on_drop(true);
+            .stderr(log);
         let aggregator = command.spawn().map_err(failed)?;
         let mut servers = Servers { aggregator, leaves: started, at };
         servers.wait_until_ready().await?;
@@ -60,6 +69,16 @@ impl Servers {
     /// Where HTTP is served.
     pub(super) fn at(&self) -> SocketAddr {
         self.at
+    }
+
+    /// Where HTTP is served, for a command.
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.at)
+    }
+
+    /// A client of them.
+    pub(super) fn client(&self) -> Result<Client, Failure> {
+        Client::with(&self.url(), ClientOptions::default())
     }
 
     /// Its leaves.
