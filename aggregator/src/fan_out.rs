@@ -384,11 +384,14 @@ impl FanOut {
             })?;
             round.take(unit, outcome).await?;
         }
-        // Of two processes with one id the newest epoch counts.
+        // Of two processes with one id the newest epoch counts; when that did not answer, none does.
         let newest = |decoded: &Decoded| decoded.completeness.answered.iter().map(|leaf| leaf.epoch).max();
         round.held.sort_by_key(|(_, decoded)| std::cmp::Reverse(newest(decoded)));
         for (unit, decoded) in round.held {
-            round.gathering.add(&unit, decoded).await?;
+            match round.gathering.outdated(&decoded) {
+                None => round.gathering.add(&unit, decoded).await?,
+                Some(why) => round.gathering.missed_all(&unit, MissingReason::Error, &why),
+            }
         }
         round.gathering.finish(question.deadline).await
     }

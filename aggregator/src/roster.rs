@@ -18,6 +18,7 @@ use gannet_query::{Holdings, LeafState, Missing, MissingReason, Span, TableHoldi
 use crate::catalogue::Catalogue;
 
 mod credit;
+mod epochs;
 mod learning;
 mod losses;
 mod standing;
@@ -184,7 +185,7 @@ impl Roster {
             self.version += 1;
             return 0;
         };
-        let newest = record.said.as_ref().map_or(record.epoch, |before| before.epoch.max(record.epoch));
+        let newest = record.newest_epoch();
         // Of two processes with one id the newer epoch counts. At one address there is only one process, so an older
         // epoch there is a leaf that began anew without what it knew.
         if said.epoch < newest && child != record.child {
@@ -270,17 +271,6 @@ impl Roster {
         }
         self.version += 1;
         Noted::Done
-    }
-
-    /// The epoch of what is known of a leaf.
-    pub fn epoch(&self, leaf: &str) -> Option<u64> {
-        self.leaves.get(leaf).map(|record| record.epoch)
-    }
-
-    /// True when a leaf that was heard of before has said what it holds in an epoch, or has begun to.
-    pub fn has_described(&self, leaf: &str, epoch: u64) -> bool {
-        let Some(record) = self.leaves.get(leaf) else { return true };
-        record.epoch == epoch || record.said.as_ref().is_some_and(|said| said.epoch == epoch)
     }
 
     /// Rows that a leaf must account for when it is silent, over a table and a time range.

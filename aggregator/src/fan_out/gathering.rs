@@ -75,6 +75,23 @@ impl<'a> Gathering<'a> {
         decoded.completeness.answered.iter().any(|leaf| self.contested.contains(&leaf.leaf))
     }
 
+    /// Why an answer of a leaf that is there twice does not count: there is a newer epoch of the leaf elsewhere, and no
+    /// answer of it. It holds rows that this one never saw.
+    pub(super) fn outdated(&self, decoded: &Decoded) -> Option<String> {
+        let roster = self.fan_out.roster.lock();
+        let at = decoded.child.address();
+        decoded.completeness.answered.iter().find_map(|leaf| {
+            let (home, newest) = roster.newest(&leaf.leaf)?;
+            let is_outdated = newest > leaf.epoch && home != at && !self.counted.contains_key(&leaf.leaf);
+            is_outdated.then(|| {
+                format!(
+                    "its epoch {newest} at {home} did not answer, and epoch {} at {at} is older",
+                    leaf.epoch
+                )
+            })
+        })
+    }
+
     /// A child did not answer: everything it stands for is missing.
     pub(super) fn missed(&mut self, target: &Target, reason: MissingReason, detail: &str) {
         let at = target.child.address();

@@ -264,6 +264,19 @@ async fn a_leaf_that_is_there_twice_counts_once() {
 }
 
 #[tokio::test]
+async fn an_older_epoch_does_not_stand_in_for_a_newer_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = Served::start_at(folder.path().join("old.sock"), "a", 1, 10).await;
+    let new = Served::start_at(folder.path().join("new.sock"), "a", 2, 30).await;
+    let b = Served::start(folder.path(), "b", 5).await;
+    let aggregator = over(folder.path(), &[&old, &new, &b]).await;
+    new.fake.silent.store(true, Ordering::SeqCst);
+    let answer = aggregator.query(COUNT, soon()).await.unwrap();
+    assert_eq!(shown(&answer), "5 0.142857 a:timeout:30");
+    assert_eq!((answer.completeness.leaves_asked(), answer.completeness.leaves_answered()), (2, 1));
+}
+
+#[tokio::test]
 async fn a_leaf_that_came_back_without_its_rows_is_found_out_by_the_first_answer() {
     let folder = tempfile::tempdir().unwrap();
     let a = Served::start(folder.path(), "a", 30).await;
