@@ -10,7 +10,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -89,7 +89,7 @@ impl Admission {
         let turn = || Turn { queue: Arc::clone(&self.queue), client };
         let Some((number, called)) = entered else { return Ok(turn()) };
         let mut place = Place { queue: Arc::clone(&self.queue), client, number, called };
-        match tokio::time::timeout_at(until.into(), &mut place.called).await {
+        match tokio::time::timeout_at(until, &mut place.called).await {
             Ok(Ok(())) => Ok(turn()),
             // Another client took the place.
             Ok(Err(_)) => Err(Refused::Full),

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use futures::future::OptionFuture;
 use gannet_proto::address::{AddressError, ChildAddress};
@@ -29,6 +30,7 @@ use crate::metrics::{Metrics, code_name};
 use crate::roster::Roster;
 use crate::roster_file::{RosterFile, RosterFileError};
 use crate::sql::{SqlAnswer, SqlConfig, SqlEngine, SqlWatch};
+use crate::surroundings::{Planning, Surroundings};
 
 mod append;
 pub(crate) mod bodies;
@@ -118,17 +120,27 @@ impl Aggregator {
     /// # Errors
     /// When a setting or the roster cannot be used. A child that cannot be reached is no error.
     pub async fn start(config: Config) -> Result<Arc<Aggregator>, StartError> {
+        Aggregator::start_in(config, Surroundings::default()).await
+    }
+
+    /// As [`Aggregator::start`], in other surroundings than this machine.
+    ///
+    /// # Errors
+    /// As [`Aggregator::start`].
+    pub async fn start_in(config: Config, surroundings: Surroundings) -> Result<Arc<Aggregator>, StartError> {
+        let Surroundings { network, planning } = surroundings;
         let checked = config.checked()?;
         let config = Arc::new(config);
         let tls = Tls::of_settings(config.tls())?;
         let (file, roster) = RosterFile::open(&config.data_dir)?;
         let (roster, file) = (Arc::new(Mutex::new(roster)), Arc::new(Mutex::new(file)));
-        let gossip = checked.gossip.map(|gossip| Gossip::start(gossip, config.said()));
+        let gossip =
+            checked.gossip.map(|gossip| Gossip::start_over(Arc::clone(&network), gossip, config.said()));
         let gossip = OptionFuture::from(gossip).await.transpose()?;
         let said = gossip.as_ref().map(Gossip::heard);
         let (sources, asking) =
             Sources::new(checked.children, checked.aggregators, Arc::new(names::System), said).await;
-        let children = Arc::new(ChildSet::new(links(&config, tls.as_ref())));
+        let children = Arc::new(ChildSet::new(links(&config, tls.as_ref()), network));
         let fan_out = Arc::new(FanOut::new(Arc::clone(&children), Arc::clone(&roster), Arc::clone(&config)));
         let (tell, members) = watch::channel(Arc::default());
         let exchange = Exchange::new(&members, &roster, &children, &config);
@@ -146,7 +158,7 @@ impl Aggregator {
             return Err(error.into());
         }
         fan_out.between().meet(&others(&members.borrow(), &config));
-        let engine = engine(&config)?;
+        let engine = engine(&config, planning)?;
         fan_out.refresh_all().await;
         let mut background = JoinSet::new();
         background.spawn(follower.run());
@@ -506,14 +518,14 @@ fn enough(answer: &SqlAnswer, least: Option<f64>) -> Result<(), Failure> {
         .retry_after(1))
 }
 
-fn engine(config: &Config) -> Result<SqlEngine, StartError> {
+fn engine(config: &Config, planning: Planning) -> Result<SqlEngine, StartError> {
     let settings = SqlConfig {
         pulled_bytes_max: config.pulled_bytes_max,
         memory_bytes_max: config.finish_bytes_max,
         planning_threads: config.planning_threads,
         ..SqlConfig::default()
     };
-    SqlEngine::new(settings).map_err(StartError::Sql)
+    SqlEngine::planning(settings, planning).map_err(StartError::Sql)
 }
 
 fn admission(config: &Config) -> Admission {

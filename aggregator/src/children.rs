@@ -9,10 +9,12 @@
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use bytes::Bytes;
-use gannet_proto::address::{AddressError, ChildAddress, connect_with};
+use gannet_proto::address::{AddressError, ChildAddress, connect_over};
+use gannet_proto::network::{Network, System};
 use gannet_proto::tls::Tls;
 use gannet_proto::wire::admin_client::AdminClient;
 use gannet_proto::wire::ingest_client::IngestClient;
@@ -162,20 +164,25 @@ pub struct Acknowledgement {
 }
 
 impl Child {
-    /// A child at an address, without TLS; see [`Child::with`].
+    /// A child at an address of the system's network, without TLS; see [`Child::over`].
     ///
     /// # Errors
     /// When the address cannot be connected to by its form.
     pub fn new(address: &ChildAddress) -> Result<Child, AddressError> {
-        Child::with(address, None)
+        let network: Arc<dyn Network> = Arc::new(System);
+        Child::over(&network, address, None)
     }
 
     /// A child at an address; nothing is connected yet. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// When the address cannot be connected to by its form.
-    pub fn with(address: &ChildAddress, tls: Option<&Arc<Tls>>) -> Result<Child, AddressError> {
-        let channel = connect_with(address, tls)?;
+    pub fn over(
+        network: &Arc<dyn Network>,
+        address: &ChildAddress,
+        tls: Option<&Arc<Tls>>,
+    ) -> Result<Child, AddressError> {
+        let channel = connect_over(network, address, tls)?;
         Ok(Child {
             address: address.to_string(),
             query: QueryClient::new(channel.clone())
@@ -248,12 +255,12 @@ impl Child {
         self.health.lock().asked(Instant::now());
         let mut answer = std::pin::pin!(self.answer(request, limits, so_far));
         let doubt = Instant::now() + limits.silence_max / 4;
-        let outcome = match timeout_at(doubt.min(limits.until).into(), &mut answer).await {
+        let outcome = match timeout_at(doubt.min(limits.until), &mut answer).await {
             Ok(outcome) => outcome,
             Err(_) => {
                 // It may be busy with this very question, or it may be stopped: whoever comes next should know.
                 self.probe.notify_one();
-                timeout_at(limits.until.into(), answer).await.unwrap_or(Err(ChildError::Timeout))
+                timeout_at(limits.until, answer).await.unwrap_or(Err(ChildError::Timeout))
             }
         };
         if outcome.as_ref().is_err_and(|error| *error == ChildError::Timeout) {

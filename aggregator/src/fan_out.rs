@@ -13,7 +13,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use async_trait::async_trait;
 use gannet_proto::decode_body;
@@ -438,7 +439,7 @@ impl FanOut {
         let children =
             children.iter().filter(|child| unseen.iter().any(|leaf| at(leaf) == Some(child.address())));
         let met = futures::future::join_all(children.map(async |child| {
-            let met = tokio::time::timeout_at(deadline.into(), self.refresh(child)).await;
+            let met = tokio::time::timeout_at(deadline, self.refresh(child)).await;
             (child.address(), met.unwrap_or(false))
         }));
         let unmet: BTreeSet<&str> =

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::http::Guarding;
 use crate::membership::Place;
 use crate::roster_file::RosterFileError;
+use crate::surroundings::Surroundings;
 use crate::{http, service};
 
 /// Why an aggregator stopped other than by being told to.
@@ -48,6 +49,15 @@ pub enum RunError {
     Task(#[from] tokio::task::JoinError),
 }
 
+/// Where an aggregator is asked.
+#[derive(Debug)]
+pub struct Doors {
+    /// HTTP.
+    pub http: Listener,
+    /// gRPC, for an aggregator that is the child of another or that tells others what it knows.
+    pub grpc: Option<Listener>,
+}
+
 /// Runs an aggregator on these listeners until `shutdown` resolves, or somebody calls Admin.Stop. Then it takes no more
 /// connections, lets requests finish for a while, and writes the roster.
 ///
@@ -59,11 +69,25 @@ pub async fn run(
     grpc: Option<Listener>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
+    let doors = Doors { http: Listener::Tcp(http), grpc };
+    run_in(config, Surroundings::default(), doors, shutdown).await
+}
+
+/// As [`run`], in other surroundings than this machine.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_in(
+    config: Config,
+    surroundings: Surroundings,
+    Doors { http, grpc }: Doors,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
     let grace = Duration::from_millis(config.stop_grace_ms);
-    let (http, guarding) = guarding(&config, Listener::Tcp(http), grpc.as_ref())?;
+    let (http, guarding) = guarding(&config, http, grpc.as_ref())?;
     let first_bytes = Duration::from_millis(config.http_header_ms);
     let connections_max = config.http_connections_max;
-    let aggregator = Aggregator::start(config).await?;
+    let aggregator = Aggregator::start_in(config, surroundings).await?;
     // They end with this function.
     let mut looked_after = JoinSet::new();
     looked_after.spawn(access::look_after(Arc::clone(&guarding.access)));

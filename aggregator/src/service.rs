@@ -4,7 +4,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use gannet_proto::address::grpc_server;
 use gannet_proto::convert::wanted;

@@ -36,7 +36,9 @@ pub(crate) async fn tell(leaf: &Arc<Leaf>, at: &ChildAddress) -> Result<(), Leaf
         return Err(LeafError::Config(text));
     }
     let said = said(leaf, address);
-    let gossip = Gossip::start(checked, said).await.map_err(|error| wrong(&error))?;
+    let gossip = Gossip::start_over(Arc::clone(&leaf.surroundings.network), checked, said)
+        .await
+        .map_err(|error| wrong(&error))?;
     tokio::spawn(keep_telling(gossip, Arc::downgrade(leaf)));
     Ok(())
 }

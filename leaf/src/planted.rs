@@ -30,6 +30,8 @@ pub enum Bug {
     ReplayTwice,
     /// A checkpoint claims records that are not durable in any other place.
     CheckpointTooFar,
+    /// A scan goes on when nobody waits for it any more.
+    CancelNotHonoured,
 }
 
 #[cfg(feature = "planted-bugs")]

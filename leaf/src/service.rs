@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use gannet_proto::address::{ChildAddress, Guard, Listener, grpc_server};
 use gannet_proto::convert::wanted;
@@ -16,10 +16,13 @@ use gannet_proto::wire::ingest_server::{Ingest, IngestServer};
 use gannet_proto::wire::query_server::{Query, QueryServer};
 use gannet_proto::{MESSAGE_BYTES_MAX, PLAN_BYTES_MAX, Reason, decode_batches, wire};
 use gannet_query::Plan;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use crate::dedup::{BatchName, DedupError};
+use crate::scan::Deadline;
+use crate::surroundings::JobKind;
 use crate::{Batch, Config, Leaf, LeafError, membership};
 
 mod answers;
@@ -57,6 +60,8 @@ pub async fn serve(
 ) -> Result<(), LeafError> {
     let begun = std::future::ready(Ok(Arc::clone(&leaf)));
     let tls = tls_of(leaf.config())?;
+    let at = listener.local_address().map_err(|error| wrong_listen(&leaf.config().listen, &error))?;
+    membership::tell(&leaf, &at).await?;
     serve_from(leaf, begun, listener, tls, shutdown).await
 }
 
@@ -178,8 +183,8 @@ impl<T> Drop for EndOnDrop<T> {
 }
 
 async fn hand_over(leaf: &Arc<Leaf>) -> Result<(), LeafError> {
-    let leaf = Arc::clone(leaf);
-    blocking(move || leaf.hand_over()).await.map(|_| ())
+    let handed = Arc::clone(leaf);
+    beside(leaf, JobKind::HandOver, move || handed.hand_over()).await.map(|_| ())
 }
 
 /// Every segment that is mapped holds a descriptor; a leaf of many gigabytes holds thousands.
@@ -196,8 +201,12 @@ async fn maintain(leaf: Arc<Leaf>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let leaf = Arc::clone(&leaf);
-        if tokio::task::spawn_blocking(move || leaf.maintain()).await.is_err() {
+        let kept = Arc::clone(&leaf);
+        let maintained = move || {
+            kept.maintain();
+            Ok(())
+        };
+        if beside(&leaf, JobKind::Request, maintained).await.is_err() {
             tracing::error!("maintenance failed; it goes on at its next turn");
         }
     }
@@ -210,6 +219,18 @@ async fn blocking<T: Send + 'static>(
         Ok(outcome) => outcome,
         Err(error) => Err(LeafError::Internal(format!("a thread ended early: {error}"))),
     }
+}
+
+/// Has work done that must not run on the runtime's threads.
+async fn beside<T: Send + 'static>(
+    leaf: &Leaf,
+    kind: JobKind,
+    work: impl FnOnce() -> Result<T, LeafError> + Send + 'static,
+) -> Result<T, LeafError> {
+    let (reply, done) = oneshot::channel();
+    // Nobody may be waiting any more.
+    leaf.surroundings.background.spawn(kind, Box::new(move || drop(reply.send(work()))));
+    done.await.unwrap_or_else(|_| Err(LeafError::Internal("a thread ended early".to_owned())))
 }
 
 /// The three services over one leaf.
@@ -303,11 +324,12 @@ impl Query for Door {
 
     async fn run(&self, request: Request<wire::RunRequest>) -> Result<Response<Replies>, Status> {
         let request = request.into_inner();
-        let deadline = Instant::now() + Duration::from_millis(u64::from(request.deadline_ms));
+        let left = Duration::from_millis(u64::from(request.deadline_ms));
+        let deadline = Instant::now() + left;
         let plan =
             Plan::try_from(request.plan.ok_or_else(|| wrong("a request without a plan"))?).map_err(wrong)?;
         let wanted = wanted(&plan, request.top, request.loose, request.groups_max).map_err(wrong)?;
-        let permit = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.queries).acquire_owned());
+        let permit = tokio::time::timeout_at(deadline, Arc::clone(&self.queries).acquire_owned());
         let permit = match permit.await {
             Ok(Ok(permit)) => permit,
             Ok(Err(_)) | Err(_) => {
@@ -315,6 +337,9 @@ impl Query for Door {
             }
         };
         let question = Question { leaf: Arc::clone(&self.leaf), plan, wanted, permit };
+        let clock = Arc::clone(&self.leaf.surroundings.clock);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let deadline = Deadline { at: clock.monotonic() + left, clock };
         if request.so_far_ms == 0 {
             return Ok(Response::new(answers::at_once(question, deadline).await?));
         }
@@ -327,7 +352,8 @@ impl Query for Door {
         _: Request<wire::DescribeRequest>,
     ) -> Result<Response<wire::DescribeReply>, Status> {
         let leaf = Arc::clone(&self.leaf);
-        let holdings = blocking(move || Ok(leaf.describe())).await.map_err(status)?;
+        let holdings =
+            beside(&self.leaf, JobKind::Request, move || Ok(leaf.describe())).await.map_err(status)?;
         Ok(Response::new(wire::DescribeReply { leaves: vec![(&holdings).into()], unreachable: vec![] }))
     }
 }
@@ -354,7 +380,8 @@ impl Ingest for Door {
             let durability = receipt.durability.name().to_owned();
             Ok((accepted, duplicate, durability, leaf.describe_table(receipt.holding)))
         };
-        let (accepted, duplicate, durability, holdings) = blocking(append).await.map_err(status)?;
+        let taken = beside(&self.leaf, JobKind::Request, append).await.map_err(status)?;
+        let (accepted, duplicate, durability, holdings) = taken;
         let holdings = Some((&holdings).into());
         Ok(Response::new(wire::AppendReply { accepted, durability, holdings, duplicate }))
     }
@@ -376,7 +403,8 @@ impl Admin for Door {
         let wire::DrainRequest { leaf, epoch } = request.into_inner();
         self.is_meant(&leaf, epoch)?;
         let leaf = Arc::clone(&self.leaf);
-        let drained = blocking(move || leaf.drain()).await.map_err(|error| wrong_state(&error))?;
+        let drained = beside(&self.leaf, JobKind::Request, move || leaf.drain()).await;
+        let drained = drained.map_err(|error| wrong_state(&error))?;
         Ok(Response::new(wire::DrainReply { already: drained.already, settled: drained.settled }))
     }
 
@@ -399,7 +427,7 @@ impl Admin for Door {
             return Err(Status::not_found(format!("this is leaf {}, not {named}", self.leaf.id())));
         }
         let leaf = Arc::clone(&self.leaf);
-        let rows = blocking(move || leaf.accept_loss()).await.map_err(status)?;
+        let rows = beside(&self.leaf, JobKind::Request, move || leaf.accept_loss()).await.map_err(status)?;
         Ok(Response::new(wire::AcceptLossReply { rows }))
     }
 
@@ -408,7 +436,8 @@ impl Admin for Door {
         request: Request<wire::DeleteTableRequest>,
     ) -> Result<Response<wire::DeleteTableReply>, Status> {
         let (leaf, table) = (Arc::clone(&self.leaf), request.into_inner().table);
-        let rows = blocking(move || leaf.delete_table(&table)).await.map_err(status)?;
+        let delete = move || leaf.delete_table(&table);
+        let rows = beside(&self.leaf, JobKind::Request, delete).await.map_err(status)?;
         Ok(Response::new(wire::DeleteTableReply { rows }))
     }
 }

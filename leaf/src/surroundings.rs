@@ -1,4 +1,4 @@
-//! What a leaf lives in: files, shared memory, time, and threads that work behind it.
+//! What a leaf lives in: files, shared memory, time, threads that work behind it, and the network.
 //!
 //! A leaf reaches all of these through [`Surroundings`] and nothing else, so that a simulation can put its own in their
 //! place and decide what happens when. The ones of this machine are made by [`Surroundings::of`].
@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use gannet_proto::network::{Network, System};
 use gannet_shm::{OsSharedMemory, SharedMemory};
 
 use crate::disk::{Disk, OsDisk};
@@ -45,6 +46,12 @@ pub enum JobKind {
     Seal,
     /// Writing and reading files: waits for the disk.
     Store,
+    /// A scan that somebody waits for. Only a door gives these, and the next two, inside a tokio runtime.
+    Scan,
+    /// Anything else that a door is asked for: soon done.
+    Request,
+    /// Handing over at a stop, which waits for scans to end.
+    HandOver,
 }
 
 /// Threads that work behind a leaf.
@@ -64,6 +71,8 @@ pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
     /// Work behind the leaf.
     pub background: Arc<dyn Background>,
+    /// How other members of the cluster are told of the leaf.
+    pub network: Arc<dyn Network>,
     /// Threads that copy at a stop.
     pub hand_over_threads: usize,
     /// Threads that open blocks at a start, or read their files; at least 1.
@@ -81,8 +90,9 @@ impl Surroundings {
         Ok(Surroundings {
             disk: Arc::new(OsDisk::new(&config.data_dir)),
             memory: Arc::new(OsSharedMemory),
-            clock: Arc::new(OsClock { started: Instant::now() }),
+            clock: Arc::new(OsClock::start()),
             background: Arc::new(Threads::start()?),
+            network: Arc::new(System),
             hand_over_threads: hand_over_threads(),
             start_threads: cores().min(START_THREADS_MAX),
             instance: uuid::Uuid::new_v4(),
@@ -92,8 +102,14 @@ impl Surroundings {
 
 /// The clock of this machine.
 #[derive(Debug)]
-struct OsClock {
+pub(crate) struct OsClock {
     started: Instant,
+}
+
+impl OsClock {
+    pub(crate) fn start() -> OsClock {
+        OsClock { started: Instant::now() }
+    }
 }
 
 impl Clock for OsClock {
@@ -125,6 +141,8 @@ impl Background for Threads {
         match kind {
             JobKind::Seal => self.seal.spawn_fifo(job),
             JobKind::Store => self.store.spawn_fifo(job),
+            // Whoever waits hears of it through a channel of the job.
+            JobKind::Scan | JobKind::Request | JobKind::HandOver => drop(tokio::task::spawn_blocking(job)),
         }
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -22,6 +22,7 @@ use tonic::transport::{Channel, Endpoint, Server};
 
 pub use crate::connection::{Connection, Guard, Incoming};
 use crate::exposed::Exposed;
+use crate::network::{Accept, Network, Stream, System};
 use crate::tls::Tls;
 
 /// A connection that is not made by then has failed.
@@ -150,12 +151,13 @@ pub fn grpc_server() -> Server {
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
 }
 
-/// A channel to a server, as [`connect_with`] without TLS.
+/// A channel to a server of the system's network, as [`connect_over`] without TLS.
 ///
 /// # Errors
 /// When the address is not one that can be connected to.
 pub fn connect(address: &ChildAddress) -> Result<Channel, AddressError> {
-    connect_with(address, None)
+    let network: Arc<dyn Network> = Arc::new(System);
+    connect_over(&network, address, None)
 }
 
 /// A channel to a server. It connects when it is first used and again whenever the connection was lost; must be called
@@ -164,7 +166,11 @@ pub fn connect(address: &ChildAddress) -> Result<Channel, AddressError> {
 ///
 /// # Errors
 /// When the address is not one that can be connected to.
-pub fn connect_with(address: &ChildAddress, tls: Option<&Arc<Tls>>) -> Result<Channel, AddressError> {
+pub fn connect_over(
+    network: &Arc<dyn Network>,
+    address: &ChildAddress,
+    tls: Option<&Arc<Tls>>,
+) -> Result<Channel, AddressError> {
     let authority = match address {
         ChildAddress::Tcp(authority) => authority,
         // The connector below does not look at it.
@@ -174,25 +180,33 @@ pub fn connect_with(address: &ChildAddress, tls: Option<&Arc<Tls>>) -> Result<Ch
         .map_err(|error| AddressError::Syntax { text: address.to_string(), reason: error.to_string() })?;
     let endpoint = endpoint
         .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     Ok(match address {
-        ChildAddress::Tcp(authority) => match tls {
-            None => endpoint.connect_lazy(),
-            Some(tls) => {
-                let (authority, tls) = (authority.clone(), Arc::clone(tls));
-                let name = tls.name().cloned().map_or_else(|| server_name(address), Ok)?;
-                endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
-                    // Taken anew each time: it may have been read again since.
-                    let (authority, name, client) = (authority.clone(), name.clone(), tls.client());
-                    async move { connect_tls(&authority, name, client).await.map(TokioIo::new) }
-                }))
+        ChildAddress::Tcp(authority) => {
+            let (authority, network) = (authority.clone(), Arc::clone(network));
+            match tls {
+                None => endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
+                    let (authority, network) = (authority.clone(), Arc::clone(&network));
+                    async move { network.connect(&authority).await.map(TokioIo::new) }
+                })),
+                Some(tls) => {
+                    let tls = Arc::clone(tls);
+                    let name = tls.name().cloned().map_or_else(|| server_name(address), Ok)?;
+                    endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
+                        let (authority, network) = (authority.clone(), Arc::clone(&network));
+                        // Taken anew each time: it may have been read again since.
+                        let (name, client) = (name.clone(), tls.client());
+                        async move {
+                            connect_tls(network.connect(&authority), name, client).await.map(TokioIo::new)
+                        }
+                    }))
+                }
             }
-        },
+        }
         ChildAddress::Unix(path) => {
             let path = path.clone();
             endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
@@ -213,23 +227,23 @@ fn server_name(address: &ChildAddress) -> Result<ServerName<'static>, AddressErr
 }
 
 async fn connect_tls(
-    authority: &str,
+    connecting: impl Future<Output = io::Result<Box<dyn Stream>>>,
     name: ServerName<'static>,
     client: Option<Arc<ClientConfig>>,
-) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+) -> io::Result<tokio_rustls::client::TlsStream<Box<dyn Stream>>> {
     let client = client.ok_or_else(|| io::Error::other("there is no certificate to show"))?;
-    let stream = TcpStream::connect(authority).await?;
-    stream.set_nodelay(true)?;
-    TlsConnector::from(client).connect(name, stream).await
+    TlsConnector::from(client).connect(name, connecting.await?).await
 }
 
-/// A bound listener of either kind.
+/// A bound listener of any kind.
 #[derive(Debug)]
 pub enum Listener {
     /// TCP.
     Tcp(TcpListener),
     /// A unix socket and its path.
     Unix(UnixListener, PathBuf),
+    /// One of a network that stands in for the system's.
+    Other(Box<dyn Accept>),
 }
 
 impl Listener {
@@ -263,6 +277,7 @@ impl Listener {
                 listener.local_addr().map(|at: SocketAddr| ChildAddress::Tcp(at.to_string()))
             }
             Listener::Unix(_, path) => Ok(ChildAddress::Unix(path.clone())),
+            Listener::Other(listener) => listener.local_address(),
         }
     }
 

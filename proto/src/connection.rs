@@ -14,15 +14,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
 use crate::address::Listener;
+use crate::network::Stream;
 use crate::tls::Tls;
 
 /// A listener that cannot accept (for want of file descriptors, say) waits this long before it tries again.
@@ -90,7 +89,7 @@ impl Incoming {
     }
 }
 
-impl Stream for Incoming {
+impl tokio_stream::Stream for Incoming {
     type Item = io::Result<Connection>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -100,15 +99,18 @@ impl Stream for Incoming {
                 self.retry = None;
             }
             ready!(self.poll_room(cx));
-            let accepted = match &self.listener {
+            let accepted = match &mut self.listener {
                 Listener::Tcp(listener) => ready!(listener.poll_accept(cx)).map(|(stream, peer)| {
                     // A refused option costs latency, not correctness.
                     let _ = stream.set_nodelay(true);
-                    (self.opened(stream), Some(peer))
+                    (opened(&self.guard, Box::new(stream)), Some(peer))
                 }),
-                Listener::Unix(listener, _) => {
-                    ready!(listener.poll_accept(cx)).map(|(stream, _)| (Transport::Unix(stream), None))
-                }
+                Listener::Unix(listener, _) => ready!(listener.poll_accept(cx)).map(|(stream, _)| {
+                    let stream: Box<dyn Stream> = Box::new(stream);
+                    (Transport::Plain(stream), None)
+                }),
+                Listener::Other(listener) => ready!(listener.poll_accept(cx))
+                    .map(|(stream, peer)| (opened(&self.guard, stream), Some(peer))),
             };
             match accepted {
                 Ok((transport, peer)) => {
@@ -124,12 +126,10 @@ impl Stream for Incoming {
     }
 }
 
-impl Incoming {
-    fn opened(&self, stream: TcpStream) -> Transport {
-        match &self.guard.tls {
-            None => Transport::Tcp(stream),
-            Some(tls) => Transport::Greeting(Box::new(TlsAcceptor::from(tls.server()).accept(stream))),
-        }
+fn opened(guard: &Guard, stream: Box<dyn Stream>) -> Transport {
+    match &guard.tls {
+        None => Transport::Plain(stream),
+        Some(tls) => Transport::Greeting(Box::new(TlsAcceptor::from(tls.server()).accept(stream))),
     }
 }
 
@@ -144,11 +144,10 @@ pub struct Connection {
 }
 
 enum Transport {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Box<dyn Stream>),
+    Tls(Box<TlsStream<Box<dyn Stream>>>),
     /// TLS is being agreed on: in the task of the connection, so that nobody else waits for it.
-    Greeting(Box<tokio_rustls::Accept<TcpStream>>),
+    Greeting(Box<tokio_rustls::Accept<Box<dyn Stream>>>),
     /// TLS was not agreed on.
     Broken,
 }
@@ -208,8 +207,7 @@ impl Connection {
     fn poll_bytes(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_greeting(cx))?;
         match &mut self.transport {
-            Transport::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Transport::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
             Transport::Greeting(_) | Transport::Broken => Poll::Ready(Err(not_agreed())),
         }
@@ -256,8 +254,7 @@ impl AsyncWrite for Connection {
         let this = self.get_mut();
         ready!(this.poll_greeting(cx))?;
         match &mut this.transport {
-            Transport::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Transport::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
             Transport::Greeting(_) | Transport::Broken => Poll::Ready(Err(not_agreed())),
         }
@@ -265,8 +262,7 @@ impl AsyncWrite for Connection {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().transport {
-            Transport::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Transport::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
             // Nothing was written yet.
             Transport::Greeting(_) | Transport::Broken => Poll::Ready(Ok(())),
@@ -276,8 +272,7 @@ impl AsyncWrite for Connection {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         match &mut this.transport {
-            Transport::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Transport::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::Greeting(_) | Transport::Broken => {
                 this.transport = Transport::Broken;
@@ -294,8 +289,7 @@ impl AsyncWrite for Connection {
         let this = self.get_mut();
         ready!(this.poll_greeting(cx))?;
         match &mut this.transport {
-            Transport::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Transport::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Transport::Greeting(_) | Transport::Broken => Poll::Ready(Err(not_agreed())),
         }
@@ -303,8 +297,7 @@ impl AsyncWrite for Connection {
 
     fn is_write_vectored(&self) -> bool {
         match &self.transport {
-            Transport::Tcp(stream) => stream.is_write_vectored(),
-            Transport::Unix(stream) => stream.is_write_vectored(),
+            Transport::Plain(stream) => stream.is_write_vectored(),
             // What TLS does with several slices is what it does with one.
             Transport::Tls(_) | Transport::Greeting(_) | Transport::Broken => true,
         }
@@ -314,7 +307,8 @@ impl AsyncWrite for Connection {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio_stream::StreamExt;
+    use tokio::net::TcpStream;
+    use tokio_stream::{Stream as _, StreamExt};
 
     use super::*;
 

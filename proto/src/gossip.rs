@@ -20,7 +20,6 @@ use chitchat::{
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::Deserialize;
-use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -30,6 +29,7 @@ mod seal;
 mod shape;
 mod socket;
 
+use crate::network::{Datagrams, Network, System};
 use key::{ClusterKey, KeyError};
 pub use said::{Kind, Said};
 pub use seal::Refused;
@@ -196,17 +196,29 @@ pub struct Gossip {
 }
 
 impl Gossip {
+    /// Begins to gossip in the system's network; see [`Gossip::start_over`].
+    ///
+    /// # Errors
+    /// As [`Gossip::start_over`].
+    pub async fn start(config: Checked, me: Said) -> Result<Gossip, GossipError> {
+        Gossip::start_over(Arc::new(System), config, me).await
+    }
+
     /// Begins to gossip. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// When the socket cannot be bound, or what the member says of itself is too long.
-    pub async fn start(config: Checked, me: Said) -> Result<Gossip, GossipError> {
+    pub async fn start_over(
+        network: Arc<dyn Network>,
+        config: Checked,
+        me: Said,
+    ) -> Result<Gossip, GossipError> {
         if me.to_text().is_none() || me.name().len() > NAME_BYTES_MAX {
             return Err(GossipError::TooLong(me.name()));
         }
         let failed = |source| GossipError::Listen { at: config.listen, source };
-        let bound = UdpSocket::bind(config.listen).await.map_err(failed)?;
-        let listen = bound.local_addr().map_err(failed)?;
+        let bound = network.datagrams(config.listen).await.map_err(failed)?;
+        let listen = bound.local_address().map_err(failed)?;
         let mut at = config.advertise.unwrap_or(listen);
         if at.port() == 0 {
             at.set_port(listen.port());
@@ -221,6 +233,7 @@ impl Gossip {
             at,
             sender: u64::from_le_bytes(sender),
             counts: Arc::clone(&counts),
+            network,
             config,
             said,
             tell,
@@ -271,13 +284,14 @@ struct Member {
     at: SocketAddr,
     sender: u64,
     counts: Arc<Counts>,
+    network: Arc<dyn Network>,
     config: Checked,
     said: watch::Receiver<Said>,
     tell: watch::Sender<Arc<Vec<Said>>>,
 }
 
 impl Member {
-    async fn run(mut self, bound: UdpSocket) {
+    async fn run(mut self, bound: Box<dyn Datagrams>) {
         let mut bound = Some(bound);
         loop {
             if let Err(error) = self.gossip(bound.take()).await {
@@ -288,7 +302,7 @@ impl Member {
     }
 
     /// Gossips until that fails.
-    async fn gossip(&mut self, bound: Option<UdpSocket>) -> anyhow::Result<()> {
+    async fn gossip(&mut self, bound: Option<Box<dyn Datagrams>>) -> anyhow::Result<()> {
         let (name, started) = (self.said.borrow().name(), now_ms());
         let sealed = Sealed {
             key: self.config.key.clone(),
@@ -298,6 +312,7 @@ impl Member {
             advertised: self.at,
             counts: Arc::clone(&self.counts),
             bound: Mutex::new(bound),
+            network: Arc::clone(&self.network),
         };
         let interval = self.config.interval;
         let config = ChitchatConfig {

@@ -10,7 +10,7 @@
 //! * [`body`] – the bodies of partials, in pieces.
 //! * [`reason`] – why a batch was refused, where the status alone does not tell.
 //! * [`address`] – how servers name each other, connect and listen; [`connection`] – what those who connect must do.
-//! * [`gossip`] – how they hear of each other.
+//! * [`gossip`] – how they hear of each other; [`network`] – what all of this goes through.
 //! * [`tls`] – certificates and keys between machines; [`watched`] – files that say whom to trust; [`exposed`] – what
 //!   may not be open to other machines.
 
@@ -21,6 +21,7 @@ pub mod connection;
 pub mod convert;
 pub mod exposed;
 pub mod gossip;
+pub mod network;
 pub mod reason;
 pub mod tls;
 pub mod watched;

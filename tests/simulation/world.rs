@@ -98,6 +98,7 @@ impl World {
             memory: Arc::new(self.shelf.of(&self.life)),
             clock: self.time.clock(),
             background: Arc::new(self.background.clone()),
+            network: Arc::new(gannet_proto::network::System),
             hand_over_threads: 1,
             start_threads: 1,
             instance: uuid::Uuid::from_bytes(self.instance),

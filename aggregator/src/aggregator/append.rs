@@ -18,6 +18,7 @@ use super::Aggregator;
 use crate::children::{Acknowledgement, Child, ChildError};
 use crate::error::{ErrorCode, Failure};
 use crate::placement::{Candidate, choose, pinned};
+use crate::planted::{Bug, planted};
 use crate::roster::{LeafAt, Noted};
 use crate::sender::{Part, Sender};
 
@@ -116,6 +117,12 @@ impl Aggregator {
             let message = format!("no leaf takes rows of table `{table}` now");
             return refuse(message, "No child is a leaf.".to_owned());
         };
+        if planted(Bug::RetryAtAnotherLeaf)
+            && child.down().is_some()
+            && let Some(other) = leaves.values().find(|other| other.down().is_none())
+        {
+            return Ok(Pin { child: Arc::clone(other), sender: Arc::new(sender) });
+        }
         if let Some(why) = child.down() {
             child.probe_soon();
             let message = format!("leaf {leaf}, which takes this batch of table `{table}`, is down");

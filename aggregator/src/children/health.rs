@@ -7,7 +7,8 @@
 //!
 //! It knows no clock: every time is an argument.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// See the module.
 #[derive(Debug, Default)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use gannet_proto::address::{AddressError, ChildAddress};
 use gannet_proto::exposed::{Exposed, Protection, Way};
+use gannet_proto::network::{Network, System};
 use gannet_proto::tls::Tls;
 
 use super::Child;
@@ -23,26 +24,33 @@ pub enum Links {
 }
 
 impl Links {
-    fn child(&self, address: &ChildAddress) -> Result<Child, AddressError> {
+    fn child(&self, network: &Arc<dyn Network>, address: &ChildAddress) -> Result<Child, AddressError> {
         match self {
-            Links::Open => Child::new(address),
+            Links::Open => Child::over(network, address, None),
             Links::Local => {
                 let protection = Protection { tls: false, tokens: false };
                 match Exposed::find(Way::Child, address, protection) {
-                    None => Child::new(address),
+                    None => Child::over(network, address, None),
                     Some(exposed) => Err(Box::new(exposed).into()),
                 }
             }
-            Links::Tls(tls) => Child::with(address, Some(tls)),
+            Links::Tls(tls) => Child::over(network, address, Some(tls)),
         }
     }
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ChildSet {
     now: ArcSwap<Vec<Arc<Child>>>,
     links: Links,
+    network: Arc<dyn Network>,
+}
+
+impl Default for ChildSet {
+    fn default() -> ChildSet {
+        ChildSet::new(Links::default(), Arc::new(System))
+    }
 }
 
 /// What became of the children.
@@ -65,8 +73,8 @@ impl Changed {
 
 impl ChildSet {
     /// No children yet.
-    pub fn new(links: Links) -> ChildSet {
-        ChildSet { now: ArcSwap::default(), links }
+    pub fn new(links: Links, network: Arc<dyn Network>) -> ChildSet {
+        ChildSet { now: ArcSwap::default(), links, network }
     }
 
     /// The children now.
@@ -84,7 +92,7 @@ impl ChildSet {
     /// # Errors
     /// When the address cannot be connected to by its form, or may not be.
     pub fn beside(&self, address: &ChildAddress) -> Result<Child, AddressError> {
-        self.links.child(address)
+        self.links.child(&self.network, address)
     }
 
     /// Has these children from now on, in this order; those that stay keep their connections. Must be called inside a
@@ -101,7 +109,7 @@ impl ChildSet {
                 after.push(Arc::clone(kept));
                 continue;
             }
-            match self.links.child(address).map(Arc::new) {
+            match self.links.child(&self.network, address).map(Arc::new) {
                 Ok(child) => {
                     changed.added.push(Arc::clone(&child));
                     after.push(child);
@@ -144,7 +152,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_tls_only_this_machine_is_asked() {
-        let set = ChildSet::new(Links::Local);
+        let set = ChildSet::new(Links::Local, Arc::new(System));
         let changed = set.replace(&addresses(&["127.0.0.1:1", "10.0.0.7:1", "unix:a.sock"]));
         assert_eq!((changed.added.len(), changed.refused.len()), (2, 1));
         assert_eq!(

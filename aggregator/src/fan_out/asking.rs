@@ -6,7 +6,8 @@
 //! Invariant: every target is in one unit at a time.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use gannet_proto::wire;
 use gannet_query::{Plan, Wanted};
@@ -197,7 +198,7 @@ impl<'a> Asker<'a> {
         };
         self.asked.spawn(async move {
             let turn = match turns {
-                Some(turns) => tokio::time::timeout_at(deadline.into(), turns.acquire_owned()).await.ok(),
+                Some(turns) => tokio::time::timeout_at(deadline, turns.acquire_owned()).await.ok(),
                 None => None,
             };
             let remaining = deadline.saturating_duration_since(Instant::now());

@@ -5,7 +5,7 @@
 //! for another aggregator accounts for the children it was given and leaves rows that are missing to its asker.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use tokio::time::Instant;
 
 use gannet_query::{
     Completeness, LeftOut, Missing, MissingReason, Partial, Plan, QueryError, ScanStats, Several, SoFar, Sum,
@@ -14,6 +14,7 @@ use gannet_query::{
 use super::asking::{Target, Unit};
 use super::{Cuts, Decoded, FanOut, GatherError, buckets, on_thread};
 use crate::error::{ErrorCode, Failure};
+use crate::planted::{Bug, planted};
 
 /// Who says who is expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +73,8 @@ impl<'a> Gathering<'a> {
 
     /// More than one child says it has a leaf that this answer is of.
     pub(super) fn is_contested(&self, decoded: &Decoded) -> bool {
-        decoded.completeness.answered.iter().any(|leaf| self.contested.contains(&leaf.leaf))
+        !planted(Bug::BothEpochsCounted)
+            && decoded.completeness.answered.iter().any(|leaf| self.contested.contains(&leaf.leaf))
     }
 
     /// Why an answer of a leaf that is there twice does not count: there is a newer epoch of the leaf elsewhere, and no
@@ -94,6 +96,9 @@ impl<'a> Gathering<'a> {
 
     /// A child did not answer: everything it stands for is missing.
     pub(super) fn missed(&mut self, target: &Target, reason: MissingReason, detail: &str) {
+        if planted(Bug::DenominatorFromGossip) {
+            return;
+        }
         let at = target.child.address();
         match self.expected {
             Expected::OfRoster => {
@@ -118,7 +123,8 @@ impl<'a> Gathering<'a> {
 
     /// Leaves of an answer count already: they came through others.
     fn counts_already(&self, decoded: &Decoded) -> bool {
-        decoded.completeness.answered.iter().any(|leaf| self.counted.contains_key(&leaf.leaf))
+        !planted(Bug::BothEpochsCounted)
+            && decoded.completeness.answered.iter().any(|leaf| self.counted.contains_key(&leaf.leaf))
     }
 
     /// An aggregator that stands between answered. Its missing leaves are missing as this roster knows them. Gives back
@@ -266,8 +272,9 @@ impl<'a> Gathering<'a> {
         let sum = sum.map_err(|error| failed(&error))?;
         self.completeness.approximate |= sum.is_approximate;
         // Who said how many are wanted is told from where on they are missing.
-        self.completeness.groups_truncated |=
-            sum.left_out.hash.is_some() && self.cuts.wanted.groups_max.is_none();
+        self.completeness.groups_truncated |= sum.left_out.hash.is_some()
+            && self.cuts.wanted.groups_max.is_none()
+            && !planted(Bug::TruncationNotFlagged);
         Ok(sum)
     }
 
@@ -305,7 +312,9 @@ impl<'a> Gathering<'a> {
         }
         let roster = self.fan_out.roster.lock();
         let named = |leaf: &str| self.counted.contains_key(leaf) || unanswered.contains(leaf);
-        completeness.missing.extend(roster.missing_besides(named, table, range));
+        if !planted(Bug::DenominatorFromGossip) {
+            completeness.missing.extend(roster.missing_besides(named, table, range));
+        }
         for leaf in self.counted.keys() {
             let rows = roster.rows_lost(leaf, table, range);
             if rows > 0 {

@@ -11,7 +11,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use gannet_query::{MissingReason, Plan, SoFar};
 
@@ -69,7 +70,7 @@ pub(super) struct Refining<'a> {
 /// Resolves when something is to be told.
 pub(super) async fn due(refining: Option<&Refining<'_>>) {
     match refining {
-        Some(refining) => tokio::time::sleep_until(refining.next.into()).await,
+        Some(refining) => tokio::time::sleep_until(refining.next).await,
         None => std::future::pending().await,
     }
 }

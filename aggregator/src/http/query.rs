@@ -1,7 +1,8 @@
 //! `POST /v1/query`.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use arrow::array::RecordBatch;
 use axum::body::Bytes;

@@ -8,7 +8,8 @@
 //! than the one before it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
@@ -85,7 +86,7 @@ impl Lines {
     async fn next(&mut self) -> Option<Bytes> {
         while !self.over {
             let told = async {
-                tokio::time::sleep_until(self.next.into()).await;
+                tokio::time::sleep_until(self.next).await;
                 if self.newest.changed().await.is_err() {
                     std::future::pending::<()>().await;
                 }

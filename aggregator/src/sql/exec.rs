@@ -4,7 +4,7 @@
 //! leaves said about completeness is kept in the [`QueryContext`] that a run of it finds in its session's extensions.
 
 use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, SchemaRef};

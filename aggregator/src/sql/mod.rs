@@ -42,7 +42,8 @@ mod weights;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
@@ -59,6 +60,7 @@ use tokio::sync::watch;
 use crate::catalogue::Catalogue;
 use crate::error::{ErrorCode, Failure};
 use crate::fan_out::Answerer;
+use crate::surroundings::Planning;
 use exec::QueryContext;
 use plan_cache::{PlanCache, Prepared, is_lasting};
 use refine::{Given, QueryWatch};
@@ -141,10 +143,18 @@ impl SqlEngine {
     /// # Errors
     /// When the planning threads cannot be started.
     pub fn new(config: SqlConfig) -> Result<SqlEngine, Failure> {
-        let base = session::session(config.memory_bytes_max).map_err(|error| errors::failure(&error))?;
-        let stacks = BigStacks::start(config.planning_threads).map_err(|error| {
+        SqlEngine::planning(config, Planning::default())
+    }
+
+    /// As [`SqlEngine::new`], with how planning is waited for.
+    ///
+    /// # Errors
+    /// As [`SqlEngine::new`].
+    pub fn planning(config: SqlConfig, planning: Planning) -> Result<SqlEngine, Failure> {
+        let stacks = BigStacks::start(config.planning_threads, planning).map_err(|error| {
             Failure::new(ErrorCode::Internal, format!("cannot start planning threads: {error}"))
         })?;
+        let base = session::session(config.memory_bytes_max).map_err(|error| errors::failure(&error))?;
         let planner = Planner {
             base,
             idle: Mutex::default(),
@@ -215,7 +225,7 @@ impl SqlEngine {
         });
         let schema = plan.schema();
         let task_context = self.planner.task_context(Arc::clone(&context));
-        let end = tokio::time::Instant::from_std(deadline + self.config.finish_grace);
+        let end = deadline + self.config.finish_grace;
         // A task of its own: a panic in it is this query's alone, and dropping the set aborts it.
         let mut task = tokio::task::JoinSet::new();
         task.spawn(tokio::time::timeout_at(end, collect(plan, task_context, self.config.answer_bytes_max)));

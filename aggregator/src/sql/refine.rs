@@ -5,7 +5,8 @@
 //! pulled rows) only the records are told.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use async_trait::async_trait;
 use datafusion::physical_plan::ExecutionPlan;

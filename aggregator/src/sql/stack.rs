@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use parking_lot::Mutex;
 
 use crate::error::{ErrorCode, Failure};
+use crate::surroundings::Planning;
 
 /// Bytes of address space for each stack; memory is only used as deep as a stack ever grew.
 const STACK_BYTES: usize = 256 << 20;
@@ -23,6 +24,7 @@ type Job = Box<dyn FnOnce() + Send>;
 #[derive(Debug)]
 pub(super) struct BigStacks {
     jobs: SyncSender<Job>,
+    planning: Planning,
 }
 
 impl BigStacks {
@@ -30,7 +32,7 @@ impl BigStacks {
     ///
     /// # Errors
     /// When the system has no room for a thread.
-    pub(super) fn start(threads: usize) -> std::io::Result<BigStacks> {
+    pub(super) fn start(threads: usize, planning: Planning) -> std::io::Result<BigStacks> {
         let (jobs, waiting) = sync_channel(WAITING_MAX);
         let waiting: Arc<Mutex<Receiver<Job>>> = Arc::new(Mutex::new(waiting));
         for index in 0..threads.max(1) {
@@ -47,7 +49,7 @@ impl BigStacks {
                 },
             )?;
         }
-        Ok(BigStacks { jobs })
+        Ok(BigStacks { jobs, planning })
     }
 
     /// Runs a job on one of the threads.
@@ -55,10 +57,22 @@ impl BigStacks {
         &self,
         job: impl FnOnce() -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
-        let (reply, answer) = tokio::sync::oneshot::channel();
-        let job: Job = Box::new(move || {
-            let _ = reply.send(job());
-        });
+        let ended = || Err(Failure::new(ErrorCode::Internal, "planning this statement failed"));
+        match self.planning {
+            Planning::Beside => {
+                let (reply, answer) = tokio::sync::oneshot::channel();
+                self.send(Box::new(move || drop(reply.send(job()))))?;
+                answer.await.unwrap_or_else(|_| ended())
+            }
+            Planning::Alone => {
+                let (reply, answer) = sync_channel(1);
+                self.send(Box::new(move || drop(reply.send(job()))))?;
+                answer.recv().unwrap_or_else(|_| ended())
+            }
+        }
+    }
+
+    fn send(&self, job: Job) -> Result<(), Failure> {
         self.jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => Failure::new(
                 ErrorCode::Overloaded,
@@ -68,9 +82,6 @@ impl BigStacks {
             TrySendError::Disconnected(_) => {
                 Failure::new(ErrorCode::Internal, "the planning threads are gone")
             }
-        })?;
-        answer
-            .await
-            .unwrap_or_else(|_| Err(Failure::new(ErrorCode::Internal, "planning this statement failed")))
+        })
     }
 }

@@ -1,7 +1,8 @@
 //! Statements against a small catalogue, with an answerer that records what leaves would be asked.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use async_trait::async_trait;
 use gannet_query::{

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use gannet_query::{Body, ColumnType, Plan, QueryError, ScanStats, TypeSet};
 
 use crate::column::Column;
+use crate::surroundings::Clock;
 
 mod arguments;
 mod coder;
@@ -105,17 +106,32 @@ pub struct ScanLimits {
     pub result_bytes_max: u64,
 }
 
+/// A time of a clock.
+#[derive(Debug, Clone)]
+pub struct Deadline {
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Its monotonic time.
+    pub at: Duration,
+}
+
+impl Deadline {
+    fn is_past(&self) -> bool {
+        self.clock.monotonic() >= self.at
+    }
+}
+
 /// When to stop: at a deadline, or when the caller no longer waits.
 #[derive(Debug, Default)]
 pub struct Cancel {
-    deadline: Option<Instant>,
+    deadline: Option<Deadline>,
     cancelled: AtomicBool,
     abandoned: AtomicBool,
 }
 
 impl Cancel {
     /// Stops at the deadline, if there is one.
-    pub fn new(deadline: Option<Instant>) -> Cancel {
+    pub fn new(deadline: Option<Deadline>) -> Cancel {
         Cancel { deadline, ..Cancel::default() }
     }
 
@@ -135,7 +151,7 @@ impl Cancel {
         if self.cancelled.load(Ordering::Relaxed) {
             return true;
         }
-        let late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let late = self.deadline.as_ref().is_some_and(Deadline::is_past);
         if late {
             // A deadline does not come back; the next check is a load.
             self.cancelled.store(true, Ordering::Relaxed);

@@ -6,19 +6,20 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::Stream;
 use gannet_proto::{encode_body, wire};
 use gannet_query::{Body, Completeness, LeftOut, Plan, ScanStats, SoFar, Wanted, cut_for_asker};
-use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tonic::Status;
 
 use super::status;
 use crate::Leaf;
+use crate::planted::{Bug, planted};
 use crate::query::Watch;
-use crate::scan::Cancel;
+use crate::scan::{Cancel, Deadline};
+use crate::surroundings::JobKind;
 
 pub(super) type Replies = Pin<Box<dyn Stream<Item = Reply> + Send>>;
 
@@ -37,26 +38,28 @@ struct CancelOnDrop(Arc<Cancel>);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        self.0.cancel();
+        if !planted(Bug::CancelNotHonoured) {
+            self.0.cancel();
+        }
     }
 }
 
 /// The answer.
-pub(super) async fn at_once(question: Question, deadline: Instant) -> Result<Replies, Status> {
+pub(super) async fn at_once(question: Question, deadline: Deadline) -> Result<Replies, Status> {
     let cancel = Arc::new(Cancel::new(Some(deadline)));
     let _guard = CancelOnDrop(Arc::clone(&cancel));
-    let answer = tokio::task::spawn_blocking(move || question.answer(&cancel, None));
-    let replies = answer.await.map_err(|error| ended_early(&error))??;
+    let answer = question.begin(move |question| question.answer(&cancel, None));
+    let replies = answer.await.unwrap_or_else(|_| Err(ended_early()))?;
     Ok(Box::pin(futures::stream::iter(replies)))
 }
 
 /// What there is so far, at most this often, and then the answer.
-pub(super) fn refined(question: Question, deadline: Instant, every: Duration, with_body: bool) -> Replies {
+pub(super) fn refined(question: Question, deadline: Deadline, every: Duration, with_body: bool) -> Replies {
     let cancel = Arc::new(Cancel::new(Some(deadline)));
     let guard = CancelOnDrop(Arc::clone(&cancel));
     let (news, newest) = watch::channel(None);
     let (plan, wanted) = (question.plan.clone(), question.wanted.clone());
-    let answer = tokio::task::spawn_blocking(move || {
+    let answer = question.begin(move |question| {
         let tell = |so_far: SoFar| drop(news.send_replace(Some(Arc::new(so_far))));
         question.answer(&cancel, Some(&Watch { every, with_body, tell: &tell }))
     });
@@ -70,7 +73,7 @@ pub(super) fn refined(question: Question, deadline: Instant, every: Duration, wi
 
 struct Refining {
     /// `None` once it is there.
-    answer: Option<JoinHandle<Result<Vec<Reply>, Status>>>,
+    answer: Option<oneshot::Receiver<Result<Vec<Reply>, Status>>>,
     newest: watch::Receiver<Option<Arc<SoFar>>>,
     plan: Plan,
     wanted: Wanted,
@@ -96,7 +99,7 @@ impl Refining {
                 biased;
                 answer = answer => {
                     self.answer = None;
-                    match answer.map_err(|error| ended_early(&error)).and_then(|replies| replies) {
+                    match answer.unwrap_or_else(|_| Err(ended_early())) {
                         Ok(replies) => self.ready.extend(replies),
                         Err(status) => self.ready.push_back(Err(status)),
                     }
@@ -121,6 +124,18 @@ impl Refining {
 }
 
 impl Question {
+    /// Has it answered beside the runtime's threads.
+    fn begin(
+        self,
+        answer: impl FnOnce(Question) -> Result<Vec<Reply>, Status> + Send + 'static,
+    ) -> oneshot::Receiver<Result<Vec<Reply>, Status>> {
+        let (reply, answered) = oneshot::channel();
+        let background = Arc::clone(&self.leaf.surroundings.background);
+        // Nobody may be waiting any more.
+        background.spawn(JobKind::Scan, Box::new(move || drop(reply.send(answer(self)))));
+        answered
+    }
+
     /// Scans; to be called on a thread that may block.
     fn answer(self, cancel: &Cancel, watch: Option<&Watch<'_>>) -> Result<Vec<Reply>, Status> {
         let partial = self.leaf.query_watched(&self.plan, cancel, watch).map_err(status)?;
@@ -130,8 +145,8 @@ impl Question {
     }
 }
 
-fn ended_early(error: &tokio::task::JoinError) -> Status {
-    Status::internal(format!("the scan ended early: {error}"))
+fn ended_early() -> Status {
+    Status::internal("the scan ended early")
 }
 
 /// The groups that are wanted, with what was left out.

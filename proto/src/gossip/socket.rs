@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::key::ClusterKey;
 use super::seal::{DATAGRAM_BYTES_MAX, Opener, Refused, Sealer};
 use super::shape::Known;
+use crate::network::{Datagrams, Network};
 
 /// A message that the library does not read in this time is none.
 const DECODE_TIME_MAX: Duration = Duration::from_millis(200);
@@ -66,7 +67,9 @@ pub(super) struct Sealed {
     pub(super) advertised: SocketAddr,
     pub(super) counts: Arc<Counts>,
     /// The socket that was bound to learn its port; used once.
-    pub(super) bound: Mutex<Option<UdpSocket>>,
+    pub(super) bound: Mutex<Option<Box<dyn Datagrams>>>,
+    /// Where the next is bound.
+    pub(super) network: Arc<dyn Network>,
 }
 
 #[async_trait::async_trait]
@@ -75,7 +78,7 @@ impl Transport for Sealed {
         let bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner).take();
         let outer = match bound {
             Some(bound) => bound,
-            None => UdpSocket::bind(listen).await?,
+            None => self.network.datagrams(listen).await?,
         };
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let codec = Codec::open(loopback).await?;
@@ -98,7 +101,7 @@ impl Transport for Sealed {
 }
 
 struct SealedSocket {
-    outer: UdpSocket,
+    outer: Box<dyn Datagrams>,
     relay: UdpSocket,
     relay_at: SocketAddr,
     codec: Codec,
@@ -115,7 +118,7 @@ struct SealedSocket {
 #[async_trait::async_trait]
 impl Socket for SealedSocket {
     fn local_addr(&self) -> anyhow::Result<SocketAddr> {
-        Ok(self.outer.local_addr()?)
+        Ok(self.outer.local_address()?)
     }
 
     async fn send(&mut self, to: SocketAddr, envelope: ChitchatEnvelope) -> anyhow::Result<SendOutcome> {

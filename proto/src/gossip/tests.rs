@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use tokio::net::UdpSocket;
+
 use super::*;
 
 const WAIT: Duration = Duration::from_secs(30);

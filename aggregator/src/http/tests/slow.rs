@@ -1,6 +1,7 @@
 //! Those who send slowly, or nothing, over real connections.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use gannet_proto::address::{Guard, Listener};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,7 +1,7 @@
 //! Pruning, deadlines, errors, rows and limits.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::concat_batches;
@@ -12,7 +12,8 @@ use gannet_query::{
 };
 
 use super::fixture::*;
-use crate::scan::{Cancel, RowRun, ScanError, ScanLimits, ScanOutcome, scan};
+use crate::scan::{Cancel, Deadline, RowRun, ScanError, ScanLimits, ScanOutcome, scan};
+use crate::surroundings::OsClock;
 
 fn blocks(bounds: &[usize]) -> Vec<TestRun> {
     bounds.windows(2).map(|pair| run(&table(pair[0], pair[1]), Encoding::Tight)).collect()
@@ -76,7 +77,7 @@ fn a_deadline_leaves_runs_uncovered() {
     let plan = plan(None, vec![(column("service"), DataType::Utf8)], vec![count()]);
     let runs: Vec<Arc<dyn RowRun>> =
         blocks(&[0, 100, 250]).into_iter().map(|run| Arc::new(run) as Arc<dyn RowRun>).collect();
-    let late = Cancel::new(Some(Instant::now()));
+    let late = Cancel::new(Some(Deadline { clock: Arc::new(OsClock::start()), at: Duration::ZERO }));
     let outcome = scan(&runs, &plan, &LIMITS, &late, &pool()).unwrap();
     assert_eq!((outcome.rows_covered, outcome.unscanned, outcome.newest_time), (0, 250, None));
     assert_eq!(answer(&outcome, &plan).len(), 0);
