@@ -19,6 +19,14 @@ simulate SEED:
 simulate-long SECONDS='3600':
     SIMULATION_SECONDS={{SECONDS}} SIMULATION_FIRST_SEED=$(date +%s%N) cargo test -p gannet-tests --test simulation no_seed -- --nocapture
 
+# Show what a seed of the simulated network does, and whether it breaks a promise
+network SEED:
+    NETWORK_SEED={{SEED}} cargo test -p gannet-tests --test network replay -- --nocapture
+
+# Try seeds of the simulated network that nobody tried before, for an hour or as long as you say
+network-long SECONDS='3600':
+    NETWORK_SECONDS={{SECONDS}} NETWORK_FIRST_SEED=$(date +%s%N) cargo test -p gannet-tests --test network no_seed -- --nocapture
+
 # Kill a leaf under load so many times, and count every row
 kill-long KILLS='2000':
     cargo build -p gannet

@@ -674,4 +674,5 @@ impl DiskFile for SimFile {
 }
 
 #[cfg(test)]
+#[path = "sim_disk/tests.rs"]
 mod tests;

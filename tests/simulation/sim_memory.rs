@@ -717,4 +717,5 @@ impl Owned {
 }
 
 #[cfg(test)]
+#[path = "sim_memory/tests.rs"]
 mod tests;
