@@ -20,7 +20,7 @@ use crate::catalogue::Catalogue;
 use crate::children::{Child, ChildSet, Links};
 use crate::config::{Config, ConfigError};
 use crate::error::{ErrorCode, Failure};
-use crate::exchange::Exchange;
+use crate::exchange::{Below, Exchange};
 use crate::fan_out::tree::{AskedChild, LEVELS_MAX};
 use crate::fan_out::{Asking, FanOut, GatherError, Question, Watch};
 use crate::membership::follow::{Follower, Sources};
@@ -62,6 +62,7 @@ pub struct Aggregator {
     gossip: Option<Gossip>,
     tls: Option<Arc<Tls>>,
     roster: Arc<Mutex<Roster>>,
+    below: Below,
     file: Arc<Mutex<RosterFile>>,
     fan_out: Arc<FanOut>,
     engine: SqlEngine,
@@ -163,6 +164,8 @@ impl Aggregator {
         let mut background = JoinSet::new();
         background.spawn(follower.run());
         background.spawn(exchange.run());
+        let below = Below::new(&roster, &children, &config);
+        background.spawn(below.clone().run());
         background.spawn(asking.names.follow(Duration::from_millis(config.dns_interval_ms), asking.tell));
         if let Some(tls) = &tls {
             background.spawn(tls::look_after(Arc::clone(tls), "gRPC"));
@@ -186,6 +189,7 @@ impl Aggregator {
             members,
             gossip,
             roster,
+            below,
             file,
             fan_out,
             engine,

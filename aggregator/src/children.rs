@@ -52,6 +52,8 @@ pub struct Child {
     health: Mutex<Health>,
     /// It said that it does not take rows: it is an aggregator.
     takes_no_rows: AtomicBool,
+    /// Its version, when it said that it is an aggregator.
+    aggregator_version: Mutex<Option<String>>,
     /// Why it takes no rows for now: it is stopping or starting.
     closed: Mutex<Option<ChildError>>,
     /// Asks the background probe to describe the child now.
@@ -199,6 +201,7 @@ impl Child {
                 .max_encoding_message_size(MESSAGE_BYTES_MAX),
             health: Mutex::default(),
             takes_no_rows: AtomicBool::new(false),
+            aggregator_version: Mutex::default(),
             closed: Mutex::default(),
             probe: Notify::new(),
             describing: tokio::sync::Mutex::default(),
@@ -353,6 +356,7 @@ impl Child {
         let mut client = self.query.clone();
         let describe = async {
             let reply = self.hear(client.describe(wire::DescribeRequest::default()).await)?.into_inner();
+            self.told_version(&reply);
             let leaves = reply.leaves.into_iter().map(Holdings::try_from).collect::<Result<_, _>>();
             let unreachable = reply.unreachable.into_iter().map(|leaf| (leaf.leaf, leaf.detail)).collect();
             Ok(Description { leaves: leaves.map_err(malformed)?, unreachable })
@@ -381,7 +385,8 @@ impl Child {
         let look = async { self.hear(client.describe(wire::DescribeRequest { brief: true }).await) };
         let outcome = tokio::time::timeout(timeout, look).await.unwrap_or(Err(ChildError::Timeout));
         match &outcome {
-            Ok(_) => {
+            Ok(reply) => {
+                self.told_version(reply.get_ref());
                 if let Some(why) = self.health.lock().described() {
                     tracing::info!(aggregator = self.address, was = why, "aggregator is up");
                 }

@@ -17,6 +17,10 @@ use crate::config::Config;
 use crate::membership::MembersWatch;
 use crate::roster::{Decision, HeldByLeaf, KnownLeaf, LostRows, Roster, Standing};
 
+mod below;
+
+pub(crate) use below::{Below, decide, decisions};
+
 /// Decisions or leaves that one message tells of.
 const TOLD_AT_ONCE: usize = 64;
 /// Decisions or leaves that one aggregator is believed to know.
@@ -93,18 +97,7 @@ pub(crate) fn replies(roster: &Roster, request: wire::LearnRequest) -> Vec<wire:
     let asker: Vec<KnownLeaf> = asker
         .map(|known| KnownLeaf { leaf: known.leaf, is_reached: known.reached, mark: known.mark })
         .collect();
-    let standings: Vec<wire::Standing> = roster
-        .decisions()
-        .into_iter()
-        .map(|decision| wire::Standing {
-            leaf: decision.leaf,
-            home: decision.home,
-            number: decision.standing.number,
-            is_out: decision.standing.is_out,
-            forgotten_epoch: decision.standing.forgotten_epoch,
-            accepted_epoch: decision.standing.accepted_epoch,
-        })
-        .collect();
+    let standings = decisions(roster);
     let held = |held: &HeldByLeaf| wire::HeldByLeaf {
         holdings: Some((&held.holdings).into()),
         home: held.home.clone(),

@@ -415,7 +415,7 @@ impl Query for Door {
     ) -> Result<Response<wire::DescribeReply>, Status> {
         self.0.unless_silent().await;
         let leaves = vec![(&self.0.holdings()).into()];
-        Ok(Response::new(wire::DescribeReply { leaves, unreachable: vec![] }))
+        Ok(Response::new(wire::DescribeReply { leaves, ..Default::default() }))
     }
 }
 

@@ -61,6 +61,11 @@ impl Door {
     }
 }
 
+/// What it says to be an aggregator.
+fn version() -> String {
+    env!("CARGO_PKG_VERSION").to_owned()
+}
+
 /// One exhaustive match from failure to status.
 fn status(failure: &Failure) -> Status {
     let text = match &failure.detail {
@@ -140,7 +145,10 @@ impl Query for Door {
         request: Request<wire::DescribeRequest>,
     ) -> Result<Response<wire::DescribeReply>, Status> {
         if request.into_inner().brief {
-            return Ok(Response::new(wire::DescribeReply::default()));
+            return Ok(Response::new(wire::DescribeReply {
+                aggregator_version: version(),
+                ..Default::default()
+            }));
         }
         let aggregator = &self.aggregator;
         let children = aggregator.children();
@@ -162,7 +170,8 @@ impl Query for Door {
         for (leaf, why) in roster.unheard() {
             unreachable(leaf, why);
         }
-        Ok(Response::new(wire::DescribeReply { leaves, unreachable: missing }))
+        let aggregator_version = version();
+        Ok(Response::new(wire::DescribeReply { leaves, unreachable: missing, aggregator_version }))
     }
 }
 
@@ -177,6 +186,23 @@ impl Roster for Door {
         let replies = exchange::replies(&self.aggregator.roster().lock(), request.into_inner());
         let replies: Vec<_> = replies.into_iter().map(Ok).collect();
         Ok(Response::new(tokio_stream::iter(replies)))
+    }
+
+    async fn decide(
+        &self,
+        request: Request<wire::DecideRequest>,
+    ) -> Result<Response<wire::DecideReply>, Status> {
+        let standings = self.aggregator.decide(request.into_inner().standings).await;
+        let standings = standings.map_err(|failure| status(&failure))?;
+        Ok(Response::new(wire::DecideReply { standings }))
+    }
+
+    async fn rollout(
+        &self,
+        _: Request<wire::RolloutRequest>,
+    ) -> Result<Response<wire::RolloutReply>, Status> {
+        let text = self.aggregator.rollout_text().unwrap_or_default();
+        Ok(Response::new(wire::RolloutReply { text }))
     }
 }
 

@@ -219,6 +219,6 @@ impl Query for Door {
         request: Request<wire::DescribeRequest>,
     ) -> Result<Response<wire::DescribeReply>, Status> {
         let leaves = vec![(&holdings(child_of(&request)?)).into()];
-        Ok(Response::new(wire::DescribeReply { leaves, unreachable: vec![] }))
+        Ok(Response::new(wire::DescribeReply { leaves, ..Default::default() }))
     }
 }

@@ -76,6 +76,25 @@ pub struct Status {
     /// Children of which nothing was ever heard.
     #[serde(default)]
     pub unheard: Vec<UnheardChild>,
+    /// Other aggregators that it works with.
+    #[serde(default)]
+    pub aggregators: Vec<OtherAggregator>,
+}
+
+/// An aggregator that the one that was asked works with.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct OtherAggregator {
+    /// Where it is.
+    pub address: String,
+    /// `child`, or `helper`: it asks groups of children for the one that was asked.
+    pub role: String,
+    /// `up` or `down`.
+    pub state: String,
+    /// The version of its program, when it said so.
+    pub version: String,
+    /// Why it is down.
+    pub detail: String,
 }
 
 /// The aggregator that was asked.

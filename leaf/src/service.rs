@@ -354,7 +354,7 @@ impl Query for Door {
         let leaf = Arc::clone(&self.leaf);
         let holdings =
             beside(&self.leaf, JobKind::Request, move || Ok(leaf.describe())).await.map_err(status)?;
-        Ok(Response::new(wire::DescribeReply { leaves: vec![(&holdings).into()], unreachable: vec![] }))
+        Ok(Response::new(wire::DescribeReply { leaves: vec![(&holdings).into()], ..Default::default() }))
     }
 }
 

@@ -244,3 +244,42 @@ async fn leaves_move_vanish_and_are_taken_out() {
         leaf.stop().await;
     }
 }
+
+/// A rolling restart that one aggregator runs is seen from the other, which leaves it alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_is_seen_from_everywhere() {
+    let place = Place::new();
+    let (a, _a) = place.aggregator("a", &place.seed).await;
+    let (b, _b) = place.aggregator("b", "127.0.0.1:0").await;
+    let _leaves = [place.leaf(0), place.leaf(1)];
+    for client in [&a, &b] {
+        until(SECONDS_MAX, "the leaves to serve", || async {
+            let status = client.get("/v1/status").await.json();
+            let others = status["aggregators"].as_array()?.iter().filter(|other| other["state"] == "up");
+            (status["ready"] == true && status["leaves"].as_array()?.len() == 2 && others.count() == 1)
+                .then_some(())
+        })
+        .await;
+    }
+    assert!(b.get("/v1/rollout").await.json()["rollout"].is_null());
+    let post = async |client: &Client, what: &str, body: &str| {
+        let path = format!("/v1/rollout/{what}");
+        client.post(&path, "application/json", None, body.as_bytes().to_vec()).await
+    };
+    // Nobody starts the leaf again that it stops.
+    let reply = post(&a, "start", "{\"min_completeness\":0}").await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert!(reply.json()["rollout"]["aggregator"].is_null(), "{}", reply.text());
+    let seen = b.get("/v1/rollout").await.json()["rollout"].clone();
+    assert_eq!((&seen["id"], seen["leaves"].as_array().map(Vec::len)), (&"r-1".into(), Some(2)), "{seen}");
+    let at = format!("unix:{}", place.path("a.sock").display());
+    assert_eq!(seen["aggregator"], at.as_str(), "{seen}");
+    for what in ["start", "pause", "resume", "abort"] {
+        let refusal = post(&b, what, "").await.refusal();
+        let expect = format!("rollout r-1 is run by another aggregator, at {at}");
+        assert_eq!((refusal.status, refusal.message), (409, expect), "{what}");
+    }
+    assert_eq!(post(&a, "abort", "").await.status, 200);
+    let seen = b.get("/v1/rollout").await.json()["rollout"].clone();
+    assert_eq!((&seen["id"], &seen["state"]), (&"r-1".into(), &"aborted".into()), "{seen}");
+}

@@ -23,6 +23,65 @@ async fn ask(cluster: &Cluster) -> (i64, i64, Completeness) {
     (int(0), int(1), answer.completeness.clone())
 }
 
+/// Waits until status and metrics say this of the aggregators that ask for the root.
+async fn wait_for_helpers(cluster: &Cluster, expect: &[&str]) {
+    until(60, "the aggregators between to be shown", || async {
+        let status = cluster.client().get("/v1/status").await.json();
+        let helpers = status["aggregators"].as_array().unwrap().iter();
+        let states: Vec<&str> = helpers
+            .filter(|other| other["role"] == "helper")
+            .filter_map(|other| other["state"].as_str())
+            .collect();
+        let metrics = cluster.client().get("/metrics").await.text();
+        let up =
+            metrics.lines().filter(|line| line.starts_with("gannet_aggregator_up{") && line.ends_with("} 1"));
+        let is_up = |state: &&&str| **state == "up";
+        (states == expect && up.count() == expect.iter().filter(is_up).count()).then_some(())
+    })
+    .await;
+}
+
+/// A person decides at the root about a leaf two levels below: the aggregator between stops expecting it too, and keeps that
+/// over a restart of the root.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_reaches_the_aggregators_below() {
+    let mut cluster = Cluster::start(Shape { leaves: 3, intermediate: true }).await;
+    for leaf in 0..3 {
+        let rows = numbered(leaf * ROWS, (leaf + 1) * ROWS);
+        cluster.feed(leaf as usize, &[("t".to_owned(), rows)]).await;
+    }
+    cluster.wait_for_rows(&[("t", 3 * ROWS)]).await;
+    let status = cluster.client().get("/v1/status").await.json();
+    let between = &status["aggregators"][0];
+    assert_eq!((&between["role"], &between["state"]), (&"child".into(), &"up".into()), "{status}");
+    assert_eq!(between["version"], env!("CARGO_PKG_VERSION"), "{status}");
+
+    let becomes = async |cluster: &Cluster, what: &str, rows: u64, leaves: u64, missing: usize| {
+        until(60, what, || async {
+            let (count, _, completeness) = ask(cluster).await;
+            let found = (count as u64, completeness.leaves_asked, completeness.missing.len());
+            (found == (rows, leaves, missing)).then_some(completeness)
+        })
+        .await
+    };
+    cluster.stop_leaf(2).await;
+    becomes(&cluster, "the leaf to be missed", 2 * ROWS, 3, 1).await;
+    let post = async |cluster: &Cluster, path: &str| {
+        let reply = cluster.client().post(path, "application/json", None, Vec::new()).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    };
+    post(&cluster, "/v1/leaves/leaf-2/decommission?confirm=leaf-2").await;
+    let whole = becomes(&cluster, "nobody to expect the leaf", 2 * ROWS, 2, 0).await;
+    assert_eq!(whole, Completeness::whole(2, 2 * ROWS));
+    // It stays out when it comes back, on both levels.
+    cluster.start_leaf(2).await;
+    cluster.restart_root().await;
+    assert_eq!(becomes(&cluster, "the leaf to stay out", 2 * ROWS, 2, 0).await, whole);
+    post(&cluster, "/v1/leaves/leaf-2/recommission").await;
+    let whole = becomes(&cluster, "the leaf to be back", 3 * ROWS, 3, 0).await;
+    assert_eq!(whole, Completeness::whole(3, 3 * ROWS));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn aggregators_ask_for_each_other() {
     let mut cluster = Cluster::start(Shape { leaves: LEAVES as usize, intermediate: false }).await;
@@ -40,12 +99,14 @@ async fn aggregators_ask_for_each_other() {
 
     cluster.put_between(2, 3).await;
     let whole = Completeness::whole(LEAVES, all);
+    wait_for_helpers(&cluster, &["up", "up"]).await;
     assert_eq!(ask(&cluster).await, (all as i64, sum(0, all), whole.clone()));
     for (sql, expect) in questions.into_iter().zip(&alone) {
         assert_eq!(&cluster.client().answer(sql).await.rows, expect, "{sql}");
     }
 
     cluster.kill_between(0).await;
+    wait_for_helpers(&cluster, &["down", "up"]).await;
     assert_eq!(ask(&cluster).await, (all as i64, sum(0, all), whole.clone()));
     cluster.kill_between(1).await;
     assert_eq!(ask(&cluster).await, (all as i64, sum(0, all), whole));

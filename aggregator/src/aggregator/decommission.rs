@@ -1,7 +1,13 @@
 //! Taking leaves out of the roster and back in: what a person decides, once, for all aggregators.
+//!
+//! Aggregators below are heard before a decision is made, so that it is later than theirs, and told at once; one that is
+//! away is told when it comes back.
+
+use gannet_proto::wire;
 
 use super::Aggregator;
 use crate::error::{ErrorCode, Failure};
+use crate::exchange;
 
 /// Leaves that an error names at most.
 const NAMED_MAX: usize = 8;
@@ -27,10 +33,12 @@ impl Aggregator {
     /// # Errors
     /// When no such leaf is known, or the decision cannot be written.
     pub async fn decommission_by_force(&self, leaf: &str) -> Result<u64, Failure> {
+        self.below.tell().await;
         let rows = self.roster.lock().decommission(leaf);
         let Some(rows) = rows else { return Err(self.unknown_leaf(leaf)) };
         tracing::warn!(leaf, rows, "a leaf was taken out of the roster");
         self.keep_decision().await?;
+        self.below.tell().await;
         Ok(rows)
     }
 
@@ -39,6 +47,7 @@ impl Aggregator {
     /// # Errors
     /// When it was not out, or the decision cannot be written.
     pub async fn recommission(&self, leaf: &str) -> Result<(), Failure> {
+        self.below.tell().await;
         let was_out = self.roster.lock().recommission(leaf);
         if !was_out {
             let message = format!("leaf `{leaf}` is not decommissioned");
@@ -46,8 +55,31 @@ impl Aggregator {
         }
         tracing::warn!(leaf, "a leaf was taken back into the roster");
         self.keep_decision().await?;
+        self.below.tell().await;
         self.refresh().await;
         Ok(())
+    }
+
+    /// Takes over what a parent knows to be decided, and passes it on. Everything that is decided here then.
+    ///
+    /// # Errors
+    /// When it cannot be so, or cannot be written.
+    pub(crate) async fn decide(
+        &self,
+        standings: Vec<wire::Standing>,
+    ) -> Result<Vec<wire::Standing>, Failure> {
+        let (before, after) = {
+            let mut roster = self.roster.lock();
+            let before = roster.version();
+            exchange::decide(&mut roster, standings, &self.children)
+                .map_err(|error| Failure::new(ErrorCode::BadRequest, error.to_string()))?;
+            (before, roster.version())
+        };
+        if before != after {
+            self.keep_decision().await?;
+            self.below.tell().await;
+        }
+        Ok(exchange::decisions(&self.roster.lock()))
     }
 
     /// A decision must not be lost by a crash: the roster is written before anybody is told that it counts.

@@ -78,6 +78,20 @@ impl Aggregator {
         self.children().iter().find(|child| child.address() == address).cloned()
     }
 
+    /// The other aggregators it works with, by address: those that are its children, and those that ask groups of its
+    /// children for it.
+    pub(crate) fn others(&self) -> Vec<(&'static str, Arc<Child>)> {
+        let children = self.children();
+        let children = children.iter().filter(|child| child.aggregator_version().is_some());
+        let children = children.map(|child| ("child", Arc::clone(child)));
+        let helpers = self.fan_out().between().aggregators().into_iter().map(|other| ("helper", other));
+        let mut others: Vec<(&'static str, Arc<Child>)> = children.chain(helpers).collect();
+        others.sort_by(|(role, one), (other_role, other)| {
+            (role, one.address()).cmp(&(other_role, other.address()))
+        });
+        others
+    }
+
     /// The children that are down, with why.
     pub(crate) fn down(&self) -> BTreeMap<String, String> {
         let children = self.children();

@@ -12,12 +12,15 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::{Aggregator, orders};
+use crate::children::Child;
 use crate::error::{ErrorCode, Failure};
 use crate::rollout::{MaxUnavailable, Millis, Refused, Rollout, Seen, Settings, State, View};
 use crate::roster_file::{RosterFileError, replace};
 
 /// The text's name in the data directory.
 const NAME: &str = "rollout.json";
+/// How long another aggregator may take to tell of its rollout.
+const TELL_MAX: Duration = Duration::from_secs(2);
 /// How often an open rollout is looked at.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -82,6 +85,8 @@ impl Changes {
 pub struct RolloutNow {
     /// The rollout.
     pub rollout: Rollout,
+    /// Who runs it, when it is another aggregator.
+    pub at: Option<String>,
     /// The leaves.
     pub view: View,
 }
@@ -246,7 +251,59 @@ impl Aggregator {
     pub fn rollout(&self) -> Option<RolloutNow> {
         let view = self.view();
         let rollout = self.rolling.current.lock().rollout.clone()?;
-        Some(RolloutNow { rollout, view })
+        Some(RolloutNow { rollout, at: None, view })
+    }
+
+    /// The rollout as it is kept.
+    pub(crate) fn rollout_text(&self) -> Option<String> {
+        self.rolling.current.lock().rollout.as_ref().map(Rollout::to_text)
+    }
+
+    /// The rollout that runs, here or at another aggregator, or else the one that was begun last.
+    pub async fn rollout_anywhere(&self) -> Option<RolloutNow> {
+        let own = self.rollout();
+        if own.as_ref().is_some_and(|now| now.rollout.is_unfinished()) {
+            return own;
+        }
+        let order = |rollout: &Rollout| (rollout.is_unfinished(), rollout.begun_at());
+        let others = self.rollouts_elsewhere().await.into_iter().max_by_key(|(rollout, _)| order(rollout));
+        match (own, others) {
+            (Some(own), Some((other, _))) if order(&own.rollout) >= order(&other) => Some(own),
+            (_, Some((rollout, at))) => Some(RolloutNow { rollout, at: Some(at), view: self.view() }),
+            (own, None) => own,
+        }
+    }
+
+    /// The rollouts of other aggregators, with where they are.
+    async fn rollouts_elsewhere(&self) -> Vec<(Rollout, String)> {
+        let others = self.fan_out().between().up();
+        let ask = async |other: &Child| -> Option<(Rollout, String)> {
+            let text = other.rollout(TELL_MAX).await.ok().filter(|text| !text.is_empty())?;
+            match Rollout::from_text(&text) {
+                Ok(rollout) => Some((rollout, other.address().to_owned())),
+                Err(error) => {
+                    tracing::warn!(aggregator = other.address(), %error, "its rollout cannot be understood");
+                    None
+                }
+            }
+        };
+        let told = futures::future::join_all(others.iter().map(|other| ask(other))).await;
+        told.into_iter().flatten().collect()
+    }
+
+    /// Refuses what only the aggregator that runs a rollout can do.
+    ///
+    /// # Errors
+    /// When another aggregator runs one.
+    pub async fn rolls_here(&self) -> Result<(), Failure> {
+        match self.rollout_anywhere().await {
+            Some(RolloutNow { rollout, at: Some(at), .. }) if rollout.is_unfinished() => {
+                let message = format!("rollout {} is run by another aggregator, at {at}", rollout.id());
+                Err(Failure::new(ErrorCode::WrongState, message)
+                    .hint("`gannet rollout status` shows it here too; everything else is said to that one."))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The rollout that a start with these settings would begin, or go on with; nothing is changed.
@@ -257,7 +314,7 @@ impl Aggregator {
         let view = self.view();
         let current = self.rolling.current.lock().rollout.clone();
         let rollout = planned(current.as_ref(), changes, &view)?;
-        Ok(RolloutNow { rollout, view })
+        Ok(RolloutNow { rollout, at: None, view })
     }
 
     /// Begins a rollout; goes on with one that is paused; leaves one alone that runs.

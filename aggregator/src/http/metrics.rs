@@ -73,6 +73,14 @@ fn children(aggregator: &Aggregator, text: &mut Text) {
         let up = u8::from(child.down().is_none());
         text.value("gannet_child_up", &[("child", child.address())], up);
     }
+    let others = aggregator.others();
+    if !others.is_empty() {
+        text.head("gannet_aggregator_up", "gauge", "1 when the other aggregator can be reached.");
+    }
+    for (role, other) in others {
+        let labels = [("aggregator", other.address()), ("role", role)];
+        text.value("gannet_aggregator_up", &labels, u8::from(other.down().is_none()));
+    }
     text.head("gannet_uptime_seconds", "gauge", "Seconds since the aggregator started.");
     text.value("gannet_uptime_seconds", &[], aggregator.uptime().as_secs_f64());
 }

@@ -34,6 +34,9 @@ struct Reply {
 struct RolloutText {
     id: String,
     state: &'static str,
+    /// Who runs it, when it is another aggregator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aggregator: Option<String>,
     /// Why it is paused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pause: Option<PauseText>,
@@ -90,7 +93,7 @@ fn seconds(millis: Millis) -> f64 {
     millis as f64 / 1000.0
 }
 
-fn text(RolloutNow { rollout, view }: &RolloutNow) -> RolloutText {
+fn text(RolloutNow { rollout, at, view }: &RolloutNow) -> RolloutText {
     let settings = rollout.settings();
     let pause = match rollout.state() {
         RolloutState::Paused { guard, why } => {
@@ -103,6 +106,7 @@ fn text(RolloutNow { rollout, view }: &RolloutNow) -> RolloutText {
     RolloutText {
         id: rollout.id(),
         state: rollout.state().name(),
+        aggregator: at.clone(),
         pause,
         begun: format_time(rollout.begun_at()),
         elapsed_seconds: seconds(rollout.elapsed()),
@@ -140,7 +144,7 @@ fn leaf_text(leaf: &Progress, view: &View, now: Millis) -> LeafText {
 }
 
 pub(super) async fn show(State(aggregator): Shared) -> Response {
-    Json(Reply { rollout: aggregator.rollout().as_ref().map(text) }).into_response()
+    Json(Reply { rollout: aggregator.rollout_anywhere().await.as_ref().map(text) }).into_response()
 }
 
 /// What is asked for, and whether it is only to be tried.
@@ -163,6 +167,9 @@ fn changes(body: &[u8]) -> Result<(Changes, bool), Failure> {
 }
 
 pub(super) async fn start(State(aggregator): Shared, body: Bytes) -> Response {
+    if let Err(failure) = aggregator.rolls_here().await {
+        return answer(Err(failure));
+    }
     let started = match changes(&body) {
         Ok((changes, true)) => aggregator.plan_rollout(changes),
         Ok((changes, false)) => aggregator.start_rollout(changes).await,
@@ -172,10 +179,16 @@ pub(super) async fn start(State(aggregator): Shared, body: Bytes) -> Response {
 }
 
 pub(super) async fn pause(State(aggregator): Shared) -> Response {
+    if let Err(failure) = aggregator.rolls_here().await {
+        return answer(Err(failure));
+    }
     answer(aggregator.pause_rollout().await)
 }
 
 pub(super) async fn resume(State(aggregator): Shared, body: Bytes) -> Response {
+    if let Err(failure) = aggregator.rolls_here().await {
+        return answer(Err(failure));
+    }
     answer(match changes(&body) {
         Ok((changes, _)) => aggregator.resume_rollout(changes).await,
         Err(failure) => Err(failure),
@@ -183,6 +196,9 @@ pub(super) async fn resume(State(aggregator): Shared, body: Bytes) -> Response {
 }
 
 pub(super) async fn abort(State(aggregator): Shared) -> Response {
+    if let Err(failure) = aggregator.rolls_here().await {
+        return answer(Err(failure));
+    }
     answer(aggregator.abort_rollout().await)
 }
 

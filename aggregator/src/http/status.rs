@@ -177,6 +177,31 @@ struct PhaseText {
     bytes: u64,
 }
 
+/// Another aggregator: a child, or one that asks for this one.
+#[derive(Serialize)]
+struct OtherText {
+    address: String,
+    role: &'static str,
+    state: &'static str,
+    version: String,
+    detail: String,
+}
+
+/// Every other aggregator that this one works with.
+fn others(aggregator: &Aggregator) -> Vec<OtherText> {
+    let others = aggregator.others().into_iter().map(|(role, other)| {
+        let down = other.down();
+        OtherText {
+            address: other.address().to_owned(),
+            role,
+            state: if down.is_none() { "up" } else { DOWN },
+            version: other.aggregator_version().unwrap_or_default(),
+            detail: down.unwrap_or_default(),
+        }
+    });
+    others.collect()
+}
+
 /// The word for a leaf that does not answer.
 const DOWN: &str = "down";
 
@@ -249,6 +274,7 @@ pub(super) async fn status(
         insecure: Vec<String>,
         leaves: Vec<LeafText>,
         unheard: Vec<Unheard>,
+        aggregators: Vec<OtherText>,
     }
     let down = aggregator.down();
     let not_ready = not_ready(&aggregator, &down);
@@ -268,6 +294,7 @@ pub(super) async fn status(
         insecure: guarding.insecure.clone(),
         leaves: roster.leaves().into_iter().map(|leaf| leaf_text(leaf, &down)).collect(),
         unheard: unheard.collect(),
+        aggregators: others(&aggregator),
     })
     .into_response()
 }

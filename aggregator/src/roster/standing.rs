@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Roster;
+use super::{Decision, Roster};
 
 /// A leaf's standing since the latest decision about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -46,17 +46,29 @@ impl Roster {
 
     /// Takes a leaf out: gives back the rows that are no longer expected, or `None` for a leaf never heard of.
     pub fn decommission(&mut self, leaf: &str) -> Option<u64> {
-        let at = self.leaves.get(leaf).map(|record| record.child.clone());
-        let at = at.or_else(|| {
-            let below = |(_, child): &(&String, &super::ChildRecord)| child.unreachable.contains_key(leaf);
-            self.children.iter().find(below).map(|(child, _)| child.clone())
-        });
+        let at = self.place_of(leaf);
         let rows = self.forget(leaf)?;
         if let Some((standing, home)) = self.standings.get_mut(leaf) {
             standing.is_out = true;
             *home = at.unwrap_or_default();
         }
         Some(rows)
+    }
+
+    /// Where a leaf is, or through whom it was heard of.
+    fn place_of(&self, leaf: &str) -> Option<String> {
+        let at = self.leaves.get(leaf).map(|record| record.child.clone());
+        at.or_else(|| {
+            let below = |(_, child): &(&String, &super::ChildRecord)| child.unreachable.contains_key(leaf);
+            self.children.iter().find(below).map(|(child, _)| child.clone())
+        })
+    }
+
+    /// Learns of a decision from a parent or a child, who knows the leaf in another place than it is here.
+    pub fn learn_decision_elsewhere(&mut self, decision: Decision, is_reached: impl Fn(&str) -> bool) {
+        let known = self.standings.get(&decision.leaf).map(|(_, home)| home.clone());
+        let home = self.place_of(&decision.leaf).or(known).unwrap_or_default();
+        self.learn_decision(Decision { home, ..decision }, is_reached);
     }
 
     /// Takes a leaf back in. False when it was not out.

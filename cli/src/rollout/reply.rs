@@ -15,6 +15,8 @@ pub(super) struct Reply {
 pub(super) struct Rollout {
     pub(super) id: String,
     pub(super) state: String,
+    /// Who runs it, when it is another aggregator.
+    pub(super) aggregator: Option<String>,
     pub(super) pause: Option<Pause>,
     pub(super) elapsed_seconds: f64,
     pub(super) left_seconds: Option<f64>,

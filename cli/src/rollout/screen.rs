@@ -82,6 +82,7 @@ pub(super) fn status(out: &mut dyn Write, rollout: &Rollout, style: Style) -> io
 fn head(rollout: &Rollout, style: Style) -> Vec<String> {
     let separator = if style.unicode { " · " } else { " | " };
     let mut parts = vec![format!("rollout {} {}", rollout.id, rollout.state)];
+    parts.extend(rollout.aggregator.as_ref().map(|at| format!("run by {}", cell_text(at))));
     parts.extend(versions(rollout, style));
     parts.push(format!("{}/{} done", rollout.over(), rollout.leaves.len()));
     parts.push(format!("at most {} away", rollout.unavailable_max));

@@ -109,6 +109,9 @@ pub(crate) fn print(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         table.text_row(texts);
     }
     table.write(out, render::style())?;
+    if !status.aggregators.is_empty() {
+        aggregators(status).write(out, render::style())?;
+    }
     let serving = status.leaves.iter().filter(|leaf| leaf.state == "serving").count();
     writeln!(
         out,
@@ -123,6 +126,16 @@ pub(crate) fn print(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         writeln!(out, "{note}")?;
     }
     Ok(())
+}
+
+/// The other aggregators, as a table.
+fn aggregators(status: &Status) -> Table {
+    let mut table =
+        Table::new(["aggregator", "role", "state", "version"].map(|name| (name.to_owned(), false)));
+    for other in &status.aggregators {
+        table.text_row([&other.address, &other.role, &other.state, &other.version].map(Clone::clone));
+    }
+    table
 }
 
 /// What somebody should know or do, a line for each.
@@ -152,6 +165,9 @@ fn notes(status: &Status) -> Vec<String> {
     }
     for child in &status.unheard {
         note(&child.leaf, &child.detail);
+    }
+    for other in status.aggregators.iter().filter(|other| !other.detail.is_empty()) {
+        note(&other.address, &other.detail);
     }
     notes
 }
@@ -186,6 +202,28 @@ mod tests {
              ────────┼─────────┼─────────┼─────────┼────────┼───────────────┼───────┼──────\n \
              leaf-0 │ serving │ 500,123 │ 61.2 MB │ 4.0 GB │ shared memory │ 12 ms │    0\n\
              ready · 1 of 1 leaves serving · 500,123 rows · 61.2 MB · aggregator up 3m05s\n",
+        );
+    }
+
+    #[test]
+    fn other_aggregators_are_shown() {
+        check(
+            json!({
+                "ready": true,
+                "leaves": [],
+                "aggregators": [
+                    {"address": "10.0.0.5:7701", "role": "child", "state": "up", "version": "0.1.0"},
+                    {"address": "10.0.0.6:7701", "role": "helper", "state": "down", "detail": "connection refused"},
+                ],
+            }),
+            " leaf │ state │ rows │ memory │ of │ from │ start │ lost\n\
+             ──────┼───────┼──────┼────────┼────┼──────┼───────┼──────\n \
+             aggregator    │ role   │ state │ version\n\
+             ───────────────┼────────┼───────┼─────────\n \
+             10.0.0.5:7701 │ child  │ up    │ 0.1.0\n \
+             10.0.0.6:7701 │ helper │ down  │\n\
+             ready · 0 of 0 leaves serving · 0 rows · 0 B · aggregator up 0.0 ms\n\
+             10.0.0.6:7701: connection refused\n",
         );
     }
 

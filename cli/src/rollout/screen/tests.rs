@@ -24,6 +24,7 @@ fn rollout(steps: &[&str]) -> Rollout {
     Rollout {
         id: "r-7".to_owned(),
         state: "running".to_owned(),
+        aggregator: None,
         pause: None,
         elapsed_seconds: 41.0,
         left_seconds: Some(130.0),
@@ -39,6 +40,14 @@ fn drawn(rollout: &Rollout, style: Style) -> String {
     let mut out = Vec::new();
     status(&mut out, rollout, style).unwrap();
     String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn who_runs_it_is_said_elsewhere() {
+    let mut rollout = rollout(&["done", "waiting"]);
+    rollout.aggregator = Some("10.0.0.5:7720".to_owned());
+    let drawn = drawn(&rollout, Style::PLAIN);
+    assert!(drawn.starts_with("rollout r-7 running · run by 10.0.0.5:7720 · 0.1.0"), "{drawn}");
 }
 
 #[test]
