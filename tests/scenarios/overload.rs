@@ -56,7 +56,7 @@ async fn a_refused_body_costs_no_connection() {
     let cluster = cluster().await;
     let mut first = connect(&cluster).await;
     first.write_all((head(&cluster, 100) + "{\"s\"").as_bytes()).await.unwrap();
-    let body = format!("{{\"s\":\"{}\"}}\n", "gannet".repeat(100)).repeat(300);
+    let body = format!("{{\"s\":\"{}\"}}\n", "gannet".repeat(100)).repeat(60);
     let mut second = connect(&cluster).await;
     let refused = until(60, "the first body to be read", || async {
         let mut connection = connect(&cluster).await;

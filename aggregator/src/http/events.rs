@@ -40,8 +40,8 @@ use crate::sender::Part;
 const PIECES_WAITING_MAX: usize = 8;
 /// Row batches that wait for a leaf, beside those on their way.
 const BATCHES_WAITING_MAX: usize = 1;
-/// Of a body that is refused, so much is read.
-const DRAINED_BYTES_MAX: usize = 1 << 20;
+/// A body that is refused is read if it is no longer than this.
+const DRAINED_BYTES_MAX: usize = 64 << 10;
 /// And it is waited for so long.
 const DRAINED_WAIT_MAX: Duration = Duration::from_secs(1);
 /// What rows survive on a leaf that cannot tell whether a batch came before.
@@ -65,11 +65,14 @@ pub(super) async fn events(
     }
 }
 
-/// Reads a body that is refused, if it is not long. A connection that ends over bytes that nobody read is reset, and its
-/// client may never see why; one whose bytes were read can be used again.
+/// Reads a body that is refused, if it is short. A connection that ends over bytes that nobody read is reset, and its client
+/// may never see why; one whose bytes were read can be used again. A long one is left where it is: reading what is not
+/// wanted would take from those who are being served.
 async fn drain(body: Body, headers: &HeaderMap) {
-    if headers.contains_key(header::EXPECT) {
-        // This client sends nothing before it is told to.
+    let bytes = headers.get(header::CONTENT_LENGTH).and_then(|bytes| bytes.to_str().ok()?.parse().ok());
+    let is_long = bytes.is_some_and(|bytes: usize| bytes > DRAINED_BYTES_MAX);
+    // Who expects to be asked for the body sends nothing before that.
+    if is_long || headers.contains_key(header::EXPECT) {
         return;
     }
     let mut pieces = body.into_data_stream();

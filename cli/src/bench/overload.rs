@@ -53,7 +53,7 @@ queries, and for both at once:
   after      as before, for twice as long
 Arrival times are fixed in advance, and times count from them. Queries have one second. At the end every batch is \
 counted: acknowledged ones must be there once, refused ones not at all. The load comes from the same machine and takes \
-its share of it.
+its share of it; so that it is a small one, bodies of batches are sent when the server says that it wants them.
 
 Exit codes: 0 measured; 1 rows are gone or doubled, a reply was one that no client can act on, or it failed; \
 130 interrupted.")]
@@ -76,9 +76,9 @@ pub(crate) struct OverloadArgs {
     /// Rows of a batch of events
     #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=20_000))]
     batch_rows: u64,
-    /// Ask before sending the body of a batch (`Expect: 100-continue`), so that one that is refused costs little
+    /// Send bodies of batches without asking first (`Expect: 100-continue`) whether they are wanted
     #[arg(long)]
-    ask_first: bool,
+    unasked: bool,
     /// Leaves
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=64))]
     leaves: u64,
@@ -224,7 +224,7 @@ async fn one(
     eprintln!("{load:?}: filling the table that is asked");
     fill(&door(), args.rows).await?;
     let question = query(QUESTION, PATIENCE);
-    let generator = Generator::new(door(), batches::TABLE, args.batch_rows, args.ask_first, question);
+    let generator = Generator::new(door(), batches::TABLE, args.batch_rows, !args.unasked, question);
     let generator = Arc::new(generator);
     let lasts = Duration::from_secs(args.seconds);
     let kinds = load.kinds();
