@@ -135,7 +135,7 @@ impl Failure {
 }
 
 /// Text from data or a server, harmless to a terminal: control characters other than line ends become spaces.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
 }
 

@@ -18,6 +18,10 @@ const QUIET_FIRST: Duration = Duration::from_millis(100);
 const REDRAW_EVERY: Duration = Duration::from_millis(100);
 /// Cells of the bar.
 const BAR_WIDTH: usize = 20;
+/// The same where little room is left for what is told.
+const BAR_WIDTH_NARROW: usize = 6;
+/// A terminal that is wide enough for the whole bar.
+const WIDE: usize = 70;
 /// Back to the first column, and clear to the end of the line.
 const CLEAR_LINE: &str = "\r\u{1b}[K";
 /// The width of a terminal that does not say its own.
@@ -110,7 +114,9 @@ fn text(progress: Option<&Progress>, rows_written: u64, elapsed: f64, style: Sty
     let mut parts = Vec::new();
     if let Some(Progress { completeness, stats }) = progress {
         let ratio = completeness.ratio.unwrap_or(0.0).clamp(0.0, 1.0);
-        parts.push(format!("{} {:>6}", bar(ratio, style), completeness.percent()));
+        let wide = style.width.unwrap_or(WIDTH_DEFAULT) >= WIDE;
+        let bar = bar(ratio, if wide { BAR_WIDTH } else { BAR_WIDTH_NARROW }, style);
+        parts.push(format!("{bar} {:>6}", completeness.percent()));
         parts.push(format!("{}/{} leaves", completeness.leaves_answered, completeness.leaves_asked));
         if stats.rows_scanned > 0 {
             parts.push(units::rows(stats.rows_scanned));
@@ -132,10 +138,10 @@ fn text(progress: Option<&Progress>, rows_written: u64, elapsed: f64, style: Sty
     if width(&text) > limit { cut(&text, limit, style) } else { text }
 }
 
-fn bar(ratio: f64, style: Style) -> String {
-    let filled = (ratio * BAR_WIDTH as f64).floor() as usize;
+fn bar(ratio: f64, width: usize, style: Style) -> String {
+    let filled = (ratio * width as f64).floor() as usize;
     let (left, full, right) = if style.unicode { ("▕", "█", "▏") } else { ("[", "#", "]") };
-    format!("{left}{}{}{right}", full.repeat(filled), " ".repeat(BAR_WIDTH - filled))
+    format!("{left}{}{}{right}", full.repeat(filled), " ".repeat(width - filled))
 }
 
 #[cfg(test)]
@@ -164,10 +170,10 @@ mod tests {
             text(Some(&progress), 0, 0.22, at(120)),
             " ▕██████████          ▏  50.0%  2/4 leaves  31,000 rows  220 ms  waiting: leaf-2 +1"
         );
-        assert_eq!(text(Some(&progress), 0, 0.22, at(40)), " ▕██████████          ▏  50.0%  2/4 le…");
+        assert_eq!(text(Some(&progress), 0, 0.22, at(40)), " ▕███   ▏  50.0%  2/4 leaves  31,000 r…");
         assert_eq!(
             text(Some(&progress), 0, 0.22, Style { unicode: false, ..at(40) }),
-            " [##########          ]  50.0%  2/4 le~"
+            " [###   ]  50.0%  2/4 leaves  31,000 r~"
         );
         assert_eq!(text(None, 0, 1.5, at(40)), " 1.50 s");
         assert_eq!(text(None, 120_000, 1.5, at(60)), " 120,000 rows written  1.50 s");

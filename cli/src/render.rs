@@ -269,8 +269,33 @@ pub(crate) fn cut(text: &str, space: usize, style: Style) -> String {
         taken += char_width(c);
         shown.push(c);
     }
+    // What was cut before is not marked twice.
+    shown.truncate(shown.trim_end_matches(style.ellipsis()).len());
     shown.push(style.ellipsis());
     shown
+}
+
+/// A line of parts between ` · `, on as many lines as the width asks for; what goes on is set in by a blank more.
+pub(crate) fn fold(line: &str, style: Style) -> String {
+    let dot = if style.unicode { " · " } else { " | " };
+    let limit = style.width.unwrap_or(usize::MAX);
+    let indent = " ".repeat(line.len() - line.trim_start_matches(' ').len() + 1);
+    let (mut folded, mut taken) = (String::new(), 0);
+    for (place, part) in line.split(" · ").enumerate() {
+        let needed = width(part);
+        if place == 0 {
+            taken = needed;
+        } else if taken.saturating_add(needed + 3) <= limit {
+            folded.push_str(dot);
+            taken += needed + 3;
+        } else {
+            folded.push('\n');
+            folded.push_str(&indent);
+            taken = indent.len() + needed;
+        }
+        folded.push_str(part);
+    }
+    folded
 }
 
 /// Text that takes one line of a terminal, and not too much of it.
@@ -338,6 +363,18 @@ mod tests {
         let left_out = table.write(&mut out, style).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), expect);
         left_out
+    }
+
+    #[test]
+    fn lines_of_parts_are_folded() {
+        let check = |line: &str, width: Option<usize>, unicode: bool, expect: &str| {
+            assert_eq!(fold(line, Style { width, unicode, ..Style::PLAIN }), expect);
+        };
+        check("12 rows · 5 ms · 100%", None, true, "12 rows · 5 ms · 100%");
+        check("12 rows · 5 ms · 100%", Some(21), true, "12 rows · 5 ms · 100%");
+        check("12 rows · 5 ms · 100%", Some(20), true, "12 rows · 5 ms\n 100%");
+        check(" 12 rows · 5 ms · 100%", Some(10), false, " 12 rows\n  5 ms\n  100%");
+        check("a · b", None, false, "a | b");
     }
 
     #[test]

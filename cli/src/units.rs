@@ -127,6 +127,15 @@ pub(crate) fn seconds(value: f64) -> String {
     }
 }
 
+/// A time without its fraction, for people.
+pub(crate) fn seconds_only(time: Option<&str>) -> String {
+    let time = time.unwrap_or("");
+    match time.split_once('.') {
+        Some((seconds, _)) => format!("{seconds}Z"),
+        None => time.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -166,6 +166,20 @@ impl Terminal {
     }
 }
 
+impl Terminal {
+    /// Waits for the end of the program, and for everything that it showed.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub async fn finished(&mut self) -> (ExitStatus, String) {
+        let status = self.ended().await;
+        while self.take_in() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        (status, self.screen())
+    }
+}
+
 impl Drop for Terminal {
     fn drop(&mut self) {
         if std::thread::panicking() {

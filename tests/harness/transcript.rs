@@ -1,5 +1,6 @@
 //! Transcripts: what somebody sees who types commands one after the other. A file holds lines `$ gannet …`, each followed
-//! by what the command says (stdout, then stderr) and, when it is not 0, its exit code as `[3]`.
+//! by what the command says (stdout, then stderr) and, when it is not 0, its exit code as `[3]`. `$40 gannet …` types it at
+//! a terminal of 40 columns, and what follows is what is seen there; lines that are wider come as one.
 //!
 //! Times that a run takes and rows that it scans are shown as `_`, because they are never twice the same. With
 //! `GANNET_COMPLETE` set, the file is written anew instead of compared, to be read before it is committed.
@@ -8,6 +9,10 @@ use std::fmt::Write;
 use std::path::Path;
 
 use crate::process::gannet;
+use crate::terminal::Terminal;
+
+/// Lines of a terminal: as many as anything shows.
+const ROWS: u16 = 60;
 
 /// Runs the commands of a transcript against this server and compares.
 ///
@@ -17,7 +22,7 @@ pub async fn check(path: &Path, server: &str, directory: &Path) {
     let text = std::fs::read_to_string(path).unwrap();
     let mut found = String::new();
     for line in text.lines() {
-        let Some(command) = line.strip_prefix("$ gannet ") else {
+        let Some((columns, command)) = command_of(line) else {
             // Comments stay; the rest was said by the command above.
             if is_comment(line) {
                 let blank = if found.is_empty() { "" } else { "\n" };
@@ -31,14 +36,24 @@ pub async fn check(path: &Path, server: &str, directory: &Path) {
         let _ = writeln!(found, "{line}");
         let words = words(&command.replace("DIRECTORY", &directory.display().to_string()));
         let arguments: Vec<&str> = words.iter().map(String::as_str).chain(["--server", server]).collect();
-        let said = gannet(&arguments, "").await;
-        for part in [&said.out, &said.err] {
+        let (parts, code) = match columns {
+            None => {
+                let said = gannet(&arguments, "").await;
+                ([said.out, said.err], said.code)
+            }
+            Some(columns) => {
+                let mut terminal = Terminal::start(ROWS, columns, "xterm-256color", directory, &arguments);
+                let (status, screen) = terminal.finished().await;
+                ([screen, String::new()], status.code().unwrap_or(-1))
+            }
+        };
+        for part in parts {
             found.push_str(&masked(
                 &part.replace(&*directory.display().to_string(), "DIRECTORY").replace(server, "SERVER"),
             ));
         }
-        if said.code != 0 {
-            let _ = writeln!(found, "[{}]", said.code);
+        if code != 0 {
+            let _ = writeln!(found, "[{code}]");
         }
     }
     if std::env::var_os("GANNET_COMPLETE").is_some() {
@@ -55,6 +70,15 @@ pub async fn check(path: &Path, server: &str, directory: &Path) {
         text.lines().nth(line).unwrap_or("(the end)"),
         found.lines().nth(line).unwrap_or("(the end)"),
     );
+}
+
+/// The command of a line, and how wide the terminal is at which it is typed, if it is at one.
+fn command_of(line: &str) -> Option<(Option<u16>, &str)> {
+    let (columns, command) = line.strip_prefix('$')?.split_once(" gannet ")?;
+    match columns {
+        "" => Some((None, command)),
+        columns => Some((Some(columns.parse().ok()?), command)),
+    }
 }
 
 fn is_comment(line: &str) -> bool {
@@ -85,21 +109,21 @@ fn words(line: &str) -> Vec<String> {
 /// The time in ` · 12 ms · ` becomes `_`, and the blanks that filled a line go.
 fn masked(text: &str) -> String {
     let mut masked = String::new();
+    let part = |part: &str| {
+        let is_time =
+            part.starts_with(|c: char| c.is_ascii_digit()) && (part.ends_with(" ms") || part.ends_with(" s"));
+        // Which leaf a row went to is left to chance, and with it which blocks are looked at.
+        match part {
+            _ if is_time => "_".to_owned(),
+            part if part.ends_with(" scanned") => "_ scanned".to_owned(),
+            part => part.to_owned(),
+        }
+    };
     for line in text.lines() {
-        let parts: Vec<&str> = line
-            .split(" · ")
-            .map(|part| {
-                let is_time = part.starts_with(|c: char| c.is_ascii_digit())
-                    && (part.ends_with(" ms") || part.ends_with(" s"));
-                // Which leaf a row went to is left to chance, and with it which blocks are looked at.
-                match part {
-                    _ if is_time => "_",
-                    part if part.ends_with(" scanned") => "_ scanned",
-                    part => part,
-                }
-            })
-            .collect();
-        let _ = writeln!(masked, "{}", parts.join(" · ").trim_end());
+        // With ASCII only there is a bar in the place of a dot.
+        let between = if line.contains(" · ") { " · " } else { " | " };
+        let parts: Vec<String> = line.split(between).map(part).collect();
+        let _ = writeln!(masked, "{}", parts.join(between).trim_end());
     }
     masked
 }

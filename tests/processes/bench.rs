@@ -1,5 +1,5 @@
-//! `gannet bench restart` on a few megabytes: what it writes, that the clean path was a warm one, and that it leaves
-//! nothing behind.
+//! The benches on little data: what they write, that the clean path of a restart was a warm one, and that they leave nothing
+//! behind.
 
 use gannet_tests::process::gannet;
 use serde_json::Value as Json;
@@ -63,4 +63,43 @@ async fn the_restart_bench_measures_every_path() {
     let said = gannet(&["bench", "restart", "--gb", "4096", "--dir", &dir], "").await;
     assert_eq!(said.code, 2, "{said:?}");
     assert!(said.err.contains("are needed") && said.err.contains("--gb"), "{said:?}");
+}
+
+/// The report of a bench that was given a folder, which is empty afterwards.
+async fn report(args: &[&str]) -> Json {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path().display().to_string();
+    let args: Vec<&str> =
+        ["bench"].into_iter().chain(args.iter().copied()).chain(["--json", "--dir", &dir]).collect();
+    let said = gannet(&args, "").await;
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0, "files stay behind");
+    serde_json::from_str(&said.out).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_bench_measures_the_agent_beside_ingest() {
+    let report = report(&["agent", "--rows", "3000", "--rounds", "2"]).await;
+    assert_eq!(
+        (&report["rows"], report["bytes"].as_u64() > Some(300 * 3_000)),
+        (&Json::from(3_000), true),
+        "{report}"
+    );
+    for way in ["agent", "ingest"] {
+        let rounds = report[way]["rounds"].as_array().unwrap();
+        assert!(rounds.len() == 2 && rounds.iter().all(|rate| number(rate) > 0.0), "{report}");
+        assert!(number(&report[way]["least"]) <= number(&report[way]["median"]), "{report}");
+    }
+    assert!(number(&report["agent_memory_peak_bytes"]) > 1e6, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bench_of_commands_measures_whole_commands() {
+    let report = report(&["cli", "--rounds", "2"]).await;
+    let commands = report["commands"].as_array().unwrap();
+    let names: Vec<&str> = commands.iter().map(|command| command["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["version", "query", "status"]);
+    for command in commands {
+        assert!(number(&command["milliseconds"]["least"]) > 0.0, "{report}");
+    }
 }

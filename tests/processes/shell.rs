@@ -182,6 +182,50 @@ async fn completion_history_and_kept_statements() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ctrl_r_finds_what_was_typed_by_parts_of_it() {
+    let (parts, home) = started().await;
+    let mut shell = shell(&parts, &home, 24, 70);
+    shell.wait_for_last("gannet>").await;
+    shell.enter("select count(*) as n from requests;", "requests>").await;
+    shell.enter("select service, avg(ms) from requests group by service;", "requests>").await;
+    shell.enter("select status from requests where ms > 10;", "requests>").await;
+
+    let help = "Up and Down choose, Enter takes it, Esc leaves";
+    shell.press("\u{c}sel\u{12}");
+    let all = format!(
+        "requests> sel\n 1 of 3 · {help}\n› select status from requests where ms > 10;\n  \
+         select service, avg(ms) from requests group by service;\n  select count(*) as n from requests;"
+    );
+    shell.wait_until("all statements", |screen| screen == all).await;
+    // Letters may be left out, and words stand in any order.
+    shell.press("\u{15}rqst avg");
+    let one = format!(
+        "requests> rqst avg\n 1 of 1 · {help}\n› select service, avg(ms) from requests group by service;"
+    );
+    shell.wait_until("the statement", |screen| screen == one).await;
+    shell.press("\u{15}zzz");
+    let none = "requests> zzz\n nothing typed before holds this · Esc leaves";
+    shell.wait_until("nothing", |screen| screen == none).await;
+    // What was typed before is there again, also when a key follows at once.
+    shell.press("\u{7}ect 1 as one;");
+    shell.wait_until("the line", |screen| screen == "requests> select 1 as one;").await;
+    shell.press("\u{12}");
+    shell.wait_until("the search", |screen| screen.contains("Esc leaves")).await;
+    shell.press("\u{1b}");
+    shell.wait_until("the line", |screen| screen == "requests> select 1 as one;").await;
+    // The second is taken, can be changed, and is run like any other.
+    shell.press("\u{15}\u{12}select\u{1b}[B\r");
+    let taken = "requests> select service, avg(ms) from requests group by service;";
+    shell.wait_until("what was taken", |screen| screen == taken).await;
+    shell.press("\u{7f} order by 1;\r");
+    let screen =
+        shell.wait_until("the answer", |screen| screen.ends_with("completeness 100%\nrequests>")).await;
+    assert!(screen.contains(" cart     │"), "{screen}");
+    shell.press("\u{12}\u{4}\u{4}");
+    assert_eq!(shell.ended().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_leaf_that_is_down_and_ctrl_c() {
     let (mut parts, home) = started().await;
     // Rows on both leaves.

@@ -23,7 +23,7 @@ async fn commands_that_ask() {
     }
     let server = client.base().to_owned();
     let directory = tempfile::tempdir().unwrap();
-    for name in ["query.txt", "explore.txt", "diff.txt"] {
+    for name in ["query.txt", "explore.txt", "diff.txt", "narrow.txt"] {
         if transcript(name).exists() {
             transcript::check(&transcript(name), &server, directory.path()).await;
         }

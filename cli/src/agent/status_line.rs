@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use crate::agent::book::Totals;
+use crate::render::{Style, cut, width};
 use crate::units;
 
 /// How often the line of a terminal is redrawn.
@@ -49,8 +50,14 @@ impl StatusLine {
 
     /// Writes the line.
     pub(crate) fn show(&mut self, status: &Status, now: Duration) {
-        let text = line(&self.table, status, self.last, now);
+        let parts = line(&self.table, status, self.last, now);
         self.last = Some((now, status.totals.accepted));
+        // A line that wraps could not be taken away.
+        let width = terminal_size::terminal_size_of(io::stderr()).map(|(width, _)| usize::from(width.0));
+        let text = match width.filter(|width| self.is_terminal && *width > 0) {
+            Some(width) => fitted(parts, width - 1),
+            None => whole(&parts),
+        };
         // Nobody reads stderr: that must not stop the agent.
         let mut out = io::stderr().lock();
         let _ = if self.is_terminal {
@@ -64,8 +71,8 @@ impl StatusLine {
     /// Writes the line for the last time, with the rate since the start.
     pub(crate) fn show_last(&mut self, status: &Status, now: Duration) {
         if !self.is_quiet {
-            let text = line(&self.table, status, None, now);
-            self.tell(&text);
+            let parts = line(&self.table, status, None, now);
+            self.tell(&whole(&parts));
         }
     }
 
@@ -84,25 +91,49 @@ impl StatusLine {
     }
 }
 
-fn line(table: &str, status: &Status, last: Option<(Duration, u64)>, now: Duration) -> String {
+/// Something that the line tells.
+#[derive(Debug, PartialEq, Eq)]
+struct Part {
+    text: String,
+    /// It may be left out where there is no room.
+    is_dull: bool,
+}
+
+fn whole(parts: &[Part]) -> String {
+    parts.iter().map(|part| part.text.as_str()).collect::<Vec<_>>().join("  ")
+}
+
+/// The line in so many cells.
+fn fitted(mut parts: Vec<Part>, limit: usize) -> String {
+    while width(&whole(&parts)) > limit
+        && let Some(dull) = parts.iter().rposition(|part| part.is_dull)
+    {
+        parts.remove(dull);
+    }
+    cut(&whole(&parts), limit, Style { unicode: false, ..Style::PLAIN })
+}
+
+fn line(table: &str, status: &Status, last: Option<(Duration, u64)>, now: Duration) -> Vec<Part> {
     let Status { totals, lag, retries, held } = status;
     let (since, before) = last.unwrap_or((Duration::ZERO, 0));
     let seconds = now.saturating_sub(since).as_secs_f64().max(0.001);
     let rate = (totals.accepted.saturating_sub(before) as f64 / seconds) as u64;
-    let mut text = format!(
-        "{table}  sent {}  {}/s  lag {:.1} s  retry {}  rejected {}  dropped {}",
-        units::count(totals.accepted),
-        units::count(rate),
-        lag.as_secs_f64(),
-        units::count(*retries),
-        units::count(totals.rejected),
-        units::count(totals.dropped)
-    );
+    let part = |text: String, is_dull: bool| Part { text, is_dull };
+    let count = |name: &str, number: u64| part(format!("{name} {}", units::count(number)), number == 0);
+    let mut parts = vec![
+        part(table.to_owned(), false),
+        part(format!("sent {}", units::count(totals.accepted)), false),
+        part(format!("{}/s", units::count(rate)), false),
+        part(format!("lag {:.1} s", lag.as_secs_f64()), false),
+        count("retry", *retries),
+        count("rejected", totals.rejected),
+        count("dropped", totals.dropped),
+    ];
     if totals.unknown > 0 {
-        text.push_str(&format!("  unknown {}", units::count(totals.unknown)));
+        parts.push(count("unknown", totals.unknown));
     }
-    text.push_str(&format!("  buffer {}%", (held.0 * 100).div_ceil(held.1.max(1))));
-    text
+    parts.push(part(format!("buffer {}%", (held.0 * 100).div_ceil(held.1.max(1))), true));
+    parts
 }
 
 #[cfg(test)]
@@ -116,13 +147,27 @@ mod tests {
         let status = Status { totals, lag, retries: 2, held: (1 << 20, 64 << 20) };
         let second = Duration::from_secs;
         assert_eq!(
-            line("requests", &status, Some((second(10), 1_191_820)), second(12)),
+            whole(&line("requests", &status, Some((second(10), 1_191_820)), second(12))),
             "requests  sent 1,200,000  4,090/s  lag 0.8 s  retry 2  rejected 3  dropped 0  buffer 2%"
         );
         let status = Status { totals: Totals { unknown: 5, ..totals }, held: (0, 0), ..status };
         assert_eq!(
-            line("t", &status, None, second(1)),
+            whole(&line("t", &status, None, second(1))),
             "t  sent 1,200,000  1,200,000/s  lag 0.8 s  retry 2  rejected 3  dropped 0  unknown 5  buffer 0%"
         );
+    }
+
+    #[test]
+    fn what_is_dull_gives_way() {
+        let totals = Totals { accepted: 1_200_000, rejected: 3, dropped: 0, unknown: 0 };
+        let status = Status { totals, lag: Duration::ZERO, retries: 0, held: (1, 2) };
+        let check = |limit: usize, expect: &str| {
+            assert_eq!(fitted(line("t", &status, None, Duration::from_secs(10)), limit), expect);
+        };
+        check(83, "t  sent 1,200,000  120,000/s  lag 0.0 s  retry 0  rejected 3  dropped 0  buffer 50%");
+        check(79, "t  sent 1,200,000  120,000/s  lag 0.0 s  retry 0  rejected 3  dropped 0");
+        check(70, "t  sent 1,200,000  120,000/s  lag 0.0 s  retry 0  rejected 3");
+        check(55, "t  sent 1,200,000  120,000/s  lag 0.0 s  rejected 3");
+        check(39, "t  sent 1,200,000  120,000/s  lag 0.0 ~");
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn draw(rows: &[(String, Vec<f64>)], cells: usize, style: Style) -> (
     let legend = shades.iter().enumerate().filter(|(step, _)| *step == 0 || from(*step) > from(step - 1));
     let legend: Vec<String> =
         legend.map(|(step, shade)| format!("{shade} from {}", short(from(step)))).collect();
-    (lines, label_width + 2, legend.join("   "))
+    (lines, label_width + 2, legend.join(" · "))
 }
 
 #[cfg(test)]
@@ -49,10 +49,10 @@ mod tests {
         let (lines, indent, legend) = draw(&rows, 2, Style::PLAIN);
         assert_eq!(lines, ["100 ┤  ░░░░", " 10 ┤▓▓████"]);
         assert_eq!(indent, 5);
-        assert_eq!(legend, "░ from 1   ▒ from 10   ▓ from 100   █ from 1k");
+        assert_eq!(legend, "░ from 1 · ▒ from 10 · ▓ from 100 · █ from 1k");
         let (lines, _, legend) = draw(&rows[..1], 1, Style { unicode: false, ..Style::PLAIN });
         assert_eq!(lines, ["100 | .#"]);
-        assert_eq!(legend, ". from 1   : from 2   o from 3   # from 6");
+        assert_eq!(legend, ". from 1 · : from 2 · o from 3 · # from 6");
     }
 
     #[test]

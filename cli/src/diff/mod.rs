@@ -16,13 +16,15 @@ use crate::explore::{DrawingArgs, RangeArgs, ask, finish, now};
 use crate::outcome::{Exit, Failure, Outcome};
 use crate::query::statements::Statement;
 use crate::query::{AnswerArgs, print_answers};
-use crate::render::{Style, Table, cell_text};
+use crate::render::{Style, Table, cell_text, fold};
 
 mod question;
 mod score;
 
 /// Fewer selected events than this say little about anything.
 const SELECTED_MIN: f64 = 30.0;
+/// Below this width only differences are shown.
+const NARROW: usize = 64;
 
 /// Columns that differ less are much the same on both sides.
 const SCORE_MIN: f64 = 0.01;
@@ -112,7 +114,7 @@ pub(crate) async fn run(args: DiffArgs) -> Outcome {
             left_out.iter().map(|(name, why)| format!("{} ({why})", cell_text(name))).collect();
         writeln!(out, "left out: {}", named.join(", "))?;
     }
-    finish(&mut out, &answer, is_partial, &args.answer)
+    finish(&mut out, &answer, is_partial, &args.answer, screen.style)
 }
 
 impl DiffArgs {
@@ -126,36 +128,42 @@ impl DiffArgs {
         let (selected, rest) = (full(difference.selected), full(difference.rest));
         let (from, to) = (instant_text(question.from, screen.zone), instant_text(question.to, screen.zone));
         let against = self.against.as_deref().map_or("the rest".to_owned(), cell_text);
-        writeln!(out, "{} · {from} to {to}", cell_text(&self.table))?;
+        let heading = format!("{} · {from} to {to}", cell_text(&self.table));
+        writeln!(out, "{}", fold(&heading, screen.style))?;
         let noun = if difference.selected == 1.0 { "event" } else { "events" };
         writeln!(out, "{selected} {noun} of {} against {rest} of {against}", cell_text(&self.select))?;
         if difference.selected < SELECTED_MIN || difference.rest < SELECTED_MIN {
             return writeln!(out, "fewer than {SELECTED_MIN} events on a side are too few to compare");
         }
         writeln!(out)?;
-        let bar_width = if screen.width < 80 { 8 } else { 16 };
+        let bar_width = if screen.width < 90 { 8 } else { 16 };
+        let both = if screen.style.unicode { "▓ more ░ less" } else { "+ more - less" };
         let head = [
             ("column", false),
             ("value", false),
             ("selected", true),
             ("rest", true),
             ("difference", true),
-            ("selected over rest", false),
+            (both, false),
         ];
+        // Where there is no room for all of it, what counts is the difference.
+        let shown: &[usize] = if screen.width < NARROW { &[0, 1, 4] } else { &[0, 1, 2, 3, 4, 5] };
+        let head = shown.iter().map(|place| head[*place]);
         let mut table = Table::new(head.map(|(name, right)| (name.to_owned(), right)));
         let (different, alike): (Vec<&Column>, Vec<&Column>) =
             difference.columns.iter().partition(|column| column.score >= SCORE_MIN);
         for column in different.iter().take(self.limit) {
             for (index, value) in column.values.iter().take(self.values.max(1)).enumerate() {
                 let name = if index == 0 { column.name.clone() } else { String::new() };
-                table.row([
+                let cells = [
                     Some(name),
                     value.text.clone(),
                     Some(percent(value.selected)),
                     Some(percent(value.rest)),
                     Some(format!("{:+.1}%", value.difference() * 100.0)),
                     Some(bars(value, bar_width, screen.style)),
-                ]);
+                ];
+                table.row(shown.iter().map(|place| cells[*place].clone()));
             }
         }
         if different.is_empty() {

@@ -1,6 +1,6 @@
 //! `gannet explore`: a table looked at without writing SQL, drawn in the terminal.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
@@ -14,7 +14,7 @@ use crate::explore::screen::Screen;
 use crate::explore::series::BUCKETS_MAX;
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::link::{Exploration, Found, Link, Moment};
-use crate::outcome::{Exit, Failure, Outcome};
+use crate::outcome::{Exit, Failure, Outcome, printable};
 use crate::progress_line::ProgressLine;
 use crate::query::ask::{Asker, Reply};
 use crate::query::excerpt::with_excerpt;
@@ -316,8 +316,7 @@ pub(crate) async fn run(mut args: ExploreArgs) -> Outcome {
     }
     let statement = Statement { sql: question.sql(), line: 1 };
     if args.sql {
-        writeln!(io::stdout(), "{}", statement.sql)?;
-        return Ok(Exit::Done);
+        return print_sql(&statement.sql);
     }
     let client = args.client.connect()?;
     if args.wants_rows() {
@@ -337,7 +336,7 @@ pub(crate) async fn run(mut args: ExploreArgs) -> Outcome {
         View::Distribution => screen.distribution(&mut out, &question, &answer)?,
         View::Samples => {}
     }
-    finish(&mut out, &answer, is_partial, &args.answer)
+    finish(&mut out, &answer, is_partial, &args.answer, screen.style)
 }
 
 /// What a link stands for; tells what of it is left out.
@@ -356,6 +355,14 @@ fn print_link(link: &Link, to: &ClientArgs) -> Outcome {
     Ok(Exit::Done)
 }
 
+/// Prints SQL, of which a link may have been the source.
+fn print_sql(sql: &str) -> Outcome {
+    let is_terminal = io::stdout().is_terminal();
+    let sql = if is_terminal { printable(sql) } else { sql.to_owned() };
+    writeln!(io::stdout(), "{sql}")?;
+    Ok(Exit::Done)
+}
+
 /// Asks the statement of a link, as `gannet query` does.
 async fn run_statement(args: ExploreArgs, sql: String) -> Outcome {
     if args.link.is_some() {
@@ -366,8 +373,7 @@ async fn run_statement(args: ExploreArgs, sql: String) -> Outcome {
         return Err(Failure::usage("the link cannot be read: its statement is empty"));
     }
     if args.sql {
-        writeln!(io::stdout(), "{}", sql.trim_end())?;
-        return Ok(Exit::Done);
+        return print_sql(sql.trim_end());
     }
     let client = args.client.connect()?;
     print_answers(&client, &statements, &args.answer, Chart::None, args.client.timeout).await
@@ -399,10 +405,16 @@ pub(crate) async fn ask(
 }
 
 /// The last line, the warning, and how the command ends.
-pub(crate) fn finish(out: &mut dyn Write, answer: &Answer, is_partial: bool, args: &AnswerArgs) -> Outcome {
+pub(crate) fn finish(
+    out: &mut dyn Write,
+    answer: &Answer,
+    is_partial: bool,
+    args: &AnswerArgs,
+    style: render::Style,
+) -> Outcome {
     if !args.quiet {
         let about = About { completeness: &answer.completeness, stats: answer.stats, is_partial };
-        writeln!(out, "{}", what_it_took(about))?;
+        writeln!(out, "{}", render::fold(&what_it_took(about), style))?;
     }
     out.flush()?;
     if let Some(warning) = warning(&answer.completeness).filter(|_| !args.quiet) {

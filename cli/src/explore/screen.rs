@@ -12,7 +12,8 @@ use crate::charts::numbers::{change, full};
 use crate::explore::question::Question;
 use crate::explore::series::{Group, Key, Number, Series};
 use crate::explore::span::{instant_text, parse_instant, span_text, tick_text, zone_text};
-use crate::render::{Style, Table, cell_text, width};
+use crate::render::{Style, Table, cell_text, fold, width};
+use crate::sql_tokens::tokens;
 
 /// Numbers that get a chart of their own.
 const CHARTS_MAX: usize = 3;
@@ -45,7 +46,7 @@ impl Screen {
         let time = |instant| instant_text(instant, self.zone);
         let mut parts = vec![cell_text(&question.table)];
         if !question.filters.is_empty() {
-            parts.push(format!("where {}", cell_text(&question.filters.join(" and "))));
+            parts.push(format!("where {}", cell_text(&conjunction(&question.filters))));
         }
         if every {
             parts.push(format!("every {}", span_text(question.every)));
@@ -55,7 +56,7 @@ impl Screen {
         if let Some(offset) = question.compare {
             parts.push(format!("compared with {} earlier", span_text(offset)));
         }
-        parts.join(" · ")
+        fold(&parts.join(" · "), self.style)
     }
 
     /// The newest bucket is not over yet.
@@ -85,7 +86,8 @@ impl Screen {
                 self.chart(out, question, series, place, &thin)?;
             }
             if let [only] = &series.groups[..] {
-                writeln!(out, " {}", self.numbers(question, series, &only.numbers[place]))?;
+                let numbers = format!(" {}", self.numbers(question, series, &only.numbers[place]));
+                writeln!(out, "{}", fold(&numbers, self.style))?;
             }
         }
         if !question.group_by.is_empty() {
@@ -100,8 +102,9 @@ impl Screen {
         }
         if self.is_filling(question, series) {
             let last = i64::try_from(series.buckets - 1).unwrap_or(0) * question.every;
-            let begin = instant_text(question.from + last, self.zone);
-            writeln!(out, "the newest bucket, from {begin}, is still filling")?;
+            let range = question.to - question.from;
+            let begin = tick_text(question.from + last, range, question.every, self.zone);
+            writeln!(out, "the newest bucket ({begin}) is still filling")?;
         }
         Ok(())
     }
@@ -300,6 +303,16 @@ impl Screen {
     }
 }
 
+/// Conditions that all hold, as one.
+fn conjunction(conditions: &[String]) -> String {
+    let has_or = |condition: &String| tokens(condition).any(|token| token.is_word("or"));
+    let part = |condition: &String| match conditions.len() {
+        2.. if has_or(condition) => format!("({condition})"),
+        _ => condition.clone(),
+    };
+    conditions.iter().map(part).collect::<Vec<_>>().join(" and ")
+}
+
 /// The texts of a group's key, one for each expression.
 fn key_texts(key: &Key, count: usize) -> Vec<Option<String>> {
     match key {
@@ -392,8 +405,8 @@ mod tests {
 
     #[test]
     fn what_is_thin_or_filling_is_said() {
-        let whole = " 12 in all · most 4 at 00:00 · least 1 at 00:02 · latest 3 at 00:04";
-        check(300 * SECOND, vec![], &[whole]);
+        let first = " 12 in all | most 4 at 00:00";
+        check(300 * SECOND, vec![], &[first, "  least 1 at 00:02 | latest 3 at 00:04"]);
         let thin = BucketCompleteness {
             time: "1970-01-01T00:01:00Z".to_owned(),
             ratio: Some(0.84),
@@ -405,9 +418,10 @@ mod tests {
             vec![thin],
             &[
                 "            !",
-                " 12 in all · most 4 at 00:00 · least 1 at 00:02 · latest 2 at 00:03",
+                first,
+                "  least 1 at 00:02 | latest 2 at 00:03",
                 "! rows are missing: 00:01 84.0%",
-                "the newest bucket, from 1970-01-01T00:04:00Z, is still filling",
+                "the newest bucket (00:04) is still filling",
             ],
         );
     }

@@ -17,7 +17,7 @@ use crate::explore::screen::Screen;
 use crate::explore::series::bucket_count;
 use crate::explore::span::span_text;
 use crate::outcome::Failure;
-use crate::render::{Style, Table, cell_text};
+use crate::render::{Style, Table, cell_text, fold};
 
 /// Lines of a heatmap.
 const MAP_ROWS_MAX: usize = 14;
@@ -140,7 +140,8 @@ impl Screen {
         for line in axis(&self.ticks(question, buckets, true), indent, right, self.style) {
             writeln!(out, "{line}")?;
         }
-        writeln!(out, "{}{legend} events in a cell", " ".repeat(indent))?;
+        let legend = format!("{}{legend} events in a cell", " ".repeat(indent));
+        writeln!(out, "{}", fold(&legend, self.style))?;
         writeln!(out)?;
         self.bins(out, &rows)?;
         Ok(())

@@ -46,6 +46,10 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Rejections that are shown.
 const REJECTIONS_SHOWN: usize = 10;
+/// A terminal with less columns has no room for a long bar.
+const WIDE: u16 = 100;
+/// A terminal with less columns has no room for any.
+const NARROW: u16 = 70;
 /// How often the progress bar moves.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -188,10 +192,15 @@ fn progress_bar(bytes_all: Option<u64>) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
+    let width = terminal_size::terminal_size_of(io::stderr()).map_or(WIDE, |(width, _)| width.0);
     let (bar, template) = match bytes_all {
+        Some(bytes) if width < NARROW => (ProgressBar::new(bytes), "{percent:>3}%  {msg}"),
+        Some(bytes) if width < WIDE => {
+            (ProgressBar::new(bytes), "{bar:10} {percent:>3}%  {decimal_bytes}/{decimal_total_bytes}  {msg}")
+        }
         Some(bytes) => (
             ProgressBar::new(bytes),
-            "{bar:30} {percent:>3}%  {decimal_bytes}/{decimal_total_bytes}  {msg}  {eta} left",
+            "{bar:20} {percent:>3}%  {decimal_bytes}/{decimal_total_bytes}  {msg}  {eta} left",
         ),
         None => (ProgressBar::no_length(), "{spinner}  {decimal_bytes}  {msg}"),
     };

@@ -246,7 +246,7 @@ impl<'a> Printer<'a> {
                     _ => answer.write_table(out)?,
                 }
                 if self.layout.footer && self.layout.format != Format::Markdown && !answer.is_plan() {
-                    writeln!(out, "{}", footer(self.about, written, rows))?;
+                    writeln!(out, "{}", render::fold(&footer(self.about, written, rows), self.layout.style))?;
                 }
                 out.flush()?;
             }

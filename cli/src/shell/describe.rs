@@ -78,8 +78,8 @@ pub(super) fn tables_text(tables: &[Recent], style: Style) -> Result<String, Fai
             units::count(table.rows),
             units::bytes(table.bytes),
             sparkline(&levels(minutes), MINUTES, style.unicode),
-            seconds_only(table.time_max.as_deref()),
-            seconds_only(table.time_min.as_deref()),
+            units::seconds_only(table.time_max.as_deref()),
+            units::seconds_only(table.time_min.as_deref()),
         ]);
     }
     let mut out = Vec::new();
@@ -97,15 +97,6 @@ pub(super) fn tables_text(tables: &[Recent], style: Style) -> Result<String, Fai
 /// A minute without events is a blank.
 fn levels(counts: &[u64]) -> Vec<Option<f64>> {
     counts.iter().map(|count| (*count > 0).then_some(*count as f64)).collect()
-}
-
-/// A time without its fraction.
-fn seconds_only(time: Option<&str>) -> String {
-    let time = time.unwrap_or("");
-    match time.split_once('.') {
-        Some((seconds, _)) => format!("{seconds}Z"),
-        None => time.to_owned(),
-    }
 }
 
 #[cfg(test)]

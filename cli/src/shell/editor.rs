@@ -11,10 +11,11 @@ use rustyline::error::ReadlineError;
 use rustyline::highlight::{CmdKind, Highlighter};
 use rustyline::hint::{Hint, Hinter, HistoryHinter};
 use rustyline::history::{FileHistory, SearchDirection};
+use rustyline::line_buffer::LineBuffer;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{
-    Cmd, CompletionType, ConditionalEventHandler, Config, Editor, Event, EventContext, EventHandler, Helper,
-    RepeatCount,
+    Changeset, Cmd, CompletionType, ConditionalEventHandler, Config, Editor, Event, EventContext,
+    EventHandler, Helper, RepeatCount,
 };
 
 use super::catalogue::Catalogue;
@@ -160,12 +161,22 @@ impl Completer for Typing {
         place: usize,
         _: &rustyline::Context<'_>,
     ) -> rustyline::Result<(usize, Vec<Pair>)> {
+        if let Some(line) = self.search.lock().line() {
+            return Ok((0, vec![Pair { display: line.to_owned(), replacement: line.to_owned() }]));
+        }
         let context = completion::context(line, place);
         self.catalogue.want_for(&context);
         self.catalogue.wait();
         let candidates = completion::candidates(&context, &self.catalogue).into_iter();
         let pairs = candidates.map(|found| Pair { display: found.shown, replacement: found.text });
         Ok((context.start, pairs.collect()))
+    }
+
+    fn update(&self, line: &mut LineBuffer, start: usize, elected: &str, changes: &mut Changeset) {
+        match self.search.lock().take_line() {
+            Some(whole) => line.update(&whole, whole.len(), changes),
+            None => line.replace(start..line.pos(), elected, changes),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::interrupt::Interrupt;
 use crate::outcome::Failure;
 use crate::query::format::{About, Format, Layout, Printer, footer};
 use crate::query::output::Output;
+use crate::render::fold;
 use crate::units;
 
 /// Rows of an answer that are shown without being asked for.
@@ -54,7 +55,7 @@ impl Shown {
         let shown = rows.map_or(all, |rows| rows.min(all));
         printer.end(all)?;
         if layout.format != Format::Markdown && !self.is_plan() {
-            writeln!(out, "{}", footer(about, all, all))?;
+            writeln!(out, "{}", fold(&footer(about, all, all), layout.style))?;
         }
         if let Some(note) = self.what_is_left_out(shown, all) {
             writeln!(out, "{note}")?;

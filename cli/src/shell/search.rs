@@ -2,11 +2,13 @@
 //!
 //! While it is on, the line holds what is searched for, and below it stand the statements that were found, the best
 //! first. Nothing is read from the terminal here: the editor passes keys on ([`Search::press`]) and shows what
-//! [`Search::shown`] gives. Leaving it always gives a line back, the one that was there or the one that was chosen.
+//! [`Search::shown`] gives. Leaving it always gives a line back, the one that was there or the one that was chosen. The
+//! editor can only put a whole line in the place of another, with its cursor at the end, when it completes; so a key that
+//! changes the line completes it, with [`Search::take_line`].
 
 use std::collections::HashSet;
 
-use rustyline::{Cmd, KeyCode, KeyEvent, Modifiers, Movement};
+use rustyline::{Cmd, KeyCode, KeyEvent, Modifiers};
 
 use crate::render::{self, Style};
 use crate::units;
@@ -20,7 +22,11 @@ const SEARCHED_CHARS_MAX: usize = 2_000;
 
 /// A search, while it is on. See the module.
 #[derive(Debug, Default)]
-pub(super) struct Search(Option<Searching>);
+pub(super) struct Search {
+    searching: Option<Searching>,
+    /// What is to be put in the place of the line.
+    line: Option<String>,
+}
 
 #[derive(Debug)]
 struct Searching {
@@ -36,12 +42,27 @@ struct Searching {
 impl Search {
     /// Whether the line is what is searched for.
     pub(super) fn is_on(&self) -> bool {
-        self.0.is_some()
+        self.searching.is_some()
     }
 
     /// Ends it without a line, because the line is gone.
     pub(super) fn stop(&mut self) {
-        self.0 = None;
+        *self = Search::default();
+    }
+
+    /// What is to be put in the place of the line now.
+    pub(super) fn line(&self) -> Option<&str> {
+        self.line.as_deref()
+    }
+
+    /// The same, once.
+    pub(super) fn take_line(&mut self) -> Option<String> {
+        self.line.take()
+    }
+
+    fn replace_line(&mut self, with: String) -> Cmd {
+        self.line = Some(with);
+        Cmd::Complete
     }
 
     /// What a key means; nothing when it means what it always does.
@@ -49,24 +70,25 @@ impl Search {
         let KeyEvent(code, modifiers) = key;
         let control = |letter: char| code == KeyCode::Char(letter) && modifiers == Modifiers::CTRL;
         let plain = |wanted: KeyCode| code == wanted && modifiers == Modifiers::NONE;
-        let Some(searching) = &mut self.0 else {
+        let Some(searching) = &mut self.searching else {
             if !control('R') {
                 return None;
             }
             let before = line.to_owned();
-            self.0 = Some(Searching { before, sought: None, found: Vec::new(), chosen: 0 });
+            self.searching = Some(Searching { before, sought: None, found: Vec::new(), chosen: 0 });
             // A begun statement of several lines is no good to search by.
-            return Some(replaced(line, if line.contains('\n') { "" } else { line }));
+            let sought = if line.contains('\n') { "" } else { line };
+            return Some(self.replace_line(sought.to_owned()));
         };
         let takes = plain(KeyCode::Enter) || control('J') || control('M') || plain(KeyCode::Tab);
         if takes || (plain(KeyCode::Right) && is_at_end) {
-            let Searching { before, mut found, chosen, .. } = self.0.take()?;
+            let Searching { before, mut found, chosen, .. } = self.searching.take()?;
             let taken = if chosen < found.len() { found.swap_remove(chosen) } else { before };
-            return Some(replaced(line, &taken));
+            return Some(self.replace_line(taken));
         }
         if plain(KeyCode::Esc) || "GCD".chars().any(control) {
-            let before = self.0.take()?.before;
-            return Some(replaced(line, &before));
+            let before = self.searching.take()?.before;
+            return Some(self.replace_line(before));
         }
         let last = searching.found.len().saturating_sub(1);
         if plain(KeyCode::Down) || control('N') || control('R') {
@@ -88,19 +110,21 @@ impl Search {
         style: Style,
         rows: usize,
     ) -> Option<String> {
-        let searching = self.0.as_mut()?;
+        let searching = self.searching.as_mut()?;
         if searching.sought.as_deref() != Some(line) {
             searching.found = found(line, statements);
             searching.chosen = 0;
             searching.sought = Some(line.to_owned());
         }
         let Searching { found, chosen, .. } = searching;
-        let count = match found.len() {
-            0 => "nothing typed before holds this".to_owned(),
-            some => format!("{} of {}", units::count(*chosen as u64 + 1), units::count(some as u64)),
+        let help = match found.len() {
+            0 => " nothing typed before holds this · Esc leaves".to_owned(),
+            some => {
+                let place = format!("{} of {}", units::count(*chosen as u64 + 1), units::count(some as u64));
+                format!(" {place} · Up and Down choose, Enter takes it, Esc leaves")
+            }
         };
         let width = style.width.unwrap_or(80).saturating_sub(1);
-        let help = format!(" {count} · Up and Down choose, Enter takes it, Esc leaves");
         let help = if style.unicode { help } else { help.replace('·', "-") };
         let mut text = format!("\n{}", render::cut(&help, width, style));
         let shown = SHOWN_MAX.min(rows).max(1);
@@ -110,7 +134,7 @@ impl Search {
             let one_line = statement.split_whitespace().collect::<Vec<_>>().join(" ");
             text.push_str(&format!(
                 "\n{mark} {}",
-                render::cut(&render::cell_text(&one_line), width - 2, style)
+                render::cut(&render::cell_text(&one_line), width.saturating_sub(2), style)
             ));
         }
         Some(text)
@@ -120,11 +144,6 @@ impl Search {
 /// What stands before the statement that Enter takes.
 pub(super) fn mark(style: Style) -> &'static str {
     if style.unicode { "›" } else { ">" }
-}
-
-/// Puts a line in the place of another. A line that stays empty is drawn again all the same.
-fn replaced(line: &str, with: &str) -> Cmd {
-    if line == with { Cmd::Repaint } else { Cmd::Replace(Movement::WholeBuffer, Some(with.to_owned())) }
 }
 
 /// The statements that hold every word of what is searched for, the best first; of equals the newest.
@@ -244,8 +263,11 @@ mod tests {
         KeyEvent(code, Modifiers::NONE)
     }
 
-    fn line(text: &str) -> Option<Cmd> {
-        Some(Cmd::Replace(Movement::WholeBuffer, Some(text.to_owned())))
+    /// A key that puts this line in the place of what is there.
+    fn gives(search: &mut Search, key: KeyEvent, line: &str, expect: &str) {
+        assert_eq!(search.press(key, line, true), Some(Cmd::Complete));
+        assert_eq!(search.line(), Some(expect));
+        assert_eq!((search.take_line().as_deref(), search.line()), (Some(expect), None));
     }
 
     #[test]
@@ -255,7 +277,7 @@ mod tests {
         let mut search = Search::default();
         assert_eq!(search.press(key(KeyCode::Enter), "sel", true), None);
         assert_eq!(search.shown("sel", typed(), style, 9), None);
-        assert_eq!(search.press(control('R'), "sel", true), Some(Cmd::Repaint));
+        gives(&mut search, control('R'), "sel", "sel");
         assert_eq!(
             search.shown("sel", typed(), style, 9).unwrap(),
             "\n 1 of 3 - Up and Down choose, Enter ta~\
@@ -270,16 +292,16 @@ mod tests {
         assert_eq!(search.press(key(KeyCode::Up), "sel", true), Some(Cmd::Repaint));
         let shown = search.shown("sel", typed(), style, 1).unwrap();
         assert_eq!(shown.lines().skip(2).collect::<Vec<_>>(), ["> select p99(duration_ms) from request~"]);
-        assert_eq!(search.press(key(KeyCode::Enter), "sel", true), line(TYPED[2]));
+        gives(&mut search, key(KeyCode::Enter), "sel", TYPED[2]);
         assert!(!search.is_on());
         // What was there comes back when the search is left, and when nothing was found.
-        assert_eq!(search.press(control('R'), "a\nb", true), line(""));
-        assert_eq!(search.press(key(KeyCode::Esc), "zz", true), line("a\nb"));
-        search.press(control('R'), "zzz", true);
+        gives(&mut search, control('R'), "a\nb", "");
+        gives(&mut search, key(KeyCode::Esc), "zz", "a\nb");
+        gives(&mut search, control('R'), "zzz", "zzz");
         assert_eq!(
             search.shown("zzz", typed(), style, 9).unwrap(),
-            "\n nothing typed before holds this - Up ~"
+            "\n nothing typed before holds this - Esc~"
         );
-        assert_eq!(search.press(key(KeyCode::Tab), "zzz", true), Some(Cmd::Repaint));
+        gives(&mut search, key(KeyCode::Tab), "zzz", "zzz");
     }
 }

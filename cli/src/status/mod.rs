@@ -113,15 +113,15 @@ pub(crate) fn print(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         aggregators(status).write(out, render::style())?;
     }
     let serving = status.leaves.iter().filter(|leaf| leaf.state == "serving").count();
-    writeln!(
-        out,
+    let all = format!(
         "{} · {serving} of {} leaves serving · {} · {} · aggregator up {}",
         if status.ready { "ready" } else { "not ready" },
         status.leaves.len() + status.unheard.len(),
         units::rows(status.leaves.iter().map(|leaf| leaf.rows).sum()),
         units::bytes(status.leaves.iter().map(|leaf| leaf.memory_used_bytes).sum()),
         units::seconds(status.aggregator.uptime_seconds),
-    )?;
+    );
+    writeln!(out, "{}", render::fold(&all, render::style()))?;
     for note in notes(status) {
         writeln!(out, "{note}")?;
     }

@@ -119,7 +119,7 @@ fn answers(state: &str) -> bool {
 
 fn rate_text(rate: Option<f64>) -> String {
     match rate {
-        None => "… rows/s in".to_owned(),
+        None => "? rows/s in".to_owned(),
         Some(rate) => format!("{} rows/s in", units::count(rate.round().max(0.0) as u64)),
     }
 }

@@ -68,14 +68,13 @@ pub(super) fn described(table: &TableDescription, values: &[String], style: Styl
     // A name may hold anything; the renderer made the columns' names harmless, this is the table's.
     let name: String = table.name.chars().filter(|c| !c.is_control()).collect();
     let columns = table.columns.len();
-    text.push_str(&format!(
-        "{name}: {columns} columns · {} · {}",
-        units::rows(table.rows),
-        units::bytes(table.bytes)
-    ));
+    let mut all =
+        format!("{name}: {columns} columns · {} · {}", units::rows(table.rows), units::bytes(table.bytes));
     if let (Some(min), Some(max)) = (&table.time_min, &table.time_max) {
-        text.push_str(&format!(" · {min} to {max}"));
+        let [min, max] = [min, max].map(|time| units::seconds_only(Some(time)));
+        all.push_str(&format!(" · {min} to {max}"));
     }
+    text.push_str(&render::fold(&all, style));
     text.push('\n');
     text
 }

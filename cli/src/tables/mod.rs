@@ -15,6 +15,8 @@ use crate::units;
 mod delete;
 pub(crate) mod describe;
 
+/// A terminal of so many columns has room for seconds.
+const SECONDS_FROM: usize = 90;
 /// How long the aggregator may take when nobody says.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
@@ -121,17 +123,27 @@ fn print_list(out: &mut dyn Write, tables: &Tables) -> io::Result<()> {
         ("newest", false),
     ];
     let mut shown = Table::new(columns.map(|(name, right)| (name.to_owned(), right)));
+    let style = render::style();
+    let is_narrow = style.width.is_some_and(|width| width < SECONDS_FROM);
+    let time = |text: Option<&str>| {
+        let text = units::seconds_only(text);
+        match text.get(..16) {
+            // `2026-11-21 09:30`: two whole minutes say more than two seconds that are cut.
+            Some(minutes) if is_narrow => minutes.replace('T', " "),
+            _ => text,
+        }
+    };
     for table in &tables.tables {
         shown.text_row([
             table.name.clone(),
             units::count(table.rows),
             units::bytes(table.bytes),
             units::count(table.columns),
-            table.time_min.clone().unwrap_or_default(),
-            table.time_max.clone().unwrap_or_default(),
+            time(table.time_min.as_deref()),
+            time(table.time_max.as_deref()),
         ]);
     }
-    shown.write(out, render::style())?;
+    shown.write(out, style)?;
     let count = tables.tables.len();
     match count {
         0 => writeln!(out, "no tables yet: a table exists from its first row"),

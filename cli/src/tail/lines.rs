@@ -5,12 +5,15 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit, TimestampNanosecondType};
 
 use super::window::Found;
-use crate::cells::Cells;
+use crate::cells::{Cells, write_time};
 use crate::outcome::Failure;
 use crate::render::{self, Style};
 
 /// The column that every row has.
 pub(super) const TIME: &str = "time";
+
+/// A screen without room for dates.
+const NARROW: usize = 60;
 
 /// A column is not padded further than this.
 const PADDED_MAX: usize = 40;
@@ -84,7 +87,7 @@ impl Lines {
 
     /// The line of an event.
     pub(super) fn line(&mut self, event: &Event) -> String {
-        let mut shown = if self.is_chosen { self.aligned(event) } else { named(event) };
+        let mut shown = if self.is_chosen { self.aligned(event) } else { self.named(event) };
         shown.truncate(shown.trim_end().len());
         match self.style.width {
             Some(width) if render::width(&shown) > width => render::cut(&shown, width, self.style),
@@ -106,39 +109,65 @@ impl Lines {
         Some(self.style.dim(&head))
     }
 
+    /// The time as it is shown: to the millisecond on a screen, and without the date on a narrow one. The names of
+    /// columns have no time.
+    fn time(&self, event: &Event, value: &str) -> String {
+        let Some(width) = self.style.width.filter(|_| value != TIME && event.found.time != i64::MIN) else {
+            return render::cell_text(value);
+        };
+        let (seconds, rest) =
+            (event.found.time.div_euclid(1_000_000_000), event.found.time.rem_euclid(1_000_000_000));
+        let mut text = Vec::new();
+        write_time(seconds.saturating_mul(1_000_000_000), None, &mut text);
+        let text = String::from_utf8_lossy(&text);
+        let text = format!("{}.{:03}Z", text.trim_end_matches('Z'), rest / 1_000_000);
+        match text.split_once('T') {
+            Some((_, clock)) if width < NARROW => clock.trim_end_matches('Z').to_owned(),
+            _ => text,
+        }
+    }
+
     fn aligned(&mut self, event: &Event) -> String {
         let mut line = String::new();
         self.widths.resize(event.values.len().max(self.widths.len()), 0);
-        for ((_, value), known) in event.values.iter().zip(&mut self.widths) {
-            let text = value.as_deref().map_or_else(|| self.style.null().to_owned(), render::cell_text);
-            let width = render::width(&text);
+        let texts: Vec<String> = event
+            .values
+            .iter()
+            .map(|(name, value)| match value.as_deref() {
+                None => self.style.null().to_owned(),
+                Some(value) if name == TIME => self.time(event, value),
+                Some(value) => render::cell_text(value),
+            })
+            .collect();
+        for (text, known) in texts.iter().zip(&mut self.widths) {
+            let width = render::width(text);
             *known = (*known).max(width.min(PADDED_MAX));
-            line.push_str(&text);
+            line.push_str(text);
             line.extend(std::iter::repeat_n(' ', known.saturating_sub(width) + 2));
         }
         line
     }
-}
 
-/// `2026-11-21T09:00:00Z  service=cart error="no such item"`.
-fn named(event: &Event) -> String {
-    let mut line = String::new();
-    let time = event.values.iter().find(|(name, _)| name == TIME).and_then(|(_, value)| value.as_deref());
-    line.push_str(&render::cell_text(time.unwrap_or("")));
-    line.push(' ');
-    for (name, value) in event.values.iter().filter(|(name, _)| name != TIME) {
-        let Some(value) = value else { continue };
+    /// `2026-11-21T09:00:00Z  service=cart error="no such item"`.
+    fn named(&self, event: &Event) -> String {
+        let mut line = String::new();
+        let time = event.values.iter().find(|(name, _)| name == TIME).and_then(|(_, value)| value.as_deref());
+        line.push_str(&self.time(event, time.unwrap_or("")));
         line.push(' ');
-        line.push_str(&render::cell_text(name));
-        line.push('=');
-        let value = render::cell_text(value);
-        if value.is_empty() || value.contains([' ', '"', '=']) {
-            line.push_str(&format!("\"{}\"", value.replace('"', "\\\"")));
-        } else {
-            line.push_str(&value);
+        for (name, value) in event.values.iter().filter(|(name, _)| name != TIME) {
+            let Some(value) = value else { continue };
+            line.push(' ');
+            line.push_str(&render::cell_text(name));
+            line.push('=');
+            let value = render::cell_text(value);
+            if value.is_empty() || value.contains([' ', '"', '=']) {
+                line.push_str(&format!("\"{}\"", value.replace('"', "\\\"")));
+            } else {
+                line.push_str(&value);
+            }
         }
+        line
     }
-    line
 }
 
 #[cfg(test)]
@@ -173,7 +202,9 @@ mod tests {
             ]
         );
         let mut narrow = Lines::new(Style { width: Some(30), ..Style::PLAIN }, false);
-        assert_eq!(narrow.line(&events[0]), "2026-11-21T09:00:00Z  service…");
+        assert_eq!(narrow.line(&events[0]), "09:00:00.000  service=cart st…");
+        let mut wide = Lines::new(Style { width: Some(60), ..Style::PLAIN }, false);
+        assert_eq!(wide.line(&events[0]), "2026-11-21T09:00:00.000Z  service=cart status=200");
         assert_eq!(
             events[1].found,
             Found {
@@ -190,5 +221,8 @@ mod tests {
         assert_eq!(lines.head(&events[0]).as_deref(), Some("time                  service  status"));
         assert_eq!(lines.line(&events[0]), "2026-11-21T09:00:00Z  cart     200");
         assert_eq!(lines.line(&events[1]), "2026-11-21T09:00:01.500Z  a b\\u{1b}  ∅");
+        let mut narrow = Lines::new(Style { width: Some(40), ..Style::PLAIN }, true);
+        assert_eq!(narrow.head(&events[0]).as_deref(), Some("time          service  status"));
+        assert_eq!(narrow.line(&events[1]), "09:00:01.500  a b\\u{1b}  ∅");
     }
 }
