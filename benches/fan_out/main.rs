@@ -128,7 +128,7 @@ async fn ask(root: &Aggregator, count: usize, children: &Children, over: &mut Ve
     children.slowest();
     let (begun, cpu_before) = (Instant::now(), cpu_time());
     let deadline = begun + Duration::from_secs(60);
-    let answer = root.gather(&children::plan(), &Wanted::default(), deadline, "bench", None).await;
+    let answer = root.gather(&children::plan(), &Wanted::default(), deadline.into(), "bench", None).await;
     let took = begun.elapsed();
     let answer = answer.unwrap_or_else(|error| panic!("the fan-out failed: {error:?}"));
     over.push(took.saturating_sub(children.slowest()).as_secs_f64() * 1e3);
