@@ -1,4 +1,4 @@
-//! The machines of a simulation: one that a leaf lives on, with its disk, shared memory, clock and processor, and one
+//! The machines of a simulation: one that a leaf lives on, with its disk, shared memory, clock and core, and one
 //! that an aggregator lives on, with its files.
 
 use std::cell::{Cell, RefCell};
@@ -17,7 +17,7 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::oneshot;
 
 use crate::life::{Life, Trace};
-use crate::processor::{Processor, Speed};
+use crate::one_core::{OneCore, Speed};
 use crate::sim_disk::Drive;
 use crate::sim_memory::Shelf;
 use crate::sim_time::{SimBackground, SimTime};
@@ -151,12 +151,12 @@ impl Machine {
         self.life.replace(life.clone());
         self.starts.set(self.starts.get() + 1);
         let seed = self.rng.borrow_mut().random();
-        let processor = Processor::new(&self.speed, &self.jobs, &life, seed);
+        let core = OneCore::new(&self.speed, &self.jobs, &life, seed);
         let surroundings = Surroundings {
             disk: Arc::new(self.drive.borrow().of(&life)),
             memory: Arc::new(self.shelf.of(&life)),
-            clock: Arc::new(processor.clock(self.time.clock())),
-            background: Arc::new(processor),
+            clock: Arc::new(core.clock(self.time.clock())),
+            background: Arc::new(core),
             network: Arc::new(self.wires.clone()),
             hand_over_threads: 1,
             start_threads: 1,

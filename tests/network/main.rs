@@ -7,7 +7,7 @@
 //!
 //! What a seed says: the servers and their settings; which faults come, when, and for how long; how far hosts are from
 //! each other; what every client draws. Time is simulated everywhere, also in scans, which run in lockstep with the
-//! network ([`mod@processor`]), so how fast or busy this machine is changes nothing.
+//! network ([`mod@one_core`]), so how fast or busy this machine is changes nothing.
 //! What a seed does not say: what the servers and our dependencies leave to chance (which leaf takes rows that nobody will
 //! send again, whom to gossip with, `select!`, hash maps), and the order of what happens at the same instant on one host
 //! when threads are involved that simulated time waits for. So a replay has the same faults at the same times in the same
@@ -28,7 +28,7 @@ mod faults;
 mod http;
 mod machine;
 mod model;
-mod processor;
+mod one_core;
 mod scenario;
 mod wires;
 
@@ -56,9 +56,9 @@ use life::Trace;
 use parking_lot::Mutex;
 
 /// Seconds that the suite spends on seeds, unless it is told otherwise.
-const SECONDS: u64 = 25;
+const SECONDS: u64 = 20;
 /// However slow the machine, so many seeds are tried.
-const SEEDS_MIN: u64 = 8;
+const SEEDS_MIN: u64 = 6;
 /// Plans are run on the thread of the simulation, in a build without optimisation.
 const STACK_BYTES: usize = 32 << 20;
 

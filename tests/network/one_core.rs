@@ -90,10 +90,10 @@ impl Drop for Running {
 
 /// See the module. Clones are the same processor; it belongs to one life of the leaf.
 #[derive(Debug, Clone)]
-pub(crate) struct Processor {
+pub(crate) struct OneCore {
     simulation: ThreadId,
     jobs: SimBackground,
-    core: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
     running: Arc<Mutex<Option<Arc<Turns>>>>,
     /// What a look at the clock costs a scan, and how long requests may wait, in milliseconds.
     look_ms: Arc<AtomicU64>,
@@ -102,13 +102,13 @@ pub(crate) struct Processor {
     life: Life,
 }
 
-impl Processor {
+impl OneCore {
     /// For a new life of a leaf; to be called on the thread of the simulation.
-    pub(crate) fn new(speed: &Speed, jobs: &SimBackground, life: &Life, seed: u64) -> Processor {
-        Processor {
+    pub(crate) fn new(speed: &Speed, jobs: &SimBackground, life: &Life, seed: u64) -> OneCore {
+        OneCore {
             simulation: std::thread::current().id(),
             jobs: jobs.clone(),
-            core: Arc::new(Semaphore::new(1)),
+            turns: Arc::new(Semaphore::new(1)),
             running: Arc::default(),
             look_ms: Arc::clone(&speed.look_ms),
             request_ms: Arc::clone(&speed.request_ms),
@@ -119,7 +119,7 @@ impl Processor {
 
     /// A clock that costs scans time to look at.
     pub(crate) fn clock(&self, clock: Arc<SimClock>) -> CostlyClock {
-        CostlyClock { clock, processor: self.clone() }
+        CostlyClock { clock, core: self.clone() }
     }
 
     fn looked(&self) {
@@ -134,7 +134,7 @@ impl Processor {
     }
 
     async fn scan(self, job: Job) {
-        let Ok(_core) = Arc::clone(&self.core).acquire_owned().await else { return };
+        let Ok(_turn) = Arc::clone(&self.turns).acquire_owned().await else { return };
         let turns = Arc::new(Turns { turn: Mutex::new(Turn::Scan), changed: Condvar::new() });
         *self.running.lock() = Some(Arc::clone(&turns));
         let of_thread = Arc::clone(&turns);
@@ -150,7 +150,7 @@ impl Processor {
     }
 }
 
-impl Background for Processor {
+impl Background for OneCore {
     fn spawn(&self, kind: JobKind, job: Job) {
         match kind {
             JobKind::Seal | JobKind::Store => self.jobs.spawn(kind, job),
@@ -166,9 +166,9 @@ impl Background for Processor {
                 });
             }
             JobKind::HandOver => {
-                let core = Arc::clone(&self.core);
+                let turns = Arc::clone(&self.turns);
                 tokio::spawn(async move {
-                    let _core = core.acquire_owned().await;
+                    let _turn = turns.acquire_owned().await;
                     job();
                 });
             }
@@ -195,16 +195,16 @@ impl Speed {
     }
 }
 
-/// See [`Processor::clock`].
+/// See [`OneCore::clock`].
 #[derive(Debug)]
 pub(crate) struct CostlyClock {
     clock: Arc<SimClock>,
-    processor: Processor,
+    core: OneCore,
 }
 
 impl Clock for CostlyClock {
     fn monotonic(&self) -> Duration {
-        self.processor.looked();
+        self.core.looked();
         self.clock.monotonic()
     }
 
