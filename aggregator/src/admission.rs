@@ -1,9 +1,14 @@
 //! Who may run a query now, and who waits for how long: so that one client's many queries do not keep out another's few.
 //!
 //! So many queries run at once. The others wait, each client's in the order they came; a turn that becomes free goes to
-//! the client with the fewest running queries, and among those to the one that was served longest ago. The queue is
+//! the client with the fewest running queries, and among those to the one that was served longest ago. When the first of a
+//! client has waited for more than half of what it may, more is asked for than can be done: then the last comes first, as
+//! long as that is so. Who came before has little time left to be answered in, and by turns in order everybody would get
+//! one when it is almost too late. The queue is
 //! bounded: when it is full, a client that has nothing waiting takes the place of the newest query of the client with
 //! the most, and everybody else is told to come back.
+//!
+//! It knows no clock: every time is an argument.
 //!
 //! Invariants: never more than the maximum run or wait; whoever goes away leaves the queue, and a turn that was given to
 //! somebody who is gone is given on.
@@ -51,7 +56,7 @@ pub struct Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.queue.lock().ended(self.client);
+        self.queue.lock().ended(self.client, Instant::now());
     }
 }
 
@@ -68,7 +73,7 @@ impl Drop for Place {
         let mut queue = self.queue.lock();
         if !queue.leave(self.client, self.number) && self.called.try_recv().is_ok() {
             // It was called and nobody heard.
-            queue.ended(self.client);
+            queue.ended(self.client, Instant::now());
         }
     }
 }
@@ -85,7 +90,7 @@ impl Admission {
     /// # Errors
     /// When too many wait already, or none comes until then.
     pub async fn turn(&self, client: Client, until: Instant) -> Result<Turn, Refused> {
-        let entered = self.queue.lock().enter(client)?;
+        let entered = self.queue.lock().enter(client, (Instant::now(), until))?;
         let turn = || Turn { queue: Arc::clone(&self.queue), client };
         let Some((number, called)) = entered else { return Ok(turn()) };
         let mut place = Place { queue: Arc::clone(&self.queue), client, number, called };
@@ -120,14 +125,36 @@ struct Queue {
 #[derive(Debug, Default)]
 struct Line {
     running: usize,
-    waiting: VecDeque<(u64, oneshot::Sender<()>)>,
+    waiting: VecDeque<Waiting>,
     /// When it was called last, by the counter.
     called: u64,
 }
 
+/// A query that waits.
+#[derive(Debug)]
+struct Waiting {
+    number: u64,
+    /// When it came, and until when it waits.
+    time: (Instant, Instant),
+    call: oneshot::Sender<()>,
+}
+
+impl Line {
+    /// Whose turn it is.
+    fn next(&mut self, now: Instant) -> Option<Waiting> {
+        let (since, until) = self.waiting.front()?.time;
+        let is_late = now.saturating_duration_since(since) > until.saturating_duration_since(now);
+        if is_late { self.waiting.pop_back() } else { self.waiting.pop_front() }
+    }
+}
+
 impl Queue {
     /// Somebody comes: they run at once (`None`), wait, or are refused.
-    fn enter(&mut self, client: Client) -> Result<Option<(u64, oneshot::Receiver<()>)>, Refused> {
+    fn enter(
+        &mut self,
+        client: Client,
+        time: (Instant, Instant),
+    ) -> Result<Option<(u64, oneshot::Receiver<()>)>, Refused> {
         if self.running < self.running_max && self.waiting == 0 {
             self.run(client);
             return Ok(None);
@@ -137,7 +164,11 @@ impl Queue {
         }
         self.counter += 1;
         let (call, called) = oneshot::channel();
-        self.clients.entry(client).or_default().waiting.push_back((self.counter, call));
+        self.clients.entry(client).or_default().waiting.push_back(Waiting {
+            number: self.counter,
+            time,
+            call,
+        });
         self.waiting += 1;
         Ok(Some((self.counter, called)))
     }
@@ -167,7 +198,7 @@ impl Queue {
     fn leave(&mut self, client: Client, number: u64) -> bool {
         let Some(line) = self.clients.get_mut(&client) else { return false };
         let before = line.waiting.len();
-        line.waiting.retain(|(waiting, _)| *waiting != number);
+        line.waiting.retain(|waiting| waiting.number != number);
         let left = before - line.waiting.len();
         self.waiting -= left;
         self.forget(client);
@@ -175,7 +206,7 @@ impl Queue {
     }
 
     /// A query is over: the next is called.
-    fn ended(&mut self, client: Client) {
+    fn ended(&mut self, client: Client, now: Instant) {
         self.running -= 1;
         if let Some(line) = self.clients.get_mut(&client) {
             line.running -= 1;
@@ -185,9 +216,9 @@ impl Queue {
             let waiting = self.clients.iter().filter(|(_, line)| !line.waiting.is_empty());
             let next = waiting.min_by_key(|(client, line)| (line.running, line.called, **client));
             let Some(next) = next.map(|(client, _)| *client) else { return };
-            let call = self.clients.get_mut(&next).and_then(|line| line.waiting.pop_front());
+            let called = self.clients.get_mut(&next).and_then(|line| line.next(now));
             self.waiting -= 1;
-            match call.map(|(_, call)| call.send(())) {
+            match called.map(|waiting| waiting.call.send(())) {
                 Some(Ok(())) => self.run(next),
                 // Whoever waited is gone.
                 _ => self.forget(next),
@@ -216,21 +247,21 @@ mod tests {
 
     use super::*;
 
-    type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Turn, Refused>> + 'a>>;
+    type Comes<'a> = Pin<Box<dyn Future<Output = Result<Turn, Refused>> + 'a>>;
 
     fn far() -> Instant {
         Instant::now() + Duration::from_secs(3600)
     }
 
-    async fn come(admission: &Admission, client: Client) -> Result<Turn, Waiting<'_>> {
-        let mut waiting: Waiting<'_> = Box::pin(admission.turn(client, far()));
+    async fn come(admission: &Admission, client: Client) -> Result<Turn, Comes<'_>> {
+        let mut waiting: Comes<'_> = Box::pin(admission.turn(client, far()));
         match poll_immediate(&mut waiting).await {
             Some(turn) => Ok(turn.unwrap()),
             None => Err(waiting),
         }
     }
 
-    fn turn_of(waiting: &mut Waiting<'_>) -> Option<Result<Turn, Refused>> {
+    fn turn_of(waiting: &mut Comes<'_>) -> Option<Result<Turn, Refused>> {
         match waiting.as_mut().poll(&mut Context::from_waker(&noop_waker())) {
             Poll::Ready(turn) => Some(turn),
             Poll::Pending => None,
@@ -264,6 +295,28 @@ mod tests {
         drop(last);
         assert_eq!(admission.load(), load(0, 0));
         assert!(admission.queue.lock().clients.is_empty(), "nobody is remembered");
+    }
+
+    #[test]
+    fn the_last_comes_first_while_the_first_has_waited_too_long() {
+        let begun = Instant::now();
+        let at = |ms| begun + Duration::from_millis(ms);
+        let mut queue = Queue { running_max: 1, waiting_max: 10, ..Queue::default() };
+        let enter = |queue: &mut Queue, ms| queue.enter(1, (at(ms), at(ms + 500))).unwrap();
+        assert!(enter(&mut queue, 0).is_none());
+        let mut waiting: Vec<_> =
+            [0, 10, 300, 310].into_iter().map(|ms| enter(&mut queue, ms).unwrap().1).collect();
+        let mut called = |queue: &mut Queue, ms| {
+            queue.ended(1, at(ms));
+            waiting.iter_mut().position(|called| called.try_recv().is_ok())
+        };
+        // In order, as long as nobody waits for long.
+        assert_eq!(called(&mut queue, 240), Some(0));
+        // The next has waited 310 of 500 ms: the one that came last has the most time left.
+        assert_eq!(called(&mut queue, 320), Some(3));
+        assert_eq!(called(&mut queue, 330), Some(2));
+        assert_eq!(called(&mut queue, 340), Some(1));
+        assert_eq!((queue.running, queue.waiting), (1, 0));
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! What a process and its segments take, sampled while something happens.
+//! What a process and its segments take, sampled while something happens; and the processor time it took.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -30,6 +30,19 @@ impl Sample {
     pub(super) fn bytes(&self) -> u64 {
         self.heap_bytes + self.shm_bytes
     }
+}
+
+/// Seconds of processor time that a process has taken; 0 when it is gone.
+pub(super) fn cpu_seconds(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    cpu_seconds_in(&stat)
+}
+
+/// The same, as the system writes it: after the name, which may have spaces, the 12th and 13th word are hundredths.
+fn cpu_seconds_in(stat: &str) -> f64 {
+    let words = stat.rsplit_once(')').map_or("", |(_, words)| words).split_whitespace();
+    let ticks: u64 = words.skip(11).take(2).filter_map(|word| word.parse::<u64>().ok()).sum();
+    ticks as f64 / 100.0
 }
 
 /// A thread that takes samples until it is asked for them.
@@ -115,6 +128,8 @@ mod tests {
         assert!(heap_bytes(std::process::id()).is_some_and(|bytes| bytes > 0));
         assert!(peak_bytes(std::process::id()) >= heap_bytes(std::process::id()));
         assert!(available_bytes().is_some_and(|bytes| bytes > 0));
+        assert_eq!(cpu_seconds_in("7 (a (b) c) S 1 7 7 0 -1 4 1 0 0 0 250 50 0 0 20 0 4 0 9"), 3.0);
+        assert_eq!(cpu_seconds_in(""), 0.0);
     }
 
     #[test]

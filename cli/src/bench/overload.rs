@@ -157,6 +157,8 @@ struct OfKind {
     after: Tally,
     /// What was done under overload as a share of what there was to be had.
     goodput: f64,
+    /// The same for each second of processor time that servers and load took: others may use the machine as well.
+    goodput_of_cpu: f64,
 }
 
 /// Runs `gannet bench overload`.
@@ -232,7 +234,9 @@ async fn one(
     // The first requests make connections and plans.
     let warm = generator.closed(kinds, Duration::from_millis(500)).await;
     eprintln!("{load:?}: what there is to be had");
+    let cpu_before = servers.cpu_seconds();
     let capacity = generator.closed(kinds, lasts).await;
+    let cpu_of_capacity = servers.cpu_seconds() - cpu_before;
     let tally = |phase: &Phase, kind| {
         let none = || Failure::failed("no request was sent in a phase: it was too short for what there is");
         Tally::of(&phase.outcomes, kind, phase.lasted).ok_or_else(none)
@@ -244,14 +248,19 @@ async fn one(
     let at = |share: f64| rates.iter().map(|(kind, rate)| (*kind, rate * share)).collect::<Vec<_>>();
     eprintln!("{load:?}: before, overload, after");
     let before = generator.open(&at(args.normal), lasts, SEED).await;
+    let cpu_before = servers.cpu_seconds();
     let overload = generator.open(&at(args.times), lasts, SEED + 2).await;
+    let cpu_of_overload = servers.cpu_seconds() - cpu_before;
     let after = generator.open(&at(args.normal), 2 * lasts, SEED + 4).await;
 
     let mut found = Vec::new();
     for kind in kinds.iter().copied() {
         let (capacity, overloaded) = (tally(&capacity, kind)?, tally(&overload, kind)?);
+        let of_cpu = |tally: &Tally, seconds: f64| tally.done as f64 / seconds.max(1e-2);
         found.push(OfKind {
             kind,
+            goodput_of_cpu: of_cpu(&overloaded, cpu_of_overload)
+                / of_cpu(&capacity, cpu_of_capacity).max(1e-9),
             goodput: overloaded.done_per_second / capacity.done_per_second.max(1e-9),
             capacity,
             before: tally(&before, kind)?,
@@ -327,10 +336,11 @@ impl OfKind {
     fn write(&self, text: &mut String) {
         let _ = writeln!(
             text,
-            "  {:?}: {:.0} % of what there is to be had is done under overload\n  {:<10} {:>9} {:>9} {:>9} {:>8} {:>8} {:>8}  \
+            "  {:?}: {:.0} % of what there is to be had is done under overload, {:.0} % for each second of processor time\n  {:<10} {:>9} {:>9} {:>9} {:>8} {:>8} {:>8}  \
              {:<22} {:<22}",
             self.kind,
             self.goodput * 100.0,
+            self.goodput_of_cpu * 100.0,
             "",
             "offered/s",
             "done/s",

@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 
 use super::door::{Door, Reply};
 use super::leaf::Leaf;
+use super::memory;
 use crate::client::Client;
 use crate::outcome::Failure;
 
@@ -84,6 +85,12 @@ impl Servers {
     /// Its leaves.
     pub(super) fn leaves(&self) -> &[Leaf] {
         &self.leaves
+    }
+
+    /// Seconds of processor time that they and this process have taken so far.
+    pub(super) fn cpu_seconds(&self) -> f64 {
+        let pids = self.leaves.iter().filter_map(Leaf::pid).chain(self.aggregator.id());
+        pids.chain([std::process::id()]).map(memory::cpu_seconds).sum()
     }
 
     /// Fails when one of them has ended by itself.
