@@ -391,7 +391,7 @@ impl FanOut {
         for (unit, decoded) in round.held {
             match round.gathering.outdated(&decoded) {
                 None => round.gathering.add(&unit, decoded).await?,
-                Some(why) => round.gathering.missed_all(&unit, MissingReason::Error, &why),
+                Some(why) => round.gathering.without(decoded, &why),
             }
         }
         round.gathering.finish(question.deadline).await

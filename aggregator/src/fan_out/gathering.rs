@@ -202,6 +202,22 @@ impl<'a> Gathering<'a> {
         Ok(())
     }
 
+    /// An answer does not count: its leaves are missing.
+    pub(super) fn without(&mut self, decoded: Decoded, why: &str) {
+        let roster = self.fan_out.roster.lock();
+        let (table, range) = (&self.plan.table, &self.plan.time_range);
+        let missing = decoded.completeness.answered.into_iter().map(|answered| Missing {
+            rows: Some(roster.rows_expected(&answered.leaf, table, range)),
+            leaf: answered.leaf,
+            reason: MissingReason::Error,
+            answered: false,
+            detail: why.to_owned(),
+        });
+        self.completeness.missing.extend(missing);
+        let unanswered = decoded.completeness.missing.into_iter().filter(|missing| !missing.answered);
+        self.completeness.missing.extend(unanswered);
+    }
+
     fn leave_out(&mut self, decoded: Decoded) {
         let roster = self.fan_out.roster.lock();
         for leaf in &decoded.completeness.answered {
