@@ -207,6 +207,9 @@ impl Bench {
         let stop = self.stop(&mut leaf).await?;
         let moved = stop.moved_bytes.max(1 << 20);
         self.started("clean", "SIGTERM, then start", End::Stop, Some(stop), &mut leaf).await?;
+        // Soon after the hand-over, so that both find memory in the same state; but while a leaf runs, because the copy
+        // takes the memory in which the next start would find its own program, if nobody used that meanwhile.
+        self.compare(moved).await?;
         let stop = self.stop(&mut leaf).await?;
         let what = "SIGTERM of a leaf whose rows are in shared memory already, then start";
         self.started("clean again", what, End::Stop, Some(stop), &mut leaf).await?;
@@ -228,9 +231,7 @@ impl Bench {
         let what = "kill -9 of a leaf whose rows are not in shared memory, then start";
         self.started("kill", what, End::Kill, None, &mut leaf).await?;
         drop(leaf);
-        remove(folder)?;
-        // Only now: it takes the memory in which the next start would have found its own program.
-        self.compare(moved).await
+        remove(folder)
     }
 
     /// Copies as many bytes as a hand-over moved, for every run that had one to be compared with.
