@@ -24,7 +24,7 @@ use super::servers::{Servers, gannet};
 use super::{load, memory};
 use crate::client::Client;
 use crate::outcome::{Failure, Outcome};
-use crate::units;
+use crate::{runtime, units};
 
 /// Between two looks at how many rows there are.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -77,7 +77,7 @@ struct Report {
 
 /// Runs `gannet bench agent`.
 pub(crate) fn run(args: AgentArgs) -> Outcome {
-    let report = until_interrupted(measure(&args))?;
+    let report = until_interrupted(runtime::small()?, measure(&args))?;
     if args.json { print_json(&report) } else { print_text(&report.text()) }
 }
 

@@ -16,6 +16,7 @@ use super::rounds::{Spread, print_json, print_text, until_interrupted};
 use super::servers::{Servers, gannet};
 use crate::ingest::post::new_producer;
 use crate::outcome::{Failure, Outcome};
+use crate::runtime;
 
 /// Measure how long commands take from start to end
 #[derive(Debug, Args)]
@@ -66,7 +67,7 @@ struct Measured {
 
 /// Runs `gannet bench cli`.
 pub(crate) fn run(args: CommandsArgs) -> Outcome {
-    let report = until_interrupted(measure(&args))?;
+    let report = until_interrupted(runtime::small()?, measure(&args))?;
     if args.json { print_json(&report) } else { print_text(&report.text()) }
 }
 

@@ -22,7 +22,7 @@ use super::leaf::Leaf;
 use super::load;
 use super::rounds::{median, print_json, print_text, until_interrupted};
 use crate::outcome::{Failure, Outcome};
-use crate::units;
+use crate::{runtime, units};
 
 /// Bytes of encoded batches that are kept in memory; they repeat after that.
 const KEPT_BYTES_MAX: usize = 512 << 20;
@@ -98,7 +98,7 @@ struct Way {
 
 /// Runs `gannet bench ingest`.
 pub(crate) fn run(args: IngestArgs) -> Outcome {
-    let report = until_interrupted(measure(&args))?;
+    let report = until_interrupted(runtime::small()?, measure(&args))?;
     if args.json { print_json(&report) } else { print_text(&report.text()) }
 }
 

@@ -15,8 +15,9 @@ use serde::Serialize;
 
 use super::door::Door;
 use super::folder::Folder;
+use super::rounds::{print_json, print_text, until_interrupted};
 use super::servers::{Servers, query};
-use crate::outcome::{Exit, Failure, Outcome};
+use crate::outcome::{Failure, Outcome};
 use crate::{runtime, units};
 
 mod arrivals;
@@ -163,25 +164,10 @@ struct OfKind {
 
 /// Runs `gannet bench overload`.
 pub(crate) fn run(args: OverloadArgs) -> Outcome {
-    let report = runtime::large()?.block_on(async {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        tokio::select! {
-            report = measure(&args) => report,
-            _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Interrupted, "interrupted")),
-            _ = terminate.recv() => Err(Failure::new(Exit::Interrupted, "interrupted")),
-        }
-    })?;
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        let json = serde_json::to_string_pretty(&report)
-            .map_err(|error| Failure::failed(format!("write the report as JSON: {error}")))?;
-        writeln!(out, "{json}")?;
-    } else {
-        out.write_all(report.text().as_bytes())?;
-    }
+    let report = until_interrupted(runtime::large()?, measure(&args))?;
+    let done = if args.json { print_json(&report) } else { print_text(&report.text()) }?;
     match report.problems.as_slice() {
-        [] => Ok(Exit::Done),
+        [] => Ok(done),
         problems => Err(Failure::failed(problems.join("; "))),
     }
 }

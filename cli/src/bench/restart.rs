@@ -21,8 +21,9 @@ use super::load::{self, Load};
 use super::memory::{self, Sampler};
 use super::plot;
 use super::report::{PhaseText, Report, Run, Start, Stop};
+use super::rounds::{print_json, print_text, until_interrupted};
 use super::stop::{Moved, stop_of, thinned};
-use crate::outcome::{Exit, Failure, Outcome};
+use crate::outcome::{Failure, Outcome};
 use crate::{runtime, units};
 
 /// Between two questions to a leaf that starts: short at first, longer once it answers, to leave it the processor.
@@ -89,29 +90,14 @@ fn parse_gigabytes(text: &str) -> Result<f64, String> {
 
 /// Runs `gannet bench restart`.
 pub(crate) fn run(args: RestartArgs) -> Outcome {
-    let report = runtime::small()?.block_on(async {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        tokio::select! {
-            report = measure(&args) => report,
-            _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Interrupted, "interrupted")),
-            _ = terminate.recv() => Err(Failure::new(Exit::Interrupted, "interrupted")),
-        }
-    })?;
+    let report = until_interrupted(runtime::small()?, measure(&args))?;
     if let Some(path) = &args.plot {
         std::fs::write(path, plot::svg(&report))
             .map_err(|error| Failure::failed(format!("write {}: {error}", path.display())))?;
     }
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        let json = serde_json::to_string_pretty(&report)
-            .map_err(|error| Failure::failed(format!("write the report as JSON: {error}")))?;
-        writeln!(out, "{json}")?;
-    } else {
-        out.write_all(report.text().as_bytes())?;
-    }
+    let done = if args.json { print_json(&report) } else { print_text(&report.text()) }?;
     match report.problems.as_slice() {
-        [] => Ok(Exit::Done),
+        [] => Ok(done),
         problems => Err(Failure::failed(problems.join("; "))),
     }
 }

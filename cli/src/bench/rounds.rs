@@ -1,13 +1,14 @@
-//! What all benches of rounds do: run until they are interrupted, take the median of the rounds, print what they found.
+//! What all benches do: run until they are interrupted, take the median of their rounds, print what they found.
 
 use std::future::Future;
 use std::io::Write;
 
 use serde::Serialize;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::outcome::{Exit, Failure, Outcome};
-use crate::{runtime, units};
+use crate::units;
 
 /// What the rounds gave.
 #[derive(Debug, Serialize)]
@@ -50,8 +51,11 @@ pub(super) fn median(values: &[f64]) -> f64 {
 }
 
 /// Runs a bench until it ends or a signal asks it to; what it started goes with it.
-pub(super) fn until_interrupted<T>(bench: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    runtime::small()?.block_on(async {
+pub(super) fn until_interrupted<T>(
+    runtime: Runtime,
+    bench: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         tokio::select! {
             report = bench => report,

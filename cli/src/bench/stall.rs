@@ -17,8 +17,9 @@ use super::door::Door;
 use super::folder::Folder;
 use super::overload::fill;
 use super::percentiles::percentile;
+use super::rounds::{print_json, print_text, until_interrupted};
 use super::servers::{Servers, query};
-use crate::outcome::{Exit, Failure, Outcome};
+use crate::outcome::{Failure, Outcome};
 use crate::{runtime, units};
 
 const QUESTION: &str = "SELECT service, count(*), avg(ms) FROM asked GROUP BY service";
@@ -107,24 +108,8 @@ impl Times {
 
 /// Runs `gannet bench stall`.
 pub(crate) fn run(args: StallArgs) -> Outcome {
-    let report = runtime::large()?.block_on(async {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        tokio::select! {
-            report = measure(&args) => report,
-            _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Interrupted, "interrupted")),
-            _ = terminate.recv() => Err(Failure::new(Exit::Interrupted, "interrupted")),
-        }
-    })?;
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        let json = serde_json::to_string_pretty(&report)
-            .map_err(|error| Failure::failed(format!("write the report as JSON: {error}")))?;
-        writeln!(out, "{json}")?;
-    } else {
-        out.write_all(report.text().as_bytes())?;
-    }
-    Ok(Exit::Done)
+    let report = until_interrupted(runtime::large()?, measure(&args))?;
+    if args.json { print_json(&report) } else { print_text(&report.text()) }
 }
 
 /// An answer that was checked.
