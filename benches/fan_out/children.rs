@@ -1,5 +1,5 @@
-//! Children that only wait and answer: one server stands for all of them and tells them apart by the loopback address
-//! that was connected to, so that thousands of them take one listener and little of the processor.
+//! Children that only wait and answer: a server stands for hundreds of them and tells them apart by the loopback address
+//! that was connected to, so that thousands of them take few listeners and little of the processor.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -31,6 +31,9 @@ pub(crate) const ROWS: usize = 3;
 pub(crate) const SLOWEST: Duration = Duration::from_millis(50);
 /// The shortest, when they differ.
 const QUICKEST: Duration = Duration::from_millis(10);
+
+/// Children of one listener: all may connect at once, and what does not fit into its queue is reset.
+const SERVED_TOGETHER: usize = 256;
 
 /// How long children take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,17 +105,20 @@ fn body() -> Body {
 impl Children {
     /// Serves so many; gives back their addresses.
     pub(crate) async fn serve(count: usize, delays: Delays) -> (Arc<Children>, Vec<String>) {
-        // All of 127.0.0.0/8 is this machine, but only a listener on every address hears it.
-        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.expect("a port is free");
-        let port = listener.local_addr().expect("a listener has an address").port();
         let pieces = encode_body(&body()).expect("a small body has its bytes");
         let children = Arc::new(Children { count, delays, pieces, slowest_us: AtomicU64::new(0) });
-        let server = tonic::transport::Server::builder()
-            .add_service(QueryServer::new(Door(Arc::clone(&children))))
-            .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
-        tokio::spawn(server);
-        let addresses: BTreeSet<String> =
-            (0..count).map(|child| SocketAddr::new(address(child), port).to_string()).collect();
+        let mut addresses = BTreeSet::new();
+        for first in (0..count).step_by(SERVED_TOGETHER) {
+            // All of 127.0.0.0/8 is this machine, but only a listener on every address hears it.
+            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.expect("a port is free");
+            let port = listener.local_addr().expect("a listener has an address").port();
+            let server = tonic::transport::Server::builder()
+                .add_service(QueryServer::new(Door(Arc::clone(&children))))
+                .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
+            tokio::spawn(server);
+            let together = first..count.min(first + SERVED_TOGETHER);
+            addresses.extend(together.map(|child| SocketAddr::new(address(child), port).to_string()));
+        }
         (children, addresses.into_iter().collect())
     }
 
