@@ -1,11 +1,13 @@
 //! Children that only wait and answer: a server stands for hundreds of them and tells them apart by the loopback address
-//! that was connected to, so that thousands of them take few listeners and little of the processor.
+//! that was connected to, so that thousands of them take few listeners and little of the processor. They are a process of
+//! their own, which ends with its standard input: thousands of connections have two ends, and a process has so many files.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, StringArray};
@@ -27,34 +29,43 @@ use tonic::{Request, Response, Status};
 pub(crate) const GROUPS: usize = 100;
 /// Rows that each child has of each group.
 pub(crate) const ROWS: usize = 3;
-/// The longest that a child takes.
-pub(crate) const SLOWEST: Duration = Duration::from_millis(50);
-/// The shortest, when they differ.
-const QUICKEST: Duration = Duration::from_millis(10);
-
 /// Children of one listener: all may connect at once, and what does not fit into its queue is reset.
 const SERVED_TOGETHER: usize = 256;
+/// The argument that makes this program the children.
+const SERVE: &str = "--serve";
 
 /// How long children take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Delays {
-    /// All of them the same.
-    Together,
-    /// From the quickest to the slowest.
-    Spread,
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Delays {
+    /// The shortest.
+    pub(crate) least_ms: u64,
+    /// The longest; those between are evenly spread.
+    pub(crate) most_ms: u64,
 }
 
-/// Answers of children as the wire has them, and how long the slowest took.
+/// The process of the children.
 #[derive(Debug)]
 pub(crate) struct Children {
-    count: usize,
+    process: Child,
+}
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        // It is not there any more, or will not be.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Who answers.
+#[derive(Debug)]
+struct Served {
     delays: Delays,
     pieces: Vec<Bytes>,
-    slowest_us: AtomicU64,
 }
 
 #[derive(Clone)]
-struct Door(Arc<Children>);
+struct Door(Arc<Served>);
 
 type Replies = Pin<Box<dyn Stream<Item = Result<wire::RunReply, Status>> + Send>>;
 
@@ -103,39 +114,60 @@ fn body() -> Body {
 }
 
 impl Children {
-    /// Serves so many; gives back their addresses.
-    pub(crate) async fn serve(count: usize, delays: Delays) -> (Arc<Children>, Vec<String>) {
-        let pieces = encode_body(&body()).expect("a small body has its bytes");
-        let children = Arc::new(Children { count, delays, pieces, slowest_us: AtomicU64::new(0) });
-        let mut addresses = BTreeSet::new();
-        for first in (0..count).step_by(SERVED_TOGETHER) {
-            // All of 127.0.0.0/8 is this machine, but only a listener on every address hears it.
-            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.expect("a port is free");
-            let port = listener.local_addr().expect("a listener has an address").port();
-            let server = tonic::transport::Server::builder()
-                .add_service(QueryServer::new(Door(Arc::clone(&children))))
-                .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
-            tokio::spawn(server);
-            let together = first..count.min(first + SERVED_TOGETHER);
-            addresses.extend(together.map(|child| SocketAddr::new(address(child), port).to_string()));
-        }
-        (children, addresses.into_iter().collect())
+    /// Starts so many; gives back their addresses.
+    pub(crate) fn start(count: usize, delays: Delays) -> (Children, Vec<String>) {
+        let program = std::env::current_exe().expect("this program has a path");
+        let numbers = [count as u64, delays.least_ms, delays.most_ms].map(|number| number.to_string());
+        let mut command = Command::new(program);
+        command.arg(SERVE).args(numbers).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn().expect("this program can be started again");
+        let said = process.stdout.take().expect("its output is a pipe");
+        let addresses: Result<Vec<String>, _> = BufReader::new(said).lines().take(count).collect();
+        let addresses = addresses.expect("it says its addresses, as text");
+        assert_eq!(addresses.len(), count, "the children did not start");
+        (Children { process }, addresses)
     }
 
-    /// The longest that one of them took since this was called last.
-    pub(crate) fn slowest(&self) -> Duration {
-        Duration::from_micros(self.slowest_us.swap(0, Ordering::Relaxed))
+    /// Its id.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.id()
     }
+}
 
+/// Serves and does not return, if this process was started for it.
+pub(crate) async fn serve_if_asked() {
+    let words = std::env::args().skip_while(|word| word != SERVE).skip(1);
+    let numbers: Vec<u64> = words.map(|word| word.parse().expect("a number comes after --serve")).collect();
+    let [count, least_ms, most_ms] = numbers[..] else { return };
+    let pieces = encode_body(&body()).expect("a small body has its bytes");
+    let count = count as usize;
+    let served = Arc::new(Served { delays: Delays { least_ms, most_ms }, pieces });
+    let mut addresses = BTreeSet::new();
+    for first in (0..count).step_by(SERVED_TOGETHER) {
+        // All of 127.0.0.0/8 is this machine, but only a listener on every address hears it.
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.expect("a port is free");
+        let port = listener.local_addr().expect("a listener has an address").port();
+        let server = tonic::transport::Server::builder()
+            .add_service(QueryServer::new(Door(Arc::clone(&served))))
+            .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
+        tokio::spawn(server);
+        let together = first..count.min(first + SERVED_TOGETHER);
+        addresses.extend(together.map(|child| SocketAddr::new(address(child), port).to_string()));
+    }
+    let said = addresses.into_iter().map(|address| address + "\n").collect::<String>();
+    std::io::stdout().write_all(said.as_bytes()).expect("somebody listens");
+    let ended = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
+    // However it ended, nobody wants the children any more.
+    let _ = ended.await;
+    std::process::exit(0);
+}
+
+impl Served {
     fn delay(&self, child: usize) -> Duration {
-        match self.delays {
-            Delays::Together => SLOWEST,
-            // The golden ratio spreads any number of them evenly.
-            Delays::Spread => {
-                let share = (child as f64 * 0.618_033_988_75).fract();
-                if child + 1 == self.count { SLOWEST } else { QUICKEST + (SLOWEST - QUICKEST).mul_f64(share) }
-            }
-        }
+        let Delays { least_ms, most_ms } = self.delays;
+        // The golden ratio spreads any number of them evenly, the slowest anywhere among them.
+        let share = (child as f64 * 0.618_033_988_75).fract();
+        Duration::from_millis(least_ms) + Duration::from_millis(most_ms - least_ms).mul_f64(share)
     }
 }
 
@@ -207,7 +239,8 @@ impl Query for Door {
         let answered = LeafEpoch { leaf: format!("leaf-{child}"), epoch: 1 };
         let rows_covered = (GROUPS * ROWS) as u64;
         let completeness = Completeness { answered: vec![answered], rows_covered, ..Default::default() };
-        let stats = ScanStats { rows_scanned: rows_covered, ..Default::default() };
+        let scan_us_max = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let stats = ScanStats { rows_scanned: rows_covered, scan_us_max, ..Default::default() };
         let bodies =
             self.0.pieces.iter().map(|body| wire::RunReply { body: body.clone(), ..Default::default() });
         let last = wire::RunReply {
@@ -216,7 +249,6 @@ impl Query for Door {
             ..Default::default()
         };
         let replies: Vec<_> = bodies.chain([last]).map(Ok).collect();
-        self.0.slowest_us.fetch_max(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
         Ok(Response::new(Box::pin(futures::stream::iter(replies))))
     }
 

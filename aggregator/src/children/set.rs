@@ -1,6 +1,6 @@
 //! The children there are now. They come and go while queries run, so whoever asks them takes one picture and keeps it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -42,9 +42,17 @@ impl Links {
 /// See the module.
 #[derive(Debug)]
 pub struct ChildSet {
-    now: ArcSwap<Vec<Arc<Child>>>,
+    now: ArcSwap<Picture>,
     links: Links,
     network: Arc<dyn Network>,
+}
+
+/// The children of a moment.
+#[derive(Debug, Default)]
+struct Picture {
+    children: Arc<Vec<Arc<Child>>>,
+    /// Where each is among them, by address: of thousands, each is looked for whenever anything is heard.
+    places: HashMap<String, usize>,
 }
 
 impl Default for ChildSet {
@@ -79,12 +87,13 @@ impl ChildSet {
 
     /// The children now.
     pub fn now(&self) -> Arc<Vec<Arc<Child>>> {
-        self.now.load_full()
+        Arc::clone(&self.now.load().children)
     }
 
     /// The child at an address.
     pub fn get(&self, address: &str) -> Option<Arc<Child>> {
-        self.now.load().iter().find(|child| child.address() == address).cloned()
+        let now = self.now.load();
+        now.places.get(address).and_then(|place| now.children.get(*place)).cloned()
     }
 
     /// Another aggregator, which is no child, asked the way children are. Must be called inside a tokio runtime.
@@ -98,7 +107,7 @@ impl ChildSet {
     /// Has these children from now on, in this order; those that stay keep their connections. Must be called inside a
     /// tokio runtime, and by one at a time.
     pub fn replace(&self, addresses: &[ChildAddress]) -> Changed {
-        let before = self.now.load_full();
+        let before = self.now();
         let mut changed = Changed::default();
         let known: BTreeMap<&str, &Arc<Child>> =
             before.iter().map(|child| (child.address(), child)).collect();
@@ -120,7 +129,10 @@ impl ChildSet {
         let stays: BTreeSet<&str> = after.iter().map(|child| child.address()).collect();
         changed.removed = before.iter().filter(|child| !stays.contains(child.address())).cloned().collect();
         if !changed.is_empty() {
-            self.now.store(Arc::new(after));
+            // Of an address that is there twice, the first.
+            let places = after.iter().enumerate().rev();
+            let places = places.map(|(place, child)| (child.address().to_owned(), place)).collect();
+            self.now.store(Arc::new(Picture { children: Arc::new(after), places }));
         }
         changed
     }

@@ -130,19 +130,20 @@ impl<'a> Asker<'a> {
     pub(super) fn ask(&mut self, mut targets: Vec<Target>, mut refining: Option<&mut Refining<'_>>) {
         let config = &self.fan_out.config;
         let aggregators = match targets.len() > config.children_max && self.question.level < LEVELS_MAX {
-            true => self.fan_out.between.up(),
+            true => self.fan_out.between.aggregators(),
             false => Vec::new(),
         };
-        if aggregators.is_empty() {
+        let are_up: Vec<bool> = aggregators.iter().map(|aggregator| aggregator.down().is_none()).collect();
+        if !are_up.contains(&true) {
             return self.ask_directly(targets, refining);
         }
         let lendable = targets.extract_if(.., |target| target.leaf.is_some()).collect::<Vec<_>>();
         let count = tree::group_count(lendable.len(), config.children_max, aggregators.len());
         self.ask_directly(targets, refining.as_deref_mut());
-        for (number, group) in tree::groups(lendable.len(), count).into_iter().enumerate() {
-            let Some(group) = lendable.get(group).filter(|group| !group.is_empty()) else { continue };
-            let child = Arc::clone(&aggregators[number % aggregators.len()]);
-            let unit = self.unit(child, group.into(), false);
+        let groups = tree::groups(lendable.len(), count);
+        for (group, place) in groups.iter().zip(tree::given(groups.len(), &are_up)) {
+            let Some(group) = lendable.get(group.clone()).filter(|group| !group.is_empty()) else { continue };
+            let unit = self.unit(Arc::clone(&aggregators[place]), group.into(), false);
             self.send(Unit { is_between: true, ..unit }, Duration::MAX, refining.as_deref_mut());
         }
     }

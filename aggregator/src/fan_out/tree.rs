@@ -5,7 +5,8 @@
 //! Everything here is about numbers and names, and does no I/O.
 //!
 //! Invariants: every child is in one group; groups differ by at most one child; a group is smaller than what it was cut
-//! from, so levels end.
+//! from, so levels end; an aggregator that goes down moves no group but its own, because whoever is given a group of
+//! others first has to connect to all of it.
 
 use std::ops::Range;
 
@@ -36,6 +37,20 @@ pub(super) fn groups(children: usize, count: usize) -> Vec<Range<usize>> {
     (0..count).map(|group| group * children / count..(group + 1) * children / count).collect()
 }
 
+/// The aggregator that each group is given to, as its place among those that are known; these are up or not. Nobody when
+/// none is.
+pub(super) fn given(groups: usize, are_up: &[bool]) -> Vec<usize> {
+    let up: Vec<usize> = (0..are_up.len()).filter(|place| are_up[*place]).collect();
+    if up.is_empty() {
+        return Vec::new();
+    }
+    let given = |group: usize| match group % are_up.len() {
+        place if are_up[place] => place,
+        _ => up[group % up.len()],
+    };
+    (0..groups).map(given).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,5 +78,20 @@ mod tests {
         check(10_000, 64, 4096, 64);
         check(9, 2, 9, 2);
         check(3, 1, 9, 2);
+    }
+
+    #[test]
+    fn whoever_goes_down_moves_its_own_groups_only() {
+        assert_eq!(given(5, &[true; 3]), [0, 1, 2, 0, 1]);
+        assert_eq!(given(5, &[true, false, true]), [0, 2, 2, 0, 0]);
+        assert_eq!(given(2, &[false, false, true]), [2, 2]);
+        assert_eq!((given(3, &[false]), given(3, &[])), (vec![], vec![]));
+        for down in 0..8 {
+            let are_up: Vec<bool> = (0..8).map(|place| place != down).collect();
+            let (before, after) = (given(20, &[true; 8]), given(20, &are_up));
+            let moved = before.iter().zip(&after).filter(|(before, after)| before != after);
+            assert!(moved.map(|(before, _)| *before).all(|place| place == down));
+            assert!(!after.contains(&down));
+        }
     }
 }
