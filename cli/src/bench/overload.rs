@@ -48,7 +48,8 @@ Examples:
 
 Starts leaves and an aggregator of this binary in a temporary directory and puts load on them over HTTP, for events, for \
 queries, and for both at once:
-  capacity   8 users of each kind who wait for each reply: what there is to be had
+  warm-up    8 users of each kind who wait for each reply; not counted
+  capacity   as these: what there is to be had
   before     requests that arrive on their own, at 70 % of that
   overload   so many times as many as there is to be had
   after      as before, for twice as long
@@ -69,7 +70,7 @@ pub(crate) struct OverloadArgs {
     #[arg(long, value_name = "SHARE", default_value_t = 0.7, value_parser = units::parse_share)]
     normal: f64,
     /// How long each phase lasts, seconds
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
     /// Rows of the table that queries are about
     #[arg(long, value_name = "N", default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
@@ -217,8 +218,10 @@ async fn one(
     let lasts = Duration::from_secs(args.seconds);
     let kinds = load.kinds();
 
-    // The first requests make connections and plans.
-    let warm = generator.closed(kinds, Duration::from_millis(500)).await;
+    // The first requests make connections and plans, and rows that came a moment ago are still to be sealed: for a while
+    // more can be had than in the long run.
+    eprintln!("{load:?}: warming up");
+    let warm = generator.closed(kinds, lasts).await;
     eprintln!("{load:?}: what there is to be had");
     let cpu_before = servers.cpu_seconds();
     let capacity = generator.closed(kinds, lasts).await;
