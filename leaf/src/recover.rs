@@ -31,7 +31,7 @@ use crate::table::{Arrival, Table};
 use crate::wal::{Kind, Place, WalContents, WalError};
 
 /// Blocks that each thread reads in one step.
-const BLOCKS_FOR_THREAD: usize = 4;
+const BLOCKS_FOR_THREAD: usize = 8;
 /// Blocks in shared memory that are opened in one step.
 const BLOCKS_OPENED: usize = 64;
 /// Batches of the log that are brought back in one step.
@@ -102,10 +102,11 @@ impl Leaf {
         let count = if threads > 1 { threads * BLOCKS_FOR_THREAD } else { 1 };
         let some = Mutex::new(blocks.split_off(blocks.len().saturating_sub(count)));
         let load_all = || {
+            let mut piece = Vec::new();
             loop {
                 let next = some.lock().pop();
                 let Some((table, entry)) = next else { return };
-                self.load_block(&table, &entry);
+                self.load_block(&table, &entry, &mut piece);
             }
         };
         let is_left = !some.lock().is_empty();
@@ -182,11 +183,11 @@ impl Leaf {
         }
     }
 
-    /// Reads a block from its file.
-    fn load_block(self: &Arc<Self>, table: &str, entry: &BlockEntry) {
+    /// Reads a block from its file, through this memory.
+    fn load_block(self: &Arc<Self>, table: &str, entry: &BlockEntry, piece: &mut Vec<u8>) {
         let Some(held) = self.table(table) else { return };
         let file = BlockFile::of(&self.surroundings.disk, entry);
-        match file.open() {
+        match file.open_through(piece) {
             Ok(block) => {
                 let bytes = held.publish(Arc::new(HeldBlock::stored(block, entry, file)));
                 self.used_bytes.fetch_add(i64::try_from(bytes).unwrap_or(i64::MAX), Ordering::Relaxed);
@@ -209,7 +210,7 @@ impl Leaf {
     pub(crate) fn load_unread(self: &Arc<Self>) {
         for (table, entry) in std::mem::take(&mut *self.unread.lock()) {
             let leaf = Arc::clone(self);
-            let job = move || leaf.load_block(&table, &entry);
+            let job = move || leaf.load_block(&table, &entry, &mut Vec::new());
             self.surroundings.background.spawn(JobKind::Store, Box::new(job));
         }
     }

@@ -13,6 +13,8 @@ use super::copy::SHARED_MEMORY;
 
 /// Between two samples.
 const EVERY: Duration = Duration::from_millis(5);
+/// The heap may change by no more while the segments are looked at, or what moves between them is counted twice.
+const BLUR_BYTES_MAX: u64 = 2 << 20;
 
 /// What was taken at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -61,9 +63,10 @@ impl Sampler {
             let started = Instant::now();
             let mut samples = Vec::new();
             while !ended.load(Ordering::Relaxed) {
-                // The process may be gone by now; what it took is gone as well.
-                let (heap_bytes, shm_bytes) = (heap_bytes(pid).unwrap_or(0), segment_bytes(&prefix));
-                samples.push(Sample { seconds: started.elapsed().as_secs_f64(), heap_bytes, shm_bytes });
+                if let Some((heap_bytes, shm_bytes)) = taken(pid, &prefix) {
+                    let seconds = started.elapsed().as_secs_f64();
+                    samples.push(Sample { seconds, heap_bytes, shm_bytes });
+                }
                 std::thread::sleep(EVERY);
             }
             samples
@@ -76,6 +79,16 @@ impl Sampler {
         self.ends.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_default()
     }
+}
+
+/// Heap and segments at one moment; `None` when they changed too fast to say.
+fn taken(pid: u32, prefix: &str) -> Option<(u64, u64)> {
+    // The process may be gone by now; what it took is gone as well.
+    let heap = || heap_bytes(pid).unwrap_or(0);
+    let before = heap();
+    let segments = segment_bytes(prefix);
+    let after = heap();
+    (before.abs_diff(after) <= BLUR_BYTES_MAX).then_some((after, segments))
 }
 
 /// Anonymous memory of a process.
