@@ -19,6 +19,7 @@ mod cells;
 mod charts;
 mod client;
 mod cluster;
+mod colours;
 mod completeness;
 mod completion;
 mod confirm;

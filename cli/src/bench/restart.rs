@@ -26,9 +26,12 @@ use super::stop::{Moved, stop_of, thinned};
 use crate::outcome::{Failure, Outcome};
 use crate::{runtime, units};
 
-/// Between two questions to a leaf that starts: short at first, longer once it answers, to leave it the processor.
+/// Between two questions to a leaf that starts, until it answers.
 const ASK_EVERY: Duration = Duration::from_micros(500);
+/// Between two questions to a leaf that answers and has not everything yet: at least so long, and so many times as long as
+/// the last answer took, to leave it the processors.
 const ASK_EVERY_ANSWERED: Duration = Duration::from_millis(5);
+const PAUSES_FOR_ANSWER: u32 = 10;
 /// Between two looks at a leaf that stops.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How long a leaf may take to have every row, or to say that it never will.
@@ -371,8 +374,10 @@ impl Bench {
         let mut asked = Asked::default();
         let elapsed = || started.elapsed().as_secs_f64();
         while started.elapsed() <= START_MAX {
+            let begun = Instant::now();
             match connection.ask(false).await {
                 Ok(answer) => {
+                    let took = begun.elapsed();
                     asked.note(elapsed(), &answer);
                     self.check(name, &answer);
                     if answer.count == self.load.rows && answer.completeness.missing.is_empty() {
@@ -385,7 +390,7 @@ impl Bench {
                             return Ok(asked);
                         }
                     }
-                    tokio::time::sleep(ASK_EVERY_ANSWERED).await;
+                    tokio::time::sleep(ASK_EVERY_ANSWERED.max(PAUSES_FOR_ANSWER * took)).await;
                 }
                 Err(why) => {
                     leaf.check()?;

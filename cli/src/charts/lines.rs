@@ -3,10 +3,9 @@
 //! Series are told apart by colour where there is colour, and always by a letter at their end.
 
 use crate::charts::numbers::short;
+use crate::colours::OF_SERIES;
 use crate::render::{Style, width};
 
-/// Colours of series: they differ on dark and on light ground, and for most eyes.
-const COLOURS: [u8; 6] = [36, 33, 35, 32, 31, 34];
 /// Marks of series in ASCII.
 const MARKS: [char; 6] = ['*', 'o', '+', 'x', '#', '@'];
 
@@ -105,9 +104,7 @@ fn ends(lines: &[Line<'_>], low: f64, high: f64, height: usize) -> Vec<Option<(c
 
 fn coloured(text: &str, stroke: Stroke, style: Style) -> String {
     match stroke {
-        Stroke::Full(number) if style.colour => {
-            format!("\u{1b}[{}m{text}\u{1b}[0m", COLOURS[number % COLOURS.len()])
-        }
+        Stroke::Full(number) if style.colour => OF_SERIES[number % OF_SERIES.len()].paint(text),
         Stroke::Full(_) => text.to_owned(),
         Stroke::Dotted => style.dim(text),
     }

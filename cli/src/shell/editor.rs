@@ -27,6 +27,7 @@ use super::lines::Typed;
 use super::screen;
 use super::search::{self, Search};
 use super::statements::{holds_something, is_whole};
+use crate::colours::{BLUE, GREEN};
 use crate::outcome::Failure;
 use crate::render::Style;
 use crate::sql_names::is_keyword;
@@ -292,15 +293,15 @@ fn coloured(line: &str) -> String {
     let mut shown = String::with_capacity(line.len() + 64);
     let mut copied = 0;
     for token in tokens(line) {
-        let code = match token.kind {
-            Kind::Text => "32",
-            Kind::Number | Kind::Placeholder => "36",
-            Kind::Comment => "2",
-            Kind::Word if is_keyword(token.text) => "1",
+        let painted = match token.kind {
+            Kind::Text => GREEN.paint(token.text),
+            Kind::Number | Kind::Placeholder => BLUE.paint(token.text),
+            Kind::Comment => format!("\u{1b}[2m{}\u{1b}[0m", token.text),
+            Kind::Word if is_keyword(token.text) => format!("\u{1b}[1m{}\u{1b}[0m", token.text),
             _ => continue,
         };
         shown.push_str(&line[copied..token.start]);
-        shown.push_str(&format!("\u{1b}[{code}m{}\u{1b}[0m", token.text));
+        shown.push_str(&painted);
         copied = token.end();
     }
     shown.push_str(&line[copied..]);
@@ -326,7 +327,7 @@ mod tests {
         let plain = coloured(line);
         assert_eq!(
             plain,
-            "\u{1b}[1mselect\u{1b}[0m \u{1b}[32m'ü'\u{1b}[0m, \u{1b}[36m12\u{1b}[0m \u{1b}[2m-- x\u{1b}[0m\n\
+            "\u{1b}[1mselect\u{1b}[0m \u{1b}[38;5;64m'ü'\u{1b}[0m, \u{1b}[38;5;31m12\u{1b}[0m \u{1b}[2m-- x\u{1b}[0m\n\
              \u{1b}[1mfrom\u{1b}[0m \"a\";"
         );
     }
