@@ -14,7 +14,6 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::process::binary;
-use crate::wait::until;
 
 /// A debug build on a busy machine is slow; nothing here should come near this.
 const SECONDS_MAX: u64 = 60;
@@ -151,18 +150,41 @@ impl Terminal {
         lines[..lines.len() - 1].join("\n")
     }
 
+    /// Presses a key again and again, as somebody does whose first presses came while the program was between two lines,
+    /// and waits for the end of the program.
+    ///
+    /// # Panics
+    /// When it does not end; the screen is shown.
+    pub async fn press_until_ended(&mut self, key: &str) -> ExitStatus {
+        let deadline = std::time::Instant::now() + Duration::from_secs(SECONDS_MAX);
+        loop {
+            if let Some(ended) = self.child.try_wait().unwrap() {
+                return ended;
+            }
+            // It may have ended by now.
+            let _ = self.keys.write_all(key.as_bytes());
+            self.take_in();
+            let screen = self.screen();
+            assert!(std::time::Instant::now() < deadline, "it does not end; the screen:\n{screen}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Waits for the end of the program.
     ///
     /// # Panics
-    /// When it does not end.
+    /// When it does not end; the screen is shown.
     pub async fn ended(&mut self) -> ExitStatus {
-        let Terminal { child, .. } = self;
-        let child = std::sync::Mutex::new(child);
-        until(SECONDS_MAX, "the program at the terminal to end", || {
-            let ended = child.lock().unwrap().try_wait().unwrap();
-            async move { ended }
-        })
-        .await
+        let deadline = std::time::Instant::now() + Duration::from_secs(SECONDS_MAX);
+        loop {
+            if let Some(ended) = self.child.try_wait().unwrap() {
+                return ended;
+            }
+            self.take_in();
+            let screen = self.screen();
+            assert!(std::time::Instant::now() < deadline, "it does not end; the screen:\n{screen}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use gannet_tests::http::{Client, Completeness};
 use gannet_tests::process::Parts;
+use gannet_tests::wait::until;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -26,8 +27,15 @@ fn batch(producer: u64, sequence: u64) -> String {
     (0..ROWS_PER_BATCH).map(row).collect()
 }
 
+/// Of requests, and of batches.
+#[derive(Debug, Default)]
+struct Counts {
+    sent: AtomicU64,
+    acknowledged: AtomicU64,
+}
+
 /// Posts batch after batch, each until it is acknowledged. Returns how many there were.
-async fn produce(client: Client, producer: u64, done: Arc<AtomicBool>, sent: Arc<AtomicU64>) -> u64 {
+async fn produce(client: Client, producer: u64, done: Arc<AtomicBool>, counts: Arc<Counts>) -> u64 {
     let name = format!("producer-{producer}");
     for sequence in 0.. {
         if done.load(Ordering::Relaxed) {
@@ -35,7 +43,7 @@ async fn produce(client: Client, producer: u64, done: Arc<AtomicBool>, sent: Arc
         }
         loop {
             let reply = client.try_ingest_as("t", &name, sequence, &batch(producer, sequence)).await;
-            sent.fetch_add(1, Ordering::Relaxed);
+            counts.sent.fetch_add(1, Ordering::Relaxed);
             match reply {
                 Some(reply) if reply.status == 200 => break,
                 Some(reply) => assert_eq!(reply.status, 503, "{}", reply.text()),
@@ -43,6 +51,7 @@ async fn produce(client: Client, producer: u64, done: Arc<AtomicBool>, sent: Arc
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        counts.acknowledged.fetch_add(1, Ordering::Relaxed);
     }
     0
 }
@@ -51,18 +60,24 @@ async fn produce(client: Client, producer: u64, done: Arc<AtomicBool>, sent: Arc
 async fn nothing_acknowledged_is_lost_or_doubled() {
     let kills = std::env::var("KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
     let mut parts = Parts::start(1).await;
-    let (done, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (done, counts) = (Arc::new(AtomicBool::new(false)), Arc::new(Counts::default()));
     let producers: Vec<_> = (0..PRODUCERS)
         .map(|producer| {
             let client = Client::new(parts.client().base());
-            tokio::spawn(produce(client, producer, Arc::clone(&done), Arc::clone(&sent)))
+            tokio::spawn(produce(client, producer, Arc::clone(&done), Arc::clone(&counts)))
         })
         .collect();
     let mut random = StdRng::seed_from_u64(7);
-    for _ in 0..kills {
-        // At any moment of its life: while it starts, recovers, or takes rows.
+    for kill in 0..kills {
+        // At any moment of its life: while it starts, recovers, or takes rows. On a busy machine most lives end before
+        // that, so every fourth lasts until something was taken in it.
+        let acknowledged = || counts.acknowledged.load(Ordering::Relaxed);
+        let before = acknowledged();
         let lives = random.random_range(0..120);
         tokio::time::sleep(Duration::from_millis(lives)).await;
+        if kill % 4 == 0 {
+            until(60, "a batch to be acknowledged", async || (acknowledged() > before).then_some(())).await;
+        }
         parts.take_leaf(0).kill().await;
         parts.start_leaf(0);
     }
@@ -74,8 +89,8 @@ async fn nothing_acknowledged_is_lost_or_doubled() {
     parts.wait_until_ready().await;
     let rows = batches * ROWS_PER_BATCH;
     let answer = parts.client().answer("SELECT count(*), count(DISTINCT n) FROM t").await;
-    println!("{kills} kills, {batches} batches, {} requests", sent.load(Ordering::Relaxed));
+    println!("{kills} kills, {batches} batches, {} requests", counts.sent.load(Ordering::Relaxed));
     assert_eq!(answer.rows, [[rows, rows]]);
     assert_eq!(answer.completeness, Completeness::whole(1, rows));
-    assert!(batches > kills / 4, "{batches} batches were acknowledged between {kills} kills");
+    assert!(batches >= kills / 4, "{batches} batches were acknowledged between {kills} kills");
 }

@@ -259,8 +259,7 @@ async fn a_leaf_that_is_down_and_ctrl_c() {
     );
 
     // Twice leaves.
-    shell.press("\u{3}\u{3}");
-    assert_eq!(shell.ended().await.code(), Some(130));
+    assert_eq!(shell.press_until_ended("\u{3}").await.code(), Some(130));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -108,6 +108,10 @@ impl LineEditor {
 
     /// Reads until something can be run. The text in front is there already, to be changed.
     pub(super) fn read(&mut self, prompt: &str, begun: &str, keys: &Keys) -> Result<Typed, Failure> {
+        // Between two lines the terminal sends signals.
+        if keys.take_press() == Some(true) {
+            return Ok(Typed::Interrupted { is_second: true });
+        }
         let read = self.editor.readline_with_initial(prompt, (begun, ""));
         self.search.lock().stop();
         match read {
