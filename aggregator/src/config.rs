@@ -107,7 +107,7 @@ pub struct Config {
     pub query_body_bytes_max: usize,
     /// Bodies of events that are read at once.
     pub events_running_max: usize,
-    /// Bodies of events that wait for a turn to be read.
+    /// Bodies of events that wait for a turn to be read, in a burst; fewer where somebody always waits.
     pub events_waiting_max: usize,
     /// How long a body of events waits for its turn.
     pub events_wait_ms: u64,

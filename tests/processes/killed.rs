@@ -92,5 +92,5 @@ async fn nothing_acknowledged_is_lost_or_doubled() {
     println!("{kills} kills, {batches} batches, {} requests", counts.sent.load(Ordering::Relaxed));
     assert_eq!(answer.rows, [[rows, rows]]);
     assert_eq!(answer.completeness, Completeness::whole(1, rows));
-    assert!(batches >= kills / 4, "{batches} batches were acknowledged between {kills} kills");
+    assert!(batches > kills / 4, "{batches} batches were acknowledged between {kills} kills");
 }

@@ -28,9 +28,9 @@ use crate::{runtime, units};
 
 /// Between two questions to a leaf that starts, until it answers.
 const ASK_EVERY: Duration = Duration::from_micros(500);
-/// Between two questions to a leaf that answers and has not everything yet: at least so long, and so many times as long as
-/// the last answer took, to leave it the processors.
+/// Between two questions to a leaf that answers and has not everything yet, at least.
 const ASK_EVERY_ANSWERED: Duration = Duration::from_millis(5);
+/// And so many times as long as the last answer took, to leave it the processors.
 const PAUSES_FOR_ANSWER: u32 = 10;
 /// Between two looks at a leaf that stops.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
