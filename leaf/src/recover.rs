@@ -7,6 +7,7 @@
 //! Invariants: rows become visible and stop being pending in one step; a file that is not what was stored is set aside,
 //! its rows count as lost from then on, and the log says so.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -101,12 +102,15 @@ impl Leaf {
         let threads = self.surroundings.start_threads;
         let count = if threads > 1 { threads * BLOCKS_FOR_THREAD } else { 1 };
         let some = Mutex::new(blocks.split_off(blocks.len().saturating_sub(count)));
+        let came: Mutex<BTreeMap<String, Vec<Arc<HeldBlock>>>> = Mutex::default();
         let load_all = || {
             let mut piece = Vec::new();
             loop {
                 let next = some.lock().pop();
                 let Some((table, entry)) = next else { return };
-                self.load_block(&table, &entry, &mut piece);
+                if let Some(block) = self.read_block(&table, &entry, &mut piece) {
+                    came.lock().entry(table).or_default().push(block);
+                }
             }
         };
         let is_left = !some.lock().is_empty();
@@ -116,7 +120,17 @@ impl Leaf {
             }
             load_all();
         });
+        // All at once: a table's list of blocks is copied for every change, and there may be thousands of them.
+        for (table, came) in came.into_inner() {
+            self.publish(&table, came);
+        }
         is_left
+    }
+
+    fn publish(&self, table: &str, came: Vec<Arc<HeldBlock>>) {
+        let Some(held) = self.table(table) else { return };
+        let bytes = held.publish(came);
+        self.used_bytes.fetch_add(i64::try_from(bytes).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
 
     /// Brings back the rows of some batches. Returns those that cannot be read now.
@@ -183,15 +197,12 @@ impl Leaf {
         }
     }
 
-    /// Reads a block from its file, through this memory.
-    fn load_block(self: &Arc<Self>, table: &str, entry: &BlockEntry, piece: &mut Vec<u8>) {
-        let Some(held) = self.table(table) else { return };
+    /// Reads a block from its file, through this memory. `None` when it is tried again, or given up.
+    fn read_block(&self, table: &str, entry: &BlockEntry, piece: &mut Vec<u8>) -> Option<Arc<HeldBlock>> {
+        let held = self.table(table)?;
         let file = BlockFile::of(&self.surroundings.disk, entry);
         match file.open_through(piece) {
-            Ok(block) => {
-                let bytes = held.publish(Arc::new(HeldBlock::stored(block, entry, file)));
-                self.used_bytes.fetch_add(i64::try_from(bytes).unwrap_or(i64::MAX), Ordering::Relaxed);
-            }
+            Ok(block) => return Some(Arc::new(HeldBlock::stored(block, entry, file))),
             // What the system refuses now it may give later: the rows stay pending.
             Err(FileError::Io(error)) if error.kind() != std::io::ErrorKind::NotFound => {
                 tracing::error!(table, block = entry.id, %error, "a block cannot be read; it is tried again");
@@ -204,13 +215,18 @@ impl Leaf {
             }
             Err(error) => self.lose_block(&held, entry.id, &file, &error.to_string()),
         }
+        None
     }
 
     /// Tries blocks again that could not be read.
     pub(crate) fn load_unread(self: &Arc<Self>) {
         for (table, entry) in std::mem::take(&mut *self.unread.lock()) {
             let leaf = Arc::clone(self);
-            let job = move || leaf.load_block(&table, &entry, &mut Vec::new());
+            let job = move || {
+                if let Some(block) = leaf.read_block(&table, &entry, &mut Vec::new()) {
+                    leaf.publish(&table, vec![block]);
+                }
+            };
             self.surroundings.background.spawn(JobKind::Store, Box::new(job));
         }
     }

