@@ -25,7 +25,7 @@ use crate::start::{BLOCK_ALIGN, Noted, edition};
 use crate::table::Table;
 
 /// A segment takes blocks up to this size together; while it is written, so much is in memory twice.
-const SEGMENT_BYTES: u64 = 16 << 20;
+const SEGMENT_BYTES: u64 = 8 << 20;
 
 /// How a stop went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +126,10 @@ impl Leaf {
     fn copy_out(&self, tables: &[Arc<Table>], deadline: Duration) -> Result<(u64, Stopped), LeafError> {
         let mut manifest = self.manifest.lock();
         let groups: Vec<Group> = tables.iter().flat_map(groups_of).collect();
+        if !groups.is_empty() {
+            // Whoever asks from here on must neither see a part nor hold on to blocks that are to be freed.
+            *self.last_tables.lock() = Some(self.holdings());
+        }
         let needed: u64 = groups.iter().map(Group::segment_bytes).sum();
         let available = self.surroundings.memory.available_bytes()?;
         let work = Work {

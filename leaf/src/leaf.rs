@@ -60,6 +60,8 @@ pub struct Leaf {
     pub(crate) storing: Mutex<()>,
     pub(crate) last_checkpoint: Mutex<LastCheckpoint>,
     pub(crate) phases: Mutex<Vec<Phase>>,
+    /// The tables as they were when a stop began to take them apart.
+    pub(crate) last_tables: Mutex<Option<Vec<TableHolding>>>,
     pub(crate) used_bytes: AtomicI64,
     pub(crate) next_block_id: AtomicU64,
     pub(crate) rows_ingested: AtomicU64,
@@ -126,6 +128,7 @@ impl Leaf {
             storing: Mutex::default(),
             last_checkpoint: Mutex::default(),
             phases: Mutex::new(parts.phases),
+            last_tables: Mutex::default(),
             used_bytes: AtomicI64::new(i64::try_from(used).unwrap_or(i64::MAX)),
             next_block_id: AtomicU64::new(manifest.next_block_id),
             rows_ingested: AtomicU64::new(0),
@@ -239,14 +242,19 @@ impl Leaf {
         }
     }
 
-    /// Everything it says of itself.
+    /// Everything it says of itself; once a stop takes its tables apart, what was in them before.
     pub fn describe(&self) -> Holdings {
+        let last = self.last_tables.lock().clone();
+        self.describe_with(last.unwrap_or_else(|| self.holdings()))
+    }
+
+    pub(crate) fn holdings(&self) -> Vec<TableHolding> {
         let names: Vec<String> = self.tables.read().keys().cloned().collect();
         let tables = names.iter().map(|name| {
             let by_time = self.table(name).map(|table| table.snapshot().by_time()).unwrap_or_default();
             TableHolding { by_time, ..self.holding(name, true) }
         });
-        self.describe_with(tables.collect())
+        tables.collect()
     }
 
     /// What it says of itself in an acknowledgement.

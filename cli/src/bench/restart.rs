@@ -30,8 +30,10 @@ use crate::{runtime, units};
 const ASK_EVERY: Duration = Duration::from_micros(500);
 /// Between two questions to a leaf that answers and has not everything yet, at least.
 const ASK_EVERY_ANSWERED: Duration = Duration::from_millis(5);
-/// And so many times as long as the last answer took, to leave it the processors.
+/// And so many times as long as the last answer took, to leave it the processors; so it is with looks.
 const PAUSES_FOR_ANSWER: u32 = 10;
+/// But no longer, or what is there since is seen too late.
+const PAUSE_MAX: Duration = Duration::from_millis(50);
 /// Between two looks at a leaf that stops.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How long a leaf may take to have every row, or to say that it never will.
@@ -42,6 +44,10 @@ const LOST_ANSWERS: u32 = 5;
 const WATCH_BEFORE: Duration = Duration::from_millis(300);
 /// Room beside the rows: in memory, and in shared memory for the copies to compare with.
 const ROOM_BYTES: u64 = 2 << 30;
+
+fn pause(least: Duration, answered_in: Duration) -> Duration {
+    (answered_in * PAUSES_FOR_ANSWER).clamp(least, PAUSE_MAX)
+}
 
 /// Measure how fast a leaf stops and starts: clean, killed, and from disk
 #[derive(Debug, Args)]
@@ -284,9 +290,11 @@ impl Bench {
         leaf.signal(Signal::TERM)?;
         let looking = async {
             let mut looks: Vec<(f64, Holdings)> = Vec::new();
-            while let Ok(said) = connection.describe().await {
+            loop {
+                let began = Instant::now();
+                let Ok(said) = connection.describe().await else { break };
                 looks.push((asked.elapsed().as_secs_f64(), said));
-                tokio::time::sleep(LOOK_EVERY).await;
+                tokio::time::sleep(pause(LOOK_EVERY, began.elapsed())).await;
             }
             looks
         };
@@ -390,7 +398,7 @@ impl Bench {
                             return Ok(asked);
                         }
                     }
-                    tokio::time::sleep(ASK_EVERY_ANSWERED.max(PAUSES_FOR_ANSWER * took)).await;
+                    tokio::time::sleep(pause(ASK_EVERY_ANSWERED, took)).await;
                 }
                 Err(why) => {
                     leaf.check()?;

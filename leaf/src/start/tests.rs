@@ -156,6 +156,10 @@ fn a_clean_stop_keeps_every_row_and_attaching_copies_none() {
         }
         assert_eq!(leaf.hand_over().unwrap(), Stopped::HandedOver);
         assert_eq!(leaf.state(), LeafState::Stopped);
+        // Its blocks have left the tables; what it says it holds does not shrink with them.
+        let last = leaf.describe();
+        assert_eq!(leaf.tables.read()["t"].snapshot().rows() < last.tables[0].rows, life == 1);
+        assert_eq!((last.tables[0].rows, last.state), (said.tables[0].rows, LeafState::Stopped));
         assert!(matches!(leaf.append("t", &[rows(0..1)]), Err(LeafError::NotServing { .. })));
         end(leaf);
     }
