@@ -129,6 +129,20 @@ impl ByteTable {
         self.tags.len()
     }
 
+    /// Bytes of all entries.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Makes room for so many entries more, of so many bytes together.
+    pub(crate) fn reserve(&mut self, entries: usize, bytes: usize) {
+        let tags = &self.tags;
+        self.slots.grow(tags.len() + entries, tags.len(), |number| Some(u64::from(tags[number])));
+        self.tags.reserve(entries);
+        self.ends.reserve(entries);
+        self.bytes.reserve(bytes);
+    }
+
     pub(crate) fn get(&self, number: usize) -> &[u8] {
         let start = if number == 0 { 0 } else { self.ends[number - 1] };
         &self.bytes[start..self.ends[number]]

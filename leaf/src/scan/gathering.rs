@@ -193,6 +193,7 @@ impl KeyIds {
             }
             KeyIds::Texts(texts) => {
                 let array = values.as_string_opt::<i32>().ok_or_else(|| other_type(values))?;
+                texts.table.reserve(array.len(), |(hash, _)| *hash);
                 array.iter().enumerate().for_each(|(place, text)| put(place, texts.number(text)));
             }
         }

@@ -44,6 +44,9 @@ fn spread(value: u64) -> u64 {
     (product as u64) ^ ((product >> 64) as u64)
 }
 
+/// The first one part in this many of all rows tells how many values there may be.
+const SHARE_LOOKED_AT: usize = 16;
+
 /// Numbers values in order of first appearance.
 fn number<T: PartialEq>(
     values: &[T],
@@ -55,8 +58,14 @@ fn number<T: PartialEq>(
     let mut firsts: Vec<u32> = Vec::new();
     let mut codes: Vec<u32> = Vec::with_capacity(values.len());
     let mut null = None;
+    let looked_at = values.len() / SHARE_LOOKED_AT;
     for (row, value) in values.iter().enumerate() {
         let next = firsts.len() as u32;
+        if row == looked_at {
+            // As many new ones as so far in each part to come: growing step by step would hash every value again and again.
+            let at = |code: &u32| &values[firsts[*code as usize] as usize];
+            table.reserve(firsts.len() * (SHARE_LOOKED_AT - 1), |code| spread(digest(at(code))));
+        }
         if validity.is_some_and(|validity| validity.is_null(row)) {
             let code = *null.get_or_insert(next);
             if code == next {

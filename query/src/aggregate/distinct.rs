@@ -173,6 +173,10 @@ impl Distinct {
             (Sets::Bytes(sets), Sets::Bytes(theirs)) => {
                 for (group, set) in to.iter().zip(&theirs[groups]) {
                     let ours = &mut sets[*group as usize];
+                    if ours.len() == 0 {
+                        ours.clone_from(set);
+                        continue;
+                    }
                     set.iter().for_each(|(tag, bytes)| {
                         ours.number(tag, bytes);
                     });
@@ -239,7 +243,9 @@ impl Distinct {
                 Ok(Arc::new(ListArray::new(item, OffsetBuffer::new(ends.into()), values, None)))
             }
             Sets::Bytes(sets) => {
-                let mut lists = ListBuilder::new(BinaryBuilder::new());
+                let entries = sets.iter().map(ByteTable::len).sum();
+                let values = BinaryBuilder::with_capacity(entries, sets.iter().map(ByteTable::bytes).sum());
+                let mut lists = ListBuilder::with_capacity(values, sets.len());
                 for set in sets {
                     set.iter().for_each(|(_, bytes)| lists.values().append_value(bytes));
                     lists.append(true);
@@ -272,8 +278,11 @@ impl Distinct {
             }
             Sets::Bytes(sets) => {
                 let items = items.as_binary::<i32>();
+                let ends = items.value_offsets();
                 for (group, set) in sets.iter_mut().enumerate() {
-                    for index in list(group) {
+                    let list = list(group);
+                    set.reserve(list.len(), (ends[list.end] - ends[list.start]) as usize);
+                    for index in list {
                         let bytes = items.value(index);
                         set.number(hash_bytes(bytes) as u32, bytes);
                     }
