@@ -32,7 +32,9 @@ use crate::table::{Arrival, Table};
 use crate::wal::{Kind, Place, WalContents, WalError};
 
 /// Blocks that each thread reads in one step.
-const BLOCKS_FOR_THREAD: usize = 8;
+const BLOCKS_FOR_THREAD: usize = 32;
+/// And that it adds at once: a table's list of blocks is copied for every change, and there may be thousands of them.
+const BLOCKS_PUBLISHED: usize = 8;
 /// Blocks in shared memory that are opened in one step.
 const BLOCKS_OPENED: usize = 64;
 /// Batches of the log that are brought back in one step.
@@ -102,15 +104,22 @@ impl Leaf {
         let threads = self.surroundings.start_threads;
         let count = if threads > 1 { threads * BLOCKS_FOR_THREAD } else { 1 };
         let some = Mutex::new(blocks.split_off(blocks.len().saturating_sub(count)));
-        let came: Mutex<BTreeMap<String, Vec<Arc<HeldBlock>>>> = Mutex::default();
         let load_all = || {
             let mut piece = Vec::new();
+            let mut came: BTreeMap<String, Vec<Arc<HeldBlock>>> = BTreeMap::new();
             loop {
                 let next = some.lock().pop();
-                let Some((table, entry)) = next else { return };
+                let Some((table, entry)) = next else { break };
                 if let Some(block) = self.read_block(&table, &entry, &mut piece) {
-                    came.lock().entry(table).or_default().push(block);
+                    let blocks = came.entry(table.clone()).or_default();
+                    blocks.push(block);
+                    if blocks.len() >= BLOCKS_PUBLISHED {
+                        self.publish(&table, std::mem::take(blocks));
+                    }
                 }
+            }
+            for (table, blocks) in came {
+                self.publish(&table, blocks);
             }
         };
         let is_left = !some.lock().is_empty();
@@ -120,15 +129,11 @@ impl Leaf {
             }
             load_all();
         });
-        // All at once: a table's list of blocks is copied for every change, and there may be thousands of them.
-        for (table, came) in came.into_inner() {
-            self.publish(&table, came);
-        }
         is_left
     }
 
     fn publish(&self, table: &str, came: Vec<Arc<HeldBlock>>) {
-        let Some(held) = self.table(table) else { return };
+        let Some(held) = self.table(table).filter(|_| !came.is_empty()) else { return };
         let bytes = held.publish(came);
         self.used_bytes.fetch_add(i64::try_from(bytes).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
