@@ -107,7 +107,8 @@ impl Leaf {
         let load_all = || {
             let mut piece = Vec::new();
             let mut came: BTreeMap<String, Vec<Arc<HeldBlock>>> = BTreeMap::new();
-            loop {
+            // A stop waits for nobody who reads.
+            while self.lifecycle.state() == LeafState::Recovering {
                 let next = some.lock().pop();
                 let Some((table, entry)) = next else { break };
                 if let Some(block) = self.read_block(&table, &entry, &mut piece) {

@@ -60,8 +60,9 @@ pub(super) fn stop_of(
         looks.last().map_or_else(Vec::new, |(_, said)| said.phases.iter().cloned().map(Into::into).collect());
     let took = moved.seconds.unwrap_or(seconds);
     let hand_over = (moved.bytes >= MOVED_BYTES_MIN).then(|| Speed::of(moved.bytes, took, moved.threads));
-    let (before, during): (Vec<Sample>, Vec<Sample>) =
-        samples.iter().partition(|sample| sample.seconds < asked);
+    // What was there at the signal is the first of what was there since: a stop may be over before the next sample.
+    let asked_at = samples.iter().rposition(|sample| sample.seconds < asked);
+    let during = &samples[asked_at.unwrap_or(0)..];
     let span = samples.last().map_or(0.0, |last| last.seconds);
     Stop {
         seconds,
@@ -70,10 +71,10 @@ pub(super) fn stop_of(
         moved_bytes: moved.bytes,
         hand_over,
         share_of_copy: None,
-        memory_before_bytes: before.last().map_or(0, Sample::bytes),
+        memory_before_bytes: asked_at.map_or(0, |place| samples[place].bytes()),
         memory_peak_bytes: during.iter().map(Sample::bytes).max().unwrap_or(0),
         samples_per_second: if span > 0.0 { samples.len() as f64 / span } else { 0.0 },
-        memory: thinned(&during),
+        memory: thinned(during),
     }
 }
 
@@ -97,6 +98,9 @@ mod tests {
         let stop = stop_of(0.4, &[], moved(2 << 20, Some(0.1)), (0.2, &samples));
         assert_eq!((stop.memory_before_bytes, stop.memory_peak_bytes), (110, 120));
         assert_eq!(stop.hand_over, Some(Speed::of(2 << 20, 0.1, 2)));
+        // Over before anybody looked again.
+        let short = stop_of(0.01, &[], moved(4096, None), (0.6, &samples));
+        assert_eq!((short.memory_before_bytes, short.memory_peak_bytes, short.memory.len()), (110, 110, 1));
         let unknown = stop_of(0.4, &[], moved(2 << 20, None), (0.2, &samples));
         assert_eq!(unknown.hand_over, Some(Speed::of(2 << 20, 0.4, 2)));
         assert_eq!(stop_of(0.4, &[], moved(4096, Some(0.1)), (0.2, &samples)).hand_over, None);
