@@ -51,7 +51,7 @@ fn a_catalogue_is_taken_once() {
     // A new one takes the place of one that was never taken.
     publish(&OsSharedMemory, &segments, EDITION, b"old").unwrap();
     publish(&OsSharedMemory, &segments, Edition { generation: 8, ..EDITION }, b"new").unwrap();
-    assert_eq!(take(&OsSharedMemory, &segments, Edition { generation: 8, ..EDITION }).unwrap(), b"new");
+    assert_eq!(taken(&segments, Edition { generation: 8, ..EDITION }).unwrap(), b"new");
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn the_wrong_edition_is_refused_and_left_as_it_was() {
     );
     assert_eq!(refused(&segments, Edition { generation: 8, ..EDITION }), "generation 7, the disk has 8");
     assert_eq!(stored(&segments), before);
-    assert_eq!(take(&OsSharedMemory, &segments, EDITION).unwrap(), b"payload");
+    assert_eq!(taken(&segments, EDITION).unwrap(), b"payload");
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn every_flipped_bit_is_refused() {
         assert!(take(&OsSharedMemory, &segments, EDITION).is_err(), "bit {bit}, asked again");
     }
     plant(&segments, &good);
-    assert_eq!(take(&OsSharedMemory, &segments, EDITION).unwrap(), b"payload");
+    assert_eq!(taken(&segments, EDITION).unwrap(), b"payload");
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn a_catalogue_in_use_is_refused() {
     let refusal = take(&OsSharedMemory, &segments, EDITION).unwrap_err();
     assert_eq!(refusal.reason(), "busy");
     drop(opened);
-    assert_eq!(take(&OsSharedMemory, &segments, EDITION).unwrap(), b"payload");
+    assert_eq!(taken(&segments, EDITION).unwrap(), b"payload");
 }
 
 /// Each planted bug breaks the promise it is named after, and no other build has it.
@@ -184,14 +184,14 @@ fn planted_bugs_break_what_they_say() {
     let segments = TestSegments::new();
     publish(&OsSharedMemory, &segments, EDITION, b"payload").unwrap();
     plant(Some(Bug::MarkNotCleared));
-    assert_eq!(take(&OsSharedMemory, &segments, EDITION).unwrap(), b"payload");
-    assert_eq!(take(&OsSharedMemory, &segments, EDITION).unwrap(), b"payload", "taken twice");
+    assert_eq!(taken(&segments, EDITION).unwrap(), b"payload");
+    assert_eq!(taken(&segments, EDITION).unwrap(), b"payload", "taken twice");
     plant(Some(Bug::GenerationNotCompared));
     let later = Edition { generation: 8, ..EDITION };
-    assert_eq!(take(&OsSharedMemory, &segments, later).unwrap(), b"payload", "of another generation");
+    assert_eq!(taken(&segments, later).unwrap(), b"payload", "of another generation");
     plant(Some(Bug::ValidMarkEarly));
     publish(&OsSharedMemory, &segments, EDITION, b"payload").unwrap();
     plant(None);
-    assert_eq!(take(&OsSharedMemory, &segments, EDITION).unwrap(), b"payload");
+    assert_eq!(taken(&segments, EDITION).unwrap(), b"payload");
     assert_eq!(refused(&segments, EDITION), "valid mark is clear");
 }
