@@ -7,8 +7,6 @@ use crate::name::Instance;
 use crate::testing::{TestSegments, path_of};
 
 const EDITION: Edition = Edition { layout_version: 3, generation: 7 };
-/// What a locked segment is refused with.
-const IN_USE: &str = "is in use by another owner";
 
 fn stored(segments: &Segments) -> Vec<u8> {
     std::fs::read(path_of(&segments.catalogue())).unwrap()
@@ -26,9 +24,11 @@ fn plant(segments: &Segments, bytes: &[u8]) {
 fn taken(segments: &Segments, edition: Edition) -> Result<Vec<u8>, String> {
     let begun = std::time::Instant::now();
     loop {
-        match take(&OsSharedMemory, segments, edition).map_err(|refusal| refusal.to_string()) {
-            Err(text) if text.contains(IN_USE) && begun.elapsed().as_secs() < 10 => std::thread::yield_now(),
-            other => return other.map(|payload| payload.to_vec()),
+        match take(&OsSharedMemory, segments, edition) {
+            Err(busy) if busy.reason() == "busy" && begun.elapsed().as_secs() < 10 => {
+                std::thread::yield_now()
+            }
+            other => return other.map_err(|refusal| refusal.to_string()),
         }
     }
 }
