@@ -125,24 +125,19 @@ impl Leaf {
     /// Copies every block that is not yet in shared memory and notes where they are.
     fn copy_out(&self, tables: &[Arc<Table>], deadline: Duration) -> Result<(u64, Stopped), LeafError> {
         let mut manifest = self.manifest.lock();
-        let groups: Vec<Group> = tables.iter().flat_map(groups_of).collect();
+        let groups: Vec<Group> = tables.iter().flat_map(|table| groups_of(table, SEGMENT_BYTES)).collect();
         if !groups.is_empty() {
             // Whoever asks from here on must neither see a part nor hold on to blocks that are to be freed.
             *self.last_tables.lock() = Some(self.holdings());
         }
         let needed: u64 = groups.iter().map(Group::segment_bytes).sum();
         let available = self.surroundings.memory.available_bytes()?;
-        let work = Work {
-            groups: groups.into_iter(),
-            written: 0,
-            bytes: 0,
-            placed: Vec::new(),
-            failed: (needed > available).then_some(LeafError::NoRoom { needed, available }),
-        };
+        let failed = (needed > available).then_some(LeafError::NoRoom { needed, available });
         // Blocks leave their tables as they are copied.
         let noted = Noted::of(tables);
         let generation = manifest.generation + 1;
-        let copying = Copying { leaf: self, generation, deadline, work: Mutex::new(work) };
+        let copying =
+            Copying { leaf: self, generation, deadline, work: Mutex::new(Work::of(groups, failed)) };
         copying.run(self.surroundings.hand_over_threads);
         let Work { placed, failed, bytes, .. } = copying.work.into_inner();
         let mut next = manifest.clone();
@@ -176,17 +171,23 @@ impl Group {
     }
 }
 
-/// The blocks of a table that are not in shared memory, by segment.
-fn groups_of(table: &Arc<Table>) -> Vec<Group> {
+/// The blocks of a table that are not in shared memory, by segment: up to so many bytes in each, and at least a block.
+fn groups_of(table: &Arc<Table>, bytes_max: u64) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for held in table.snapshot().blocks.iter().filter(|held| held.home.is_none()) {
         let block = (held.id(), held.bytes());
         match groups.last_mut() {
-            Some(group) if group.segment_bytes() + block.1 <= SEGMENT_BYTES => group.blocks.push(block),
+            Some(group) if group.segment_bytes() + block.1 <= bytes_max => group.blocks.push(block),
             _ => groups.push(Group { table: Arc::clone(table), blocks: vec![block] }),
         }
     }
     groups
+}
+
+impl Work {
+    fn of(groups: Vec<Group>, failed: Option<LeafError>) -> Work {
+        Work { groups: groups.into_iter(), written: 0, bytes: 0, placed: Vec::new(), failed }
+    }
 }
 
 impl Copying<'_> {
@@ -242,13 +243,14 @@ impl Copying<'_> {
         let mut placed = Vec::with_capacity(group.blocks.len());
         let mut offset = 0;
         for (id, bytes) in &group.blocks {
-            let state = group.table.snapshot();
+            // The block alone: whoever held on to a snapshot would keep what others free in the meantime.
+            let held = group.table.snapshot().block(*id).map(Arc::clone);
             // Nothing expires once the appends are locked out, so the block is there.
-            let Some(held) = state.block(*id) else { continue };
+            let Some(held) = held else { continue };
             writer.write_at(offset, held.block()?.image().as_slice())?;
             let home = Home { segment: name.as_str().to_owned(), segment_bytes, offset };
             placed.push((*id, home));
-            drop(state);
+            drop(held);
             group.table.replace(*id, None);
             offset += bytes.next_multiple_of(BLOCK_ALIGN);
         }
@@ -256,3 +258,6 @@ impl Copying<'_> {
         Ok(placed)
     }
 }
+
+#[cfg(test)]
+mod tests;
