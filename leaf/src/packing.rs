@@ -25,7 +25,8 @@ use crate::column::Codes;
 const VECTOR: usize = 1_024;
 /// Patches name their row in two bytes.
 pub const CODES_MAX: usize = 65_536;
-const PATCH_BYTES: usize = 10;
+const PATCH_BYTES: usize = PATCH_CODE_BYTES + 2;
+const PATCH_CODE_BYTES: usize = 8;
 /// Of plain codes, packed ones must save one part in this many.
 const MARGIN: usize = 8;
 
@@ -383,10 +384,19 @@ narrow_impl!(u8, u16, u32, u64);
 fn unpack_as<T: Narrow>(packing: &Packing, buffer: &Buffer, count: usize) -> Vec<T> {
     // A whole number of vectors, so that each is unpacked in place; the end is cut off.
     let mut out: Vec<T> = Vec::with_capacity(count.next_multiple_of(VECTOR));
+    let frame = packing.packed_bytes(count);
+    let patch_codes = frame + packing.frame_bytes(count);
+    let patch_rows = patch_codes + packing.patches as usize * PATCH_CODE_BYTES;
+    let (bases, _) = buffer[frame..patch_codes].as_chunks::<8>();
+    let base = |vector: usize| bases.get(vector).map_or(0, |base| u64::from_le_bytes(*base));
+    // Each vector gets its base while it is near.
     macro_rules! widen {
         ($type:ty) => {{
             let codes: ScalarBuffer<$type> = ScalarBuffer::new(buffer.clone(), 0, count);
-            out.extend(codes.iter().map(|code| T::narrow(u64::from(*code))));
+            for (index, vector) in codes.chunks(VECTOR).enumerate() {
+                let base = base(index);
+                out.extend(vector.iter().map(|code| T::narrow(u64::from(*code)).plus(base)));
+            }
         }};
     }
     macro_rules! unpack_vectors {
@@ -396,9 +406,10 @@ fn unpack_as<T: Narrow>(packing: &Packing, buffer: &Buffer, count: usize) -> Vec
             let packed: ScalarBuffer<$type> =
                 ScalarBuffer::new(buffer.clone(), 0, count.div_ceil(VECTOR) * words);
             let mut unpacked = [0 as $type; VECTOR];
-            for vector in packed.chunks_exact(words) {
+            for (index, vector) in packed.chunks_exact(words).enumerate() {
                 <$type>::unpack_vector(vector, width, &mut unpacked);
-                out.extend(unpacked.iter().map(|code| T::narrow(u64::from(*code))));
+                let base = base(index);
+                out.extend(unpacked.iter().map(|code| T::narrow(u64::from(*code)).plus(base)));
             }
         }};
     }
@@ -414,22 +425,12 @@ fn unpack_as<T: Narrow>(packing: &Packing, buffer: &Buffer, count: usize) -> Vec
         _ => unpack_vectors!(u64),
     }
     out.resize(count, T::default());
-    let mut at = packing.packed_bytes(count);
-    let patches = packing.patches as usize;
-    let patch_codes = at + packing.frame_bytes(count);
-    let patch_rows = patch_codes + patches * 8;
-    let (codes, _) = buffer[patch_codes..patch_rows].as_chunks::<8>();
+    let (codes, _) = buffer[patch_codes..patch_rows].as_chunks::<PATCH_CODE_BYTES>();
     let (rows, _) = buffer[patch_rows..].as_chunks::<2>();
     for (code, row) in codes.iter().zip(rows) {
-        if let Some(place) = out.get_mut(usize::from(u16::from_le_bytes(*row))) {
-            *place = T::narrow(u64::from_le_bytes(*code));
-        }
-    }
-    if packing.framed {
-        for vector in out.chunks_mut(VECTOR) {
-            let base = buffer[at..at + 8].try_into().map_or(0, u64::from_le_bytes);
-            vector.iter_mut().for_each(|code| *code = code.plus(base));
-            at += 8;
+        let row = usize::from(u16::from_le_bytes(*row));
+        if let Some(place) = out.get_mut(row) {
+            *place = T::narrow(u64::from_le_bytes(*code)).plus(base(row / VECTOR));
         }
     }
     out

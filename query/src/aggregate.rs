@@ -33,6 +33,7 @@ mod gathered;
 mod hash_sets;
 mod histogram;
 mod known;
+mod lanes;
 mod moments;
 mod pairs;
 mod quantiles;

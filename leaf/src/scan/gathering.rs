@@ -19,6 +19,7 @@ use super::ScanError;
 use super::coder::Numbers;
 use super::columns::int_array;
 use super::groups::RunGroups;
+use super::pairs::Pairs;
 use super::readers::int_parts;
 use gannet_query::ColumnType;
 
@@ -39,7 +40,7 @@ pub(super) struct Gathering {
 struct Ids {
     keys: Vec<KeyIds>,
     /// The number of each pair of what came before and the id of the next key.
-    pairs: Vec<Numbers>,
+    pairs: Vec<Pairs>,
     /// For each key the id of each group.
     group_ids: Vec<Vec<u32>>,
     states: Vec<States>,
@@ -71,7 +72,7 @@ impl Gathering {
                 let states = aggregates.iter().map(|aggregate| States::new(aggregate, plan.weight));
                 let states = states.collect::<Result<Vec<_>, _>>()?;
                 key_ids.map(|keys| Ids {
-                    pairs: keys.iter().skip(1).map(|_| Numbers::default()).collect(),
+                    pairs: keys.iter().skip(1).map(|_| Pairs::default()).collect(),
                     group_ids: vec![Vec::new(); keys.len()],
                     keys,
                     states,
@@ -137,9 +138,7 @@ impl Ids {
         let Some((first, rest)) = of_keys.split_first() else { return Ok(()) };
         groups.extend_from_slice(first);
         for (pairs, ids) in self.pairs.iter_mut().zip(rest) {
-            for (group, id) in groups.iter_mut().zip(ids) {
-                *group = pairs.number(u64::from(*group) << 32 | u64::from(*id));
-            }
+            pairs.number(&mut groups, ids);
         }
         // New numbers ascend, so a group is new when its number is the next one.
         for (place, group) in groups.iter().enumerate() {
@@ -165,7 +164,8 @@ impl Ids {
     fn memory_bytes(&self) -> usize {
         let states: usize = self.states.iter().map(States::memory_bytes).sum();
         let keys: usize = self.keys.iter().map(KeyIds::memory_bytes).sum();
-        states + keys + self.group_count * (4 * self.keys.len() + 24 * self.pairs.len())
+        let pairs: usize = self.pairs.iter().map(Pairs::memory_bytes).sum();
+        states + keys + pairs + self.group_count * 4 * self.keys.len()
     }
 }
 

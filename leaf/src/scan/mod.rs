@@ -40,6 +40,7 @@ mod intern;
 mod ints;
 mod keys;
 mod numbering;
+mod pairs;
 mod prepare;
 mod ranked;
 mod readers;

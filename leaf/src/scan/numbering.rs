@@ -45,13 +45,22 @@ enum Stage {
 pub(super) struct Numbering<'a> {
     keys: Vec<Key<'a>>,
     stages: Vec<Stage>,
-    /// The number of each combined code, where the last stage does not number by itself.
-    table: Option<Vec<u32>>,
-    /// Combined codes that the table has numbers for.
-    used: Vec<u32>,
-    /// For each key the code of each group.
-    codes: Vec<Vec<u32>>,
+    by: By,
     group_count: usize,
+}
+
+/// What knows which group has which codes.
+#[derive(Debug)]
+enum By {
+    /// All stages are by radix: a table of combined codes.
+    Table {
+        /// The number of each combined code.
+        table: Vec<u32>,
+        /// The combined code of each group.
+        used: Vec<u32>,
+    },
+    /// The last stage, or the only key, numbers by itself: for each key the code of each group.
+    Order(Vec<Vec<u32>>),
 }
 
 impl<'a> Numbering<'a> {
@@ -73,18 +82,20 @@ impl<'a> Numbering<'a> {
                 }
             }
         }
-        // A single key with too many codes for a table numbers by itself, see `keys`.
-        let table = (!is_numbered).then(|| {
-            let mut table = std::mem::take(&mut scratch.table);
-            if table.len() < bound as usize {
-                table.resize(bound as usize, UNSEEN);
-            }
-            table
-        });
         scratch.codes.resize_with(keys.len().max(scratch.codes.len()), Vec::new);
-        let codes = vec![Vec::new(); keys.len()];
+        // A single key with too many codes for a table numbers by itself, see `keys`.
+        let by = match is_numbered {
+            true => By::Order(vec![Vec::new(); keys.len()]),
+            false => {
+                let mut table = std::mem::take(&mut scratch.table);
+                if table.len() < bound as usize {
+                    table.resize(bound as usize, UNSEEN);
+                }
+                By::Table { table, used: Vec::new() }
+            }
+        };
         let group_count = usize::from(keys.is_empty());
-        Numbering { keys, stages, table, used: Vec::new(), codes, group_count }
+        Numbering { keys, stages, by, group_count }
     }
 
     /// How many groups there are by now.
@@ -94,11 +105,24 @@ impl<'a> Numbering<'a> {
 
     /// The keys, and for each the code of each group. Gives the table back.
     pub(super) fn finish(self, scratch: &mut Scratch) -> (Vec<Key<'a>>, Vec<Vec<u32>>) {
-        if let Some(mut table) = self.table {
-            self.used.iter().for_each(|code| table[*code as usize] = UNSEEN);
-            scratch.table = table;
-        }
-        (self.keys, self.codes)
+        let codes = match self.by {
+            By::Order(codes) => codes,
+            By::Table { mut table, mut used } => {
+                used.iter().for_each(|code| table[*code as usize] = UNSEEN);
+                scratch.table = table;
+                let mut codes = Vec::with_capacity(self.keys.len());
+                for stage in self.stages.iter().rev() {
+                    if let Stage::Radix(radix) = stage {
+                        codes.push(used.iter().map(|code| code % radix).collect());
+                        used.iter_mut().for_each(|code| *code /= radix);
+                    }
+                }
+                codes.push(used);
+                codes.reverse();
+                codes
+            }
+        };
+        (self.keys, codes)
     }
 
     /// Puts the group of each of some rows into `scratch.groups`.
@@ -109,18 +133,18 @@ impl<'a> Numbering<'a> {
             groups.resize(rows.len(), 0);
             return;
         };
-        first.coder.read(rows, ints, &mut codes[0]);
-        for (key, codes) in rest.iter_mut().zip(&mut codes[1..]) {
-            key.coder.read(rows, ints, codes);
+        first.coder.read(rows, ints, groups);
+        if let By::Order(_) = self.by {
+            codes[0].clear();
+            codes[0].extend_from_slice(groups);
         }
-        groups.clear();
-        groups.extend_from_slice(&codes[0]);
-        for (stage, codes) in self.stages.iter_mut().zip(&codes[1..]) {
+        for ((key, stage), codes) in rest.iter_mut().zip(&mut self.stages).zip(&mut codes[1..]) {
+            key.coder.read(rows, ints, codes);
             match stage {
                 Stage::Radix(radix) => {
                     let radix = *radix;
                     for (number, code) in groups.iter_mut().zip(codes) {
-                        *number = *number * radix + code;
+                        *number = *number * radix + *code;
                     }
                 }
                 Stage::Pairs(numbers) => {
@@ -130,23 +154,21 @@ impl<'a> Numbering<'a> {
                 }
             }
         }
-        fresh.clear();
-        match &mut self.table {
-            Some(table) => {
-                let mut count = self.group_count as u32;
-                for (row, number) in groups.iter_mut().enumerate() {
+        match &mut self.by {
+            By::Table { table, used } => {
+                for number in groups.iter_mut() {
                     let entry = &mut table[*number as usize];
                     if *entry == UNSEEN {
-                        *entry = count;
-                        count += 1;
-                        self.used.push(*number);
-                        fresh.push(row as u32);
+                        *entry = used.len() as u32;
+                        used.push(*number);
                     }
                     *number = *entry;
                 }
+                self.group_count = used.len();
             }
             // New numbers ascend, so a row is the first of its group when its number is the next one.
-            None => {
+            By::Order(firsts) => {
+                fresh.clear();
                 let mut next = self.group_count as u32;
                 for (row, number) in groups.iter().enumerate() {
                     if *number == next {
@@ -154,11 +176,11 @@ impl<'a> Numbering<'a> {
                         fresh.push(row as u32);
                     }
                 }
+                self.group_count += fresh.len();
+                for (firsts, codes) in firsts.iter_mut().zip(codes.iter()) {
+                    firsts.extend(fresh.iter().map(|row| codes[*row as usize]));
+                }
             }
-        }
-        self.group_count += fresh.len();
-        for (firsts, codes) in self.codes.iter_mut().zip(codes.iter()) {
-            firsts.extend(fresh.iter().map(|row| codes[*row as usize]));
         }
     }
 }

@@ -10,6 +10,7 @@ use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type};
 use super::Weights;
 use super::each::{Bounds, float_weight, for_each_valid, int_weight};
 use super::exact::{ExactSums, WIDE, take};
+use super::lanes;
 use super::scalars::{expect, without_nulls};
 use crate::{QueryError, WeightKind};
 
@@ -196,6 +197,7 @@ impl Counts {
 pub(crate) fn count_rows(sums: &mut [i64], groups: &[u32], validity: Option<&NullBuffer>) {
     match sums {
         [sum] => *sum += (groups.len() - validity.map_or(0, NullBuffer::null_count)) as i64,
+        sums if lanes::pay(sums.len(), groups.len(), validity) => lanes::add(sums, groups, |_| 1),
         sums => for_each_valid(groups.len(), validity, |row| sums[groups[row] as usize] += 1),
     }
 }
@@ -214,6 +216,7 @@ pub(crate) fn add_ints(
             for_each_valid(groups.len(), validity, |row| total = total.wrapping_add(term(row)));
             *sum += total;
         }
+        sums if lanes::pay(sums.len(), groups.len(), validity) => lanes::add(sums, groups, term),
         sums => {
             for_each_valid(groups.len(), validity, |row| {
                 let sum = &mut sums[groups[row] as usize];

@@ -17,6 +17,7 @@ use arrow::datatypes::{DataType, Decimal128Type, Float64Type};
 use super::counts::{Counts, add_ints, round_to_int};
 use super::each::{Bounds, for_each_valid, int_weight, power_of_ten, scaled_floats};
 use super::exact::{ExactSums, WIDE, take};
+use super::lanes;
 use super::scalars::{expect, without_nulls};
 use super::{Input, Values, Weights};
 use crate::{QueryError, WeightKind};
@@ -372,6 +373,9 @@ fn add_pairs(
         return;
     }
     let counts = &mut counts[..sums.len()];
+    if lanes::pay(sums.len(), groups.len(), validity) {
+        return lanes::add_both((sums, counts), groups, terms);
+    }
     for_each_valid(groups.len(), validity, |row| {
         let group = groups[row] as usize;
         let (term, weight) = terms(row);
@@ -447,6 +451,9 @@ fn add_both(
     terms: impl Fn(usize) -> (f64, i64),
 ) {
     let counts = &mut counts[..sums.len()];
+    if lanes::pay(sums.len(), groups.len(), validity) {
+        return lanes::add_both((sums, counts), groups, terms);
+    }
     for_each_valid(groups.len(), validity, |row| {
         let group = groups[row] as usize;
         let (term, weight) = terms(row);

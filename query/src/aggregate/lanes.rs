@@ -1,0 +1,113 @@
+//! Sums of few groups, each in several lanes.
+//!
+//! A row is added to what the row before it has stored, if both are of the same group, and waits for it longer than all
+//! other work on a row takes; and where there are few groups, most rows are of the same few. So each of four rows that
+//! follow one another adds to sums of its own, which are added up at the end.
+
+use arrow::buffer::NullBuffer;
+
+const LANES: usize = 4;
+/// Lanes of more groups do not stay in the nearest cache.
+const GROUPS_MAX: usize = 256;
+/// Fewer rows do not pay for adding up.
+const ROWS_MIN: usize = 512;
+
+/// What is summed; ints wrap, callers see to it that they need not.
+pub(crate) trait Addend: Copy + Default {
+    fn plus(self, other: Self) -> Self;
+}
+
+impl Addend for i64 {
+    #[inline(always)]
+    fn plus(self, other: i64) -> i64 {
+        self.wrapping_add(other)
+    }
+}
+
+impl Addend for f64 {
+    #[inline(always)]
+    fn plus(self, other: f64) -> f64 {
+        self + other
+    }
+}
+
+/// Whether lanes are worth it for so many groups and these rows, which must all be there.
+pub(crate) fn pay(group_count: usize, rows: usize, validity: Option<&NullBuffer>) -> bool {
+    validity.is_none() && group_count <= GROUPS_MAX && rows >= ROWS_MIN
+}
+
+fn add_up<T: Addend>(sums: &mut [T], lanes: &[[T; LANES]]) {
+    for (sum, lanes) in sums.iter_mut().zip(lanes) {
+        *sum = lanes.iter().fold(*sum, |sum, lane| sum.plus(*lane));
+    }
+}
+
+/// Adds the term of every row to the sum of its group; for when lanes [`pay`].
+#[inline(always)]
+pub(crate) fn add<T: Addend>(sums: &mut [T], groups: &[u32], term: impl Fn(usize) -> T) {
+    let mut lanes = [[T::default(); LANES]; GROUPS_MAX];
+    let lanes = &mut lanes[..sums.len()];
+    let (fours, rest) = groups.as_chunks::<LANES>();
+    for (index, four) in fours.iter().enumerate() {
+        for lane in 0..LANES {
+            let sum = &mut lanes[four[lane] as usize][lane];
+            *sum = sum.plus(term(index * LANES + lane));
+        }
+    }
+    for (lane, group) in rest.iter().enumerate() {
+        let sum = &mut lanes[*group as usize][lane];
+        *sum = sum.plus(term(fours.len() * LANES + lane));
+    }
+    add_up(sums, lanes);
+}
+
+/// Adds both terms of every row to both sums of its group; for when lanes [`pay`].
+#[inline(always)]
+pub(crate) fn add_both<A: Addend, B: Addend>(
+    (sums, others): (&mut [A], &mut [B]),
+    groups: &[u32],
+    terms: impl Fn(usize) -> (A, B),
+) {
+    let mut lanes = [[A::default(); LANES]; GROUPS_MAX];
+    let mut other_lanes = [[B::default(); LANES]; GROUPS_MAX];
+    let (lanes, other_lanes) = (&mut lanes[..sums.len()], &mut other_lanes[..sums.len()]);
+    let mut visit = |row: usize, group: u32, lane: usize| {
+        let (term, other) = terms(row);
+        let (sum, other_sum) = (&mut lanes[group as usize][lane], &mut other_lanes[group as usize][lane]);
+        *sum = sum.plus(term);
+        *other_sum = other_sum.plus(other);
+    };
+    let (fours, rest) = groups.as_chunks::<LANES>();
+    for (index, four) in fours.iter().enumerate() {
+        for lane in 0..LANES {
+            visit(index * LANES + lane, four[lane], lane);
+        }
+    }
+    for (lane, group) in rest.iter().enumerate() {
+        visit(fours.len() * LANES + lane, *group, lane);
+    }
+    add_up(sums, lanes);
+    add_up(others, other_lanes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_added_once() {
+        for (group_count, rows) in [(2_usize, 512_usize), (7, 513), (40, 4_095), (256, 4_096)] {
+            let groups: Vec<u32> = (0..rows).map(|row| (row * row % group_count) as u32).collect();
+            let term = |row: usize| row as i64 * 3 - 700;
+            let mut expected = vec![5_i64; group_count];
+            groups.iter().enumerate().for_each(|(row, group)| expected[*group as usize] += term(row));
+            let mut sums = vec![5_i64; group_count];
+            add(&mut sums, &groups, term);
+            assert_eq!(sums, expected, "{rows} rows, {group_count} groups");
+            let (mut floats, mut sums) = (vec![5.0_f64; group_count], vec![5_i64; group_count]);
+            add_both((&mut floats, &mut sums), &groups, |row| (term(row) as f64, term(row)));
+            assert_eq!(sums, expected);
+            assert!(floats.iter().zip(&expected).all(|(float, int)| *float == *int as f64));
+        }
+    }
+}
