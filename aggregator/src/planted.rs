@@ -3,7 +3,7 @@
 //! Only a build with the feature `planted-bugs` can have one, and only the thread that asked for it; in every other
 //! build [`planted`] is a constant `false`.
 
-/// A bug. Each is a step that somebody could leave out, and that only a network with faults tells from the right code.
+/// A bug. Each is a step that somebody could leave out, and that only a network with faults, or a crowd, tells from the right code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
     /// A batch of a sender goes to another leaf while its own is down.
@@ -14,6 +14,8 @@ pub enum Bug {
     BothEpochsCounted,
     /// That groups were left out is not told.
     TruncationNotFlagged,
+    /// Queries take turns in the order they came, however late that makes all of them.
+    TurnsInOrder,
 }
 
 #[cfg(feature = "planted-bugs")]

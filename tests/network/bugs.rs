@@ -56,3 +56,8 @@ fn a_truncation_that_is_not_told_is_found() {
 fn a_scan_that_goes_on_is_found() {
     check(None, Some(LeafBug::CancelNotHonoured));
 }
+
+#[test]
+fn turns_in_order_in_a_crowd_are_found() {
+    check(Some(Bug::TurnsInOrder), None);
+}

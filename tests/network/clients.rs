@@ -13,6 +13,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
+use crate::crowd::crowd;
 use crate::http::{NoReply, Reply, ask};
 use crate::life::Trace;
 use crate::machine::{Machine, Station};
@@ -21,7 +22,7 @@ use crate::model::{Asked, Judge, Model, Outcome, Sent};
 /// An answer is there so much after its deadline at the latest.
 const LATE_MAX: Duration = Duration::from_millis(50);
 /// What four ways between a client and its aggregator take, and the ticks of the simulation.
-const WAYS: Duration = Duration::from_millis(60);
+pub(crate) const WAYS: Duration = Duration::from_millis(60);
 /// Every batch gets a definite reply within this time.
 const REPLY_MAX: Duration = Duration::from_secs(10);
 /// How often a producer sends a batch at most.
@@ -61,6 +62,9 @@ pub(crate) struct Report {
     pub(crate) refused: u64,
     pub(crate) starts: u64,
     pub(crate) healed_ms: u64,
+    /// Requests of crowds, and those of them that were not done.
+    pub(crate) crowd: u64,
+    pub(crate) sent_away: u64,
 }
 
 /// What clients and the scenario share; all of them are on one thread.
@@ -78,6 +82,8 @@ pub(crate) struct Shared {
     /// The first leaf moves at the beginning. From then on every batch has a sender: its old machine may come back, and
     /// rows without one may go to any leaf that is there.
     pub(crate) moves: bool,
+    /// In the end more is asked for than can be done.
+    pub(crate) is_crowded: bool,
     /// The life in which each aggregator first said something.
     pub(crate) heard: Vec<Cell<u64>>,
     pub(crate) now: Cell<Duration>,
@@ -93,7 +99,7 @@ impl Shared {
         u64::try_from(self.now.get().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn broken(&self, what: String) {
+    pub(crate) fn broken(&self, what: String) {
         self.failure.borrow_mut().get_or_insert(what);
     }
 
@@ -117,6 +123,9 @@ impl Shared {
         let (life, begun) = (self.life_of(aggregator), station.lives.get());
         let reply = ask(*at, call, headers, body, patience).await;
         match &reply {
+            Ok(reply) if reply.code() == "overloaded" && reply.retry_after.is_none() => {
+                self.broken(format!("somebody is sent away and not told when to come back: {}", reply.body));
+            }
             Ok(_) if station.up.get() && station.lives.get() == begun => self.heard[aggregator].set(begun),
             Ok(_) => {}
             Err(why) if life.is_some() && life == self.life_of(aggregator) => {
@@ -188,8 +197,21 @@ impl Shared {
         false
     }
 
+    /// Sends a batch once; true when it was acknowledged.
+    pub(crate) async fn deliver_once(&self, sent: &Sent, aggregator: usize) -> bool {
+        let outcome = self.send(sent, aggregator).await;
+        self.report.borrow_mut().unknown += u64::from(outcome == Outcome::Unknown);
+        self.model.borrow_mut().came(sent.tag, outcome, (aggregator, self.now_ms()));
+        outcome == Outcome::Acknowledged
+    }
+
     /// Asks what is there, and judges the answer. `None` when there was none.
-    async fn query(&self, aggregator: usize, (from, to): (i64, i64), timeout: Duration) -> Option<Reply> {
+    pub(crate) async fn query(
+        &self,
+        aggregator: usize,
+        (from, to): (i64, i64),
+        timeout: Duration,
+    ) -> Option<Reply> {
         let asked = self.asked(aggregator, (from, to));
         let body = json!({"sql": asked.sql(), "timeout_ms": timeout.as_millis() as u64}).to_string();
         let headers = [("content-type", "application/json".to_owned())];
@@ -353,6 +375,9 @@ pub(crate) async fn audit(shared: Rc<Shared>, seed: u64) {
     shared.all_there(&mut rng, "last").await;
     shared.report.borrow_mut().healed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     shared.cancelled().await;
+    if shared.is_crowded {
+        crowd(&shared, &mut rng).await;
+    }
     sleep(Duration::from_millis(500)).await;
     shared.all_there(&mut rng, "after").await;
     shared.phase.set(Phase::Done);

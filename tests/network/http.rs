@@ -12,6 +12,8 @@ use turmoil::net::TcpStream;
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) body: Value,
+    /// Seconds after which it is worth to come back.
+    pub(crate) retry_after: Option<u64>,
 }
 
 impl Reply {
@@ -88,15 +90,19 @@ fn whole(bytes: &[u8]) -> Option<Reply> {
     let (head, body) = text.split_once("\r\n\r\n")?;
     let mut lines = head.lines();
     let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
-    let length = lines
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .and_then(|(_, length)| length.trim().parse::<usize>().ok());
+    let headers: Vec<(&str, &str)> = lines.filter_map(|line| line.split_once(':')).collect();
+    let number = |wanted: &str| {
+        let header = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted))?;
+        header.1.trim().parse::<u64>().ok()
+    };
+    let length = number("content-length").and_then(|length| usize::try_from(length).ok());
+    let retry_after = number("retry-after");
     let body = match length {
         Some(length) => body.get(..length)?.to_owned(),
         None => unchunked(body)?,
     };
-    Some(Reply { status, body: serde_json::from_str(&body).unwrap_or(Value::Null) })
+    let body = serde_json::from_str(&body).unwrap_or(Value::Null);
+    Some(Reply { status, body, retry_after })
 }
 
 /// A chunked body, when all of it is there.

@@ -24,6 +24,7 @@
 #[cfg(feature = "planted-bugs")]
 mod bugs;
 mod clients;
+mod crowd;
 mod faults;
 mod http;
 mod machine;
@@ -112,6 +113,8 @@ impl Totals {
         totals.thin += report.thin;
         totals.refused += report.refused;
         totals.starts += report.starts;
+        totals.crowd += report.crowd;
+        totals.sent_away += report.sent_away;
         totals.healed_ms = totals.healed_ms.max(report.healed_ms);
     }
 }
@@ -155,6 +158,7 @@ fn no_seed_breaks_a_promise() {
     }
     // A generator that has run dry finds nothing.
     assert!(reports.acknowledged > seeds * 20 && reports.again > seeds && reports.unknown > 0);
+    assert!(reports.sent_away * 2 > reports.crowd && reports.crowd > seeds * 20);
     assert!(reports.answers > seeds * 20 && reports.thin > seeds && reports.starts > seeds);
 }
 

@@ -32,7 +32,7 @@ const WARM_STEP: Duration = Duration::from_secs(5);
 /// Everything is there again after this time, when nothing is broken any more.
 const HEAL_MAX: Duration = Duration::from_secs(30);
 /// The rest of the end.
-const END_MAX: Duration = Duration::from_secs(20);
+const END_MAX: Duration = Duration::from_secs(60);
 /// The key of the cluster's gossip.
 const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n";
 
@@ -63,6 +63,24 @@ pub(crate) struct Settings {
     pub(crate) slow: bool,
     pub(crate) clock_steps: bool,
     pub(crate) mischief: bool,
+    /// In the end more is asked for than can be done, and this is how much can.
+    crowd: Option<Room>,
+}
+
+/// Who may be served, and who may wait for it.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    queries: (usize, usize),
+    batches: (usize, usize),
+}
+
+impl Room {
+    fn draw(rng: &mut StdRng) -> Room {
+        Room {
+            queries: (rng.random_range(2..=6), rng.random_range(4..=24)),
+            batches: (rng.random_range(2..=6), rng.random_range(4..=24)),
+        }
+    }
 }
 
 impl Settings {
@@ -90,6 +108,7 @@ impl Settings {
             slow: rng.random_bool(0.4),
             clock_steps: rng.random_bool(0.3),
             mischief: rng.random_bool(0.5),
+            crowd: rng.random_bool(0.3).then(|| Room::draw(rng)),
         }
     }
 }
@@ -161,6 +180,13 @@ impl Hosts {
         let leaves = self.leaves.iter().chain(&self.old).map(|(_, at)| format!("{at}:{LEAF_PORT}"));
         let others = self.aggregators.iter().map(|(_, at)| format!("{at}:{GRPC_PORT}"));
         let defaults = gannet_aggregator::Config::default();
+        let (queries, batches) = match settings.crowd {
+            Some(room) => (room.queries, room.batches),
+            None => (
+                (defaults.queries_running_max, defaults.queries_waiting_max),
+                (defaults.events_running_max, defaults.events_waiting_max),
+            ),
+        };
         gannet_aggregator::Config {
             children: if settings.gossip { Vec::new() } else { leaves.collect() },
             aggregators: if settings.gossip { Vec::new() } else { others.collect() },
@@ -169,6 +195,10 @@ impl Hosts {
             gossip: self.gossip(settings, at, key),
             insecure: true,
             append_timeout_ms: 1_500,
+            queries_running_max: queries.0,
+            queries_waiting_max: queries.1,
+            events_running_max: batches.0,
+            events_waiting_max: batches.1,
             query_groups_max: settings.groups_max.unwrap_or(defaults.query_groups_max),
             ..defaults
         }
@@ -226,6 +256,7 @@ impl Cluster {
             lacking: RefCell::default(),
             leaves: settings.leaves,
             moves: settings.moved,
+            is_crowded: settings.crowd.is_some(),
             heard: stations.iter().map(|_| Cell::new(0)).collect(),
             machines,
             stations,
