@@ -49,8 +49,8 @@ pub(crate) fn add<T: Addend>(sums: &mut [T], groups: &[u32], term: impl Fn(usize
     let lanes = &mut lanes[..sums.len()];
     let (fours, rest) = groups.as_chunks::<LANES>();
     for (index, four) in fours.iter().enumerate() {
-        for lane in 0..LANES {
-            let sum = &mut lanes[four[lane] as usize][lane];
+        for (lane, group) in four.iter().enumerate() {
+            let sum = &mut lanes[*group as usize][lane];
             *sum = sum.plus(term(index * LANES + lane));
         }
     }
@@ -79,8 +79,8 @@ pub(crate) fn add_both<A: Addend, B: Addend>(
     };
     let (fours, rest) = groups.as_chunks::<LANES>();
     for (index, four) in fours.iter().enumerate() {
-        for lane in 0..LANES {
-            visit(index * LANES + lane, four[lane], lane);
+        for (lane, group) in four.iter().enumerate() {
+            visit(index * LANES + lane, *group, lane);
         }
     }
     for (lane, group) in rest.iter().enumerate() {
