@@ -2,8 +2,8 @@
 //! HTTP, on hosts whose links lose, hold and delay what is sent, in time that passes as fast as there is nothing to do.
 //!
 //! A scenario is a seed. It draws a cluster (static or found by gossip), faults and when they come, and those who use the
-//! cluster; every answer is judged against a model that is kept outside. A seed that breaks a promise prints the command
-//! that replays it.
+//! cluster; every answer is judged against a model that is kept outside. In some, more is asked for in the end than can be
+//! done ([`mod@crowd`]). A seed that breaks a promise prints the command that replays it.
 //!
 //! What a seed says: the servers and their settings; which faults come, when, and for how long; how far hosts are from
 //! each other; what every client draws. Time is simulated everywhere, also in scans, which run in lockstep with the
