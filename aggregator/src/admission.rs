@@ -20,8 +20,6 @@ use tokio::time::Instant;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::planted::{Bug, planted};
-
 /// Who asks, as a number: the hash of an address or a token.
 pub type Client = u64;
 
@@ -146,11 +144,7 @@ impl Line {
     fn next(&mut self, now: Instant) -> Option<Waiting> {
         let (since, until) = self.waiting.front()?.time;
         let is_late = now.saturating_duration_since(since) > until.saturating_duration_since(now);
-        if is_late && !planted(Bug::TurnsInOrder) {
-            self.waiting.pop_back()
-        } else {
-            self.waiting.pop_front()
-        }
+        if is_late { self.waiting.pop_back() } else { self.waiting.pop_front() }
     }
 }
 

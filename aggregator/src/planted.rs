@@ -14,8 +14,8 @@ pub enum Bug {
     BothEpochsCounted,
     /// That groups were left out is not told.
     TruncationNotFlagged,
-    /// Queries take turns in the order they came, however late that makes all of them.
-    TurnsInOrder,
+    /// Bodies of events wait for their turn, however many there are and however long it takes.
+    EverybodyWaits,
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -58,6 +58,6 @@ fn a_scan_that_goes_on_is_found() {
 }
 
 #[test]
-fn turns_in_order_in_a_crowd_are_found() {
-    check(Some(Bug::TurnsInOrder), None);
+fn a_crowd_that_waits_is_found() {
+    check(Some(Bug::EverybodyWaits), None);
 }

@@ -108,7 +108,7 @@ impl Settings {
             slow: rng.random_bool(0.4),
             clock_steps: rng.random_bool(0.3),
             mischief: rng.random_bool(0.5),
-            crowd: rng.random_bool(0.3).then(|| Room::draw(rng)),
+            crowd: rng.random_bool(0.4).then(|| Room::draw(rng)),
         }
     }
 }
