@@ -2,7 +2,8 @@
 //!
 //! Without keys every row goes to the one group. What is asked of all rows of a column is then often found on codes as
 //! they are: a sum of `base + gcd × code` needs the sum of codes alone, and the largest code stands for
-//! the largest value. Rows without value have the code 0, which adds nothing.
+//! the largest value. Rows without value have the code 0, which adds nothing. Where rows have few different weights, codes
+//! are added up weight by weight.
 
 use arrow::buffer::NullBuffer;
 use gannet_query::{AggregateFunction, Input, States, Values, WeightKind, Weights};
@@ -10,6 +11,7 @@ use gannet_query::{AggregateFunction, Input, States, Values, WeightKind, Weights
 use super::Stop;
 use super::columns::{Run, Shape};
 use super::prepare::{AggregatePlan, GroupsPlan, Prepared};
+use super::readers::int_parts;
 use crate::column::Codes;
 
 /// Ints as codes.
@@ -29,20 +31,154 @@ pub(super) fn settle(
     plan: &GroupsPlan<'_>,
     states: &mut [States],
 ) -> Result<Vec<bool>, Stop> {
+    let kind = |aggregate: &AggregatePlan<'_>| aggregate.aggregate.weight_kind(prepared.plan.weight);
+    let weighing = match plan.aggregates.iter().any(|aggregate| kind(aggregate) == WeightKind::Int) {
+        true => Weighing::of(run, prepared)?,
+        false => None,
+    };
     let mut settled = Vec::with_capacity(states.len());
     for (aggregate, states) in plan.aggregates.iter().zip(states) {
-        let is_plain = aggregate.filter.is_none()
-            && aggregate.aggregate.weight_kind(prepared.plan.weight) == WeightKind::One;
         states.resize(1);
-        settled.push(is_plain && add(run, plan, aggregate, states)?);
+        let weighing = match kind(aggregate) {
+            _ if aggregate.filter.is_some() => None,
+            WeightKind::One => Some(&Weighing::Alike(1)),
+            WeightKind::Int => weighing.as_ref(),
+            WeightKind::Float => None,
+        };
+        settled.push(match weighing {
+            Some(weighing) => add(run, plan, aggregate, weighing, states)?,
+            None => false,
+        });
     }
     Ok(settled)
+}
+
+/// How much rows weigh, where that takes few numbers.
+enum Weighing<'a> {
+    /// All the same.
+    Alike(i64),
+    /// The weight at the code of a row; all rows together stand for so many events.
+    Few { codes: &'a [u8], weights: Vec<i64>, events: i128 },
+}
+
+impl<'a> Weighing<'a> {
+    fn of(run: &'a Run<'_>, prepared: &Prepared<'_>) -> Result<Option<Weighing<'a>>, Stop> {
+        let Some(column) = prepared.weight.filter(|column| !run.is_missing(*column)) else {
+            return Ok(Some(Weighing::Alike(1)));
+        };
+        // Sums by code take as long to add up as so many rows.
+        if run.row_count < ROWS_MIN {
+            return Ok(None);
+        }
+        // A row without weight stands for one event.
+        let (codes, weights) = match run.slot(column)?.shape() {
+            Shape::Constant(value) => {
+                let parts = int_parts(value);
+                let weight = parts.map(|(values, nulls)| if nulls.is_some() { 1 } else { values[0] });
+                return Ok(weight.map(Weighing::Alike));
+            }
+            Shape::Dictionary { values, codes: Codes::U8(codes), .. } => match int_parts(&values) {
+                Some((values, None)) => (codes, values.iter().copied().chain([1]).collect::<Vec<_>>()),
+                _ => return Ok(None),
+            },
+            Shape::Packed { base, gcd, codes: Codes::U8(codes), validity: None } => {
+                let weight = |code: i64| base.wrapping_add(gcd.wrapping_mul(code));
+                (codes, (0..=i64::from(u8::MAX)).map(weight).collect())
+            }
+            _ => return Ok(None),
+        };
+        let events = match run.int_sum(column) {
+            Some((sum, nulls)) => sum + i128::from(nulls),
+            None => weigh(&weights, counts(codes)),
+        };
+        Ok(Some(Weighing::Few { codes, weights, events }))
+    }
+
+    /// The events that the rows with a value stand for.
+    fn events(&self, row_count: usize, validity: Option<&NullBuffer>) -> i128 {
+        let nulls = validity.map_or(0, NullBuffer::null_count);
+        match self {
+            Weighing::Alike(weight) => i128::from(*weight) * (row_count - nulls) as i128,
+            Weighing::Few { codes, weights, events } => {
+                let mut without = [0_u32; CODES];
+                if let Some(validity) = validity.filter(|_| nulls > 0) {
+                    for (code, is_valid) in codes.iter().zip(validity) {
+                        without[usize::from(*code)] += u32::from(!is_valid);
+                    }
+                }
+                events - weigh(weights, without.map(u64::from))
+            }
+        }
+    }
+
+    /// The sum of weight × code; `None` for codes that would take longer this way.
+    fn sum(&self, values: &Codes) -> Option<i128> {
+        match self {
+            Weighing::Alike(weight) => {
+                let sum = i128::try_from(sum(values)).unwrap_or(i128::MAX);
+                Some(sum.saturating_mul(i128::from(*weight)))
+            }
+            Weighing::Few { codes, weights, .. } => {
+                let sums = match values {
+                    Codes::U8(values) => sums_by(values, codes),
+                    Codes::U16(values) => sums_by(values, codes),
+                    Codes::U32(values) => sums_by(values, codes),
+                    Codes::U64(_) => return None,
+                };
+                Some(weigh(weights, sums))
+            }
+        }
+    }
+}
+
+/// Of fewer rows no sums by code are made.
+const ROWS_MIN: usize = 128;
+/// Different codes of weights.
+const CODES: usize = 256;
+/// Rows that follow one another add to sums of their own, or each would wait for what the one before it stored.
+const LANES: usize = 4;
+
+/// The sum of weight × what there is of it.
+fn weigh(weights: &[i64], sums: [u64; CODES]) -> i128 {
+    // Below 2^63 × 2^64 each, and most of 256 are none; an end of the range is beyond every answer.
+    let terms = weights.iter().zip(sums).map(|(weight, sum)| i128::from(*weight) * i128::from(sum));
+    terms.fold(0, i128::saturating_add)
+}
+
+/// How often there is each code.
+fn counts(codes: &[u8]) -> [u64; CODES] {
+    let mut lanes = [[0_u64; LANES]; CODES];
+    let (fours, rest) = codes.as_chunks::<LANES>();
+    for four in fours {
+        for (lane, code) in four.iter().enumerate() {
+            lanes[usize::from(*code)][lane] += 1;
+        }
+    }
+    rest.iter().for_each(|code| lanes[usize::from(*code)][0] += 1);
+    lanes.map(|lanes| lanes.iter().sum())
+}
+
+/// Sums of values by the code beside each.
+fn sums_by<T: Copy + Into<u64>>(values: &[T], codes: &[u8]) -> [u64; CODES] {
+    let mut lanes = [[0_u64; LANES]; CODES];
+    let ((fours, rest), (codes, codes_rest)) = (values.as_chunks::<LANES>(), codes.as_chunks::<LANES>());
+    // A run has at most 2^32 rows, and none of these values more than 32 bits.
+    for (four, codes) in fours.iter().zip(codes) {
+        for (lane, (value, code)) in four.iter().zip(codes).enumerate() {
+            lanes[usize::from(*code)][lane] += (*value).into();
+        }
+    }
+    for (value, code) in rest.iter().zip(codes_rest) {
+        lanes[usize::from(*code)][0] += (*value).into();
+    }
+    lanes.map(|lanes| lanes.iter().sum())
 }
 
 fn add(
     run: &Run<'_>,
     plan: &GroupsPlan<'_>,
     aggregate: &AggregatePlan<'_>,
+    weighing: &Weighing<'_>,
     states: &mut States,
 ) -> Result<bool, Stop> {
     let Some(argument) = aggregate.argument.map(|argument| &plan.arguments[argument]) else {
@@ -52,12 +188,12 @@ fn add(
         AggregateFunction::Sum => {
             let Some(column) = argument.column.or(argument.float_of) else { return Ok(false) };
             let Some(packed) = packed(run, column)? else { return Ok(false) };
-            let rows = (packed.codes.len() - packed.validity.map_or(0, NullBuffer::null_count)) as u64;
-            let codes = i128::try_from(sum(packed.codes)).unwrap_or(i128::MAX);
+            let Some(codes) = weighing.sum(packed.codes) else { return Ok(false) };
+            let events = weighing.events(run.row_count, packed.validity);
             let ints = i128::from(packed.base)
-                .saturating_mul(i128::from(rows))
+                .saturating_mul(events)
                 .saturating_add(i128::from(packed.gcd).saturating_mul(codes));
-            Ok(states.add_sum(0, ints, packed.digits, rows))
+            Ok(states.add_sum(0, ints, packed.digits, events))
         }
         function @ (AggregateFunction::Min | AggregateFunction::Max) => {
             let Some(column) = argument.column else { return Ok(false) };
@@ -124,5 +260,34 @@ fn min(codes: &Codes) -> Option<u64> {
         Codes::U16(codes) => codes.iter().copied().min().map(u64::from),
         Codes::U32(codes) => codes.iter().copied().min().map(u64::from),
         Codes::U64(codes) => codes.iter().copied().min(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_weighed_by_their_codes() {
+        for count in [0_usize, 1, 3, 128, 1_001] {
+            let codes: Vec<u8> = (0..count).map(|row| (row * row % 251) as u8).collect();
+            let values: Vec<u32> = (0..count).map(|row| u32::MAX - (row * 7 % 1_000) as u32).collect();
+            let weights: Vec<i64> = (0..256).map(|code| code * code - 9_000).collect();
+            let weight = |row: usize| i128::from(weights[usize::from(codes[row])]);
+            let weighing = Weighing::Few {
+                codes: &codes,
+                weights: weights.clone(),
+                events: weigh(&weights, counts(&codes)),
+            };
+            let sum = (0..count).map(|row| weight(row) * i128::from(values[row])).sum::<i128>();
+            assert_eq!(weighing.sum(&Codes::U32(values.into())), Some(sum), "{count} rows");
+            assert_eq!(weighing.events(count, None), (0..count).map(weight).sum::<i128>());
+            let validity: NullBuffer = (0..count).map(|row| row % 3 != 1).collect();
+            let valid = (0..count).filter(|row| row % 3 != 1).map(weight).sum::<i128>();
+            assert_eq!(weighing.events(count, Some(&validity)), valid, "{count} rows");
+        }
+        let alike = Weighing::Alike(10);
+        assert_eq!(alike.sum(&Codes::U8(vec![1, 2, 255].into())), Some(2_580));
+        assert_eq!(alike.events(3, Some(&NullBuffer::from(vec![true, false, true]))), 20);
     }
 }

@@ -50,6 +50,30 @@ impl Counts {
         }
     }
 
+    /// Whether so many events can be added at once.
+    pub(crate) fn takes(&self, events: i128) -> bool {
+        match self {
+            Counts::Rows(_) => i64::try_from(events).is_ok(),
+            Counts::Ints(_) => true,
+            Counts::Floats(_) => false,
+        }
+    }
+
+    /// Adds many events to a group at once, which it [`Counts::takes`].
+    pub(crate) fn add(&mut self, group: usize, events: i128) {
+        match self {
+            Counts::Rows(counts) => {
+                let count = &mut counts[group];
+                *count = count.saturating_add(i64::try_from(events).unwrap_or(i64::MAX));
+            }
+            Counts::Ints(counts) => {
+                let count = &mut counts.wide()[group];
+                *count = count.saturating_add(events);
+            }
+            Counts::Floats(counts) => counts[group] += events as f64,
+        }
+    }
+
     /// Adds the weights of the rows that are there.
     pub(crate) fn update(
         &mut self,

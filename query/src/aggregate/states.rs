@@ -176,15 +176,15 @@ impl States {
         Some(States { kinds: Kinds::Count(events.clone()), progress: self.progress, bounds: self.bounds })
     }
 
-    /// Adds many rows without weights to a group at once: the sum of their ints (of `Values::Int`, or before the digits of
-    /// `Values::Scaled`), and how many have a value. False when this is no sum that takes them; then nothing was added.
-    pub fn add_sum(&mut self, group: usize, sum: i128, digits: Option<u8>, rows: u64) -> bool {
-        let Kinds::Sum { sums, events } = &mut self.kinds else { return false };
-        let (Counts::Rows(counts), Ok(rows)) = (events, i64::try_from(rows)) else { return false };
-        if !sums.add(group, sum, digits) {
+    /// Adds many rows to a group at once: the sum of weight × int (of `Values::Int`, or before the digits of
+    /// `Values::Scaled`), and the events that those with a value stand for. False when this is no sum that takes them; then
+    /// nothing was added.
+    pub fn add_sum(&mut self, group: usize, sum: i128, digits: Option<u8>, events: i128) -> bool {
+        let Kinds::Sum { sums, events: counts } = &mut self.kinds else { return false };
+        if !counts.takes(events) || !sums.add(group, sum, digits) {
             return false;
         }
-        counts[group] = counts[group].saturating_add(rows);
+        counts.add(group, events);
         self.progress = Progress::Open;
         true
     }
