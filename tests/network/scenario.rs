@@ -84,7 +84,9 @@ impl Room {
 }
 
 impl Settings {
-    fn draw(rng: &mut StdRng) -> Settings {
+    fn draw(rng: &mut StdRng, seed: u64) -> Settings {
+        // By itself, so that everything else of a seed is as it was without crowds.
+        let mut of_crowd = StdRng::seed_from_u64(!seed);
         let gossip = rng.random_bool(0.4);
         Settings {
             leaves: rng.random_range(3..=5),
@@ -108,7 +110,7 @@ impl Settings {
             slow: rng.random_bool(0.4),
             clock_steps: rng.random_bool(0.3),
             mischief: rng.random_bool(0.5),
-            crowd: rng.random_bool(0.4).then(|| Room::draw(rng)),
+            crowd: of_crowd.random_bool(0.4).then(|| Room::draw(&mut of_crowd)),
         }
     }
 }
@@ -207,7 +209,7 @@ impl Hosts {
 
 impl Cluster {
     fn new(seed: u64, rng: &mut StdRng, trace: &Arc<Trace>) -> Cluster {
-        let settings = Settings::draw(rng);
+        let settings = Settings::draw(rng, seed);
         trace.add(format_args!("seed {seed}: {settings:?}"));
         let mut sim = turmoil::Builder::new()
             .simulation_duration(Duration::from_secs(100_000))
