@@ -38,6 +38,9 @@ const QUESTION: &str = "SELECT service, count(*), avg(ms), max(ms), count(DISTIN
 /// How long a user waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 const SEED: u64 = 0x6f76_6572;
+/// On a machine on which fewer requests of a kind are done in a phase, phases are twice as long, and so on up to this.
+const DONE_MIN: f64 = 8.0;
+const LASTS_MAX: Duration = Duration::from_secs(600);
 
 /// Measure what becomes of a server that is asked for ten times what it can give
 #[derive(Debug, Args)]
@@ -69,7 +72,7 @@ pub(crate) struct OverloadArgs {
     /// The share of what there is to be had that is asked for before and after; at all of it a queue grows by chance alone
     #[arg(long, value_name = "SHARE", default_value_t = 0.7, value_parser = units::parse_share)]
     normal: f64,
-    /// How long each phase lasts, seconds
+    /// How long each phase lasts, seconds; twice as long, and so on, when hardly anything is done in that time
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
     /// Rows of the table that queries are about
@@ -215,24 +218,33 @@ async fn one(
     let question = query(QUESTION, PATIENCE);
     let generator = Generator::new(door(), batches::TABLE, args.batch_rows, !args.unasked, question);
     let generator = Arc::new(generator);
-    let lasts = Duration::from_secs(args.seconds);
+    let mut lasts = Duration::from_secs(args.seconds);
     let kinds = load.kinds();
+    let tally = |phase: &Phase, kind| Tally::of(&phase.outcomes, kind, phase.lasted);
 
     // The first requests make connections and plans, and rows that came a moment ago are still to be sealed: for a while
     // more can be had than in the long run.
     eprintln!("{load:?}: warming up");
-    let warm = generator.closed(kinds, lasts).await;
+    let rate = |phase: &Phase, kind| tally(phase, kind).done_per_second;
+    let mut outcomes = Vec::new();
+    loop {
+        let warm = generator.closed(kinds, lasts).await;
+        let fewest = kinds.iter().map(|kind| rate(&warm, *kind)).fold(f64::INFINITY, f64::min);
+        outcomes.extend(warm.outcomes);
+        if lasts >= LASTS_MAX || fewest * lasts.as_secs_f64() >= DONE_MIN {
+            break;
+        }
+        lasts = (2 * lasts).min(LASTS_MAX);
+        eprintln!("{load:?}: hardly anything was done; warming up for {} s", lasts.as_secs());
+    }
     eprintln!("{load:?}: what there is to be had");
     let cpu_before = servers.cpu_seconds();
     let capacity = generator.closed(kinds, lasts).await;
     let cpu_of_capacity = servers.cpu_seconds() - cpu_before;
-    let tally = |phase: &Phase, kind| {
-        let none = || Failure::failed("no request was sent in a phase: it was too short for what there is");
-        Tally::of(&phase.outcomes, kind, phase.lasted).ok_or_else(none)
-    };
-    let mut rates = Vec::new();
-    for kind in kinds.iter().copied() {
-        rates.push((kind, tally(&capacity, kind)?.done_per_second));
+    let rates: Vec<_> = kinds.iter().map(|kind| (*kind, rate(&capacity, *kind))).collect();
+    if let Some((kind, _)) = rates.iter().find(|(_, rate)| *rate == 0.0) {
+        let why = format!("{kind:?}: nothing was done within {} s; give it more --seconds", lasts.as_secs());
+        return Err(Failure::failed(why));
     }
     let at = |share: f64| rates.iter().map(|(kind, rate)| (*kind, rate * share)).collect::<Vec<_>>();
     eprintln!("{load:?}: before, overload, after");
@@ -244,7 +256,7 @@ async fn one(
 
     let mut found = Vec::new();
     for kind in kinds.iter().copied() {
-        let (capacity, overloaded) = (tally(&capacity, kind)?, tally(&overload, kind)?);
+        let (capacity, overloaded) = (tally(&capacity, kind), tally(&overload, kind));
         let of_cpu = |tally: &Tally, seconds: f64| tally.done as f64 / seconds.max(1e-2);
         found.push(OfKind {
             kind,
@@ -252,14 +264,15 @@ async fn one(
                 / of_cpu(&capacity, cpu_of_capacity).max(1e-9),
             goodput: overloaded.done_per_second / capacity.done_per_second.max(1e-9),
             capacity,
-            before: tally(&before, kind)?,
+            before: tally(&before, kind),
             overload: overloaded,
-            after: tally(&after, kind)?,
+            after: tally(&after, kind),
         });
     }
     let recovery_seconds = recovery_seconds(&after.outcomes, &before.outcomes);
     let lag_ms = [&before, &overload, &after].iter().map(|phase| phase.lag_ms).fold(0.0, f64::max);
-    let outcomes = [warm, capacity, before, overload, after].map(|phase| phase.outcomes).concat();
+    let phases = [capacity, before, overload, after].map(|phase| phase.outcomes);
+    outcomes.extend(phases.concat());
     problems.extend(outcomes.iter().find_map(|outcome| match &outcome.fate {
         Fate::Odd(what) => Some(what.clone()),
         _ => None,

@@ -18,6 +18,8 @@ use super::outcome::{Fate, Kind, Outcome, fate_of};
 const USERS: usize = 8;
 /// A reply that takes longer will not come. Servers promise one within the time of a query.
 const REPLY_MAX: Duration = Duration::from_secs(60);
+/// So many requests of each kind arrive in a phase, however long that takes.
+const ARRIVALS_MIN: usize = 3;
 
 /// Sends requests of both kinds.
 #[derive(Debug)]
@@ -104,13 +106,17 @@ impl Generator {
         phase
     }
 
-    /// Requests that arrive at these rates for so long, each on its own, and waits for what becomes of them.
+    /// Requests that arrive at these rates for so long, and until some of each kind did, each on its own; waits for what
+    /// becomes of them.
     pub(super) async fn open(self: &Arc<Self>, rates: &[(Kind, f64)], lasts: Duration, seed: u64) -> Phase {
+        let arrivals = |(kind, per_second): (Kind, f64)| Arrivals::new(seed ^ kind as u64, per_second);
+        let some = rates.iter().filter_map(|rate| arrivals(*rate).nth(ARRIVALS_MIN));
+        let lasts = some.fold(lasts, Duration::max);
         let begun = Instant::now();
         let mut kinds = JoinSet::new();
         for (kind, per_second) in rates.iter().copied() {
             let generator = Arc::clone(self);
-            let arrivals = Arrivals::new(seed ^ kind as u64, per_second).take_while(move |at| *at < lasts);
+            let arrivals = arrivals((kind, per_second)).take_while(move |at| *at < lasts);
             kinds.spawn(async move { generator.send_at(kind, arrivals, begun).await });
         }
         let mut phase = Phase { lasted: lasts, ..Phase::default() };

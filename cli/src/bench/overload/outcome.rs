@@ -114,17 +114,14 @@ fn three(mut values: Vec<f64>) -> [f64; 3] {
 
 impl Tally {
     /// Of the outcomes of this kind, in a phase that was so long.
-    pub(super) fn of(outcomes: &[Outcome], kind: Kind, phase: Duration) -> Option<Tally> {
+    pub(super) fn of(outcomes: &[Outcome], kind: Kind, phase: Duration) -> Tally {
         let of_kind: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.kind == kind).collect();
-        if of_kind.is_empty() {
-            return None;
-        }
         let count =
             |is: &dyn Fn(&Outcome) -> bool| of_kind.iter().filter(|outcome| is(outcome)).count() as u64;
         let took =
             |fate: &Fate| three(of_kind.iter().filter(|o| o.fate == *fate).map(|o| o.took_ms()).collect());
         let per_second = |requests: u64| requests as f64 / phase.as_secs_f64();
-        Some(Tally {
+        Tally {
             sent: of_kind.len() as u64,
             done: count(&|o| o.fate == Fate::Done),
             refused: count(&|o| o.fate == Fate::Refused),
@@ -136,7 +133,7 @@ impl Tally {
             done_per_second: per_second(count(&|o| o.fate == Fate::Done && o.ended <= phase)),
             done_ms: took(&Fate::Done),
             refused_ms: took(&Fate::Refused),
-        })
+        }
     }
 }
 
@@ -218,11 +215,12 @@ mod tests {
     fn outcomes_add_up() {
         let fates = [Fate::Done, Fate::Done, Fate::Refused, Fate::Broken(String::new())];
         let all = outcomes(100, |number| (fates[number as usize % 4].clone(), 5));
-        let tally = Tally::of(&all, Kind::Ingest, Duration::from_secs(1)).unwrap();
+        let tally = Tally::of(&all, Kind::Ingest, Duration::from_secs(1));
         assert_eq!((tally.sent, tally.done, tally.refused, tally.broken), (100, 50, 25, 25));
         assert_eq!((tally.offered_per_second, tally.done_per_second), (100.0, 50.0));
         assert_eq!((tally.done_ms, tally.refused_ms), ([5.0; 3], [5.0; 3]));
-        assert_eq!(Tally::of(&all, Kind::Query, Duration::from_secs(1)), None);
+        let none = Tally::of(&all, Kind::Query, Duration::from_secs(1));
+        assert_eq!((none.sent, none.offered_per_second, none.done_ms), (0, 0.0, [0.0; 3]));
     }
 
     #[test]
