@@ -218,30 +218,13 @@ async fn one(
     let question = query(QUESTION, PATIENCE);
     let generator = Generator::new(door(), batches::TABLE, args.batch_rows, !args.unasked, question);
     let generator = Arc::new(generator);
-    let mut lasts = Duration::from_secs(args.seconds);
     let kinds = load.kinds();
-    let tally = |phase: &Phase, kind| Tally::of(&phase.outcomes, kind, phase.lasted);
-
-    // The first requests make connections and plans, and rows that came a moment ago are still to be sealed: for a while
-    // more can be had than in the long run.
-    eprintln!("{load:?}: warming up");
-    let rate = |phase: &Phase, kind| tally(phase, kind).done_per_second;
-    let mut outcomes = Vec::new();
-    loop {
-        let warm = generator.closed(kinds, lasts).await;
-        let fewest = kinds.iter().map(|kind| rate(&warm, *kind)).fold(f64::INFINITY, f64::min);
-        outcomes.extend(warm.outcomes);
-        if lasts >= LASTS_MAX || fewest * lasts.as_secs_f64() >= DONE_MIN {
-            break;
-        }
-        lasts = (2 * lasts).min(LASTS_MAX);
-        eprintln!("{load:?}: hardly anything was done; warming up for {} s", lasts.as_secs());
-    }
+    let (lasts, mut outcomes) = warm_up(load, &generator, Duration::from_secs(args.seconds)).await;
     eprintln!("{load:?}: what there is to be had");
     let cpu_before = servers.cpu_seconds();
     let capacity = generator.closed(kinds, lasts).await;
     let cpu_of_capacity = servers.cpu_seconds() - cpu_before;
-    let rates: Vec<_> = kinds.iter().map(|kind| (*kind, rate(&capacity, *kind))).collect();
+    let rates: Vec<_> = kinds.iter().map(|kind| (*kind, tally(&capacity, *kind).done_per_second)).collect();
     if let Some((kind, _)) = rates.iter().find(|(_, rate)| *rate == 0.0) {
         let why = format!("{kind:?}: nothing was done within {} s; give it more --seconds", lasts.as_secs());
         return Err(Failure::failed(why));
@@ -283,6 +266,33 @@ async fn one(
     });
     let audit = audit(generator.door(), &outcomes, args.batch_rows).await?;
     Ok(Run { load, kinds: found, recovery_seconds, lag_ms, broken, audit })
+}
+
+fn tally(phase: &Phase, kind: Kind) -> Tally {
+    Tally::of(&phase.outcomes, kind, phase.lasted)
+}
+
+/// The first requests make connections and plans, and rows that came a moment ago are still to be sealed: for a while more
+/// can be had than in the long run. Gives back how long phases are to last, at least as long as this, and what became of
+/// the requests.
+async fn warm_up(
+    load: Load,
+    generator: &Arc<Generator>,
+    mut lasts: Duration,
+) -> (Duration, Vec<outcome::Outcome>) {
+    let mut outcomes = Vec::new();
+    eprintln!("{load:?}: warming up");
+    loop {
+        let warm = generator.closed(load.kinds(), lasts).await;
+        let done = load.kinds().iter().map(|kind| tally(&warm, *kind).done_per_second * lasts.as_secs_f64());
+        let fewest = done.fold(f64::INFINITY, f64::min);
+        outcomes.extend(warm.outcomes);
+        if lasts >= LASTS_MAX || fewest >= DONE_MIN {
+            return (lasts, outcomes);
+        }
+        lasts = (2 * lasts).min(LASTS_MAX);
+        eprintln!("{load:?}: hardly anything was done; warming up for {} s", lasts.as_secs());
+    }
 }
 
 /// Every request that waits has a connection.
