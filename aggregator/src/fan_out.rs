@@ -327,15 +327,17 @@ impl FanOut {
     }
 
     /// The children that are asked, each with the one leaf that it is; those that stand for nothing but leaves that were
-    /// taken out of the roster are not. A leaf that is there twice is asked by this aggregator itself, which then takes
-    /// the newest epoch.
+    /// taken out of the roster are not. A leaf that is there twice, or not where it was heard of last, is asked by this
+    /// aggregator itself, which then takes the newest epoch.
     fn targets(&self) -> Vec<Target> {
         let children = self.children.now();
         let roster = self.roster.lock();
         let contested = roster.contested();
+        let is_home = |leaf: &str, at: &str| roster.newest(leaf).is_none_or(|(home, _)| home == at);
         let target = |child: &Arc<Child>| {
-            let leaf = match roster.leaf_at(child.address()) {
-                LeafAt::Leaf(leaf) if !contested.contains(leaf) => Some(leaf.to_owned()),
+            let at = child.address();
+            let leaf = match roster.leaf_at(at) {
+                LeafAt::Leaf(leaf) if !contested.contains(leaf) && is_home(leaf, at) => Some(leaf.to_owned()),
                 LeafAt::Leaf(_) | LeafAt::NoLeaf | LeafAt::Unheard => None,
             };
             Target { child: Arc::clone(child), leaf }
@@ -366,7 +368,7 @@ impl FanOut {
         }
         let mut asker = Asker::new(self, question, (expected, &cuts.of_each), watch);
         asker.ask(targets, refining.as_mut());
-        let mut round = Round { gathering, refining, asker, held: Vec::new() };
+        let mut round = Round { gathering, refining, asker };
         loop {
             let outcome = tokio::select! {
                 biased;
@@ -384,15 +386,6 @@ impl FanOut {
                 GatherError::Failed(Failure::new(ErrorCode::Internal, message))
             })?;
             round.take(unit, outcome).await?;
-        }
-        // Of two processes with one id the newest epoch counts; when that did not answer, none does.
-        let newest = |decoded: &Decoded| decoded.completeness.answered.iter().map(|leaf| leaf.epoch).max();
-        round.held.sort_by_key(|(_, decoded)| std::cmp::Reverse(newest(decoded)));
-        for (unit, decoded) in round.held {
-            match round.gathering.outdated(&decoded) {
-                None => round.gathering.add(&unit, decoded).await?,
-                Some(why) => round.gathering.without(decoded, &why),
-            }
         }
         round.gathering.finish(question.deadline).await
     }
@@ -453,14 +446,12 @@ struct Round<'a> {
     gathering: Gathering<'a>,
     refining: Option<Refining<'a>>,
     asker: Asker<'a>,
-    /// Answers of leaves that are there twice.
-    held: Vec<(Unit, Decoded)>,
 }
 
 impl Round<'_> {
     /// Takes what a unit came to.
     async fn take(&mut self, unit: Unit, outcome: Result<Decoded, ChildError>) -> Result<(), GatherError> {
-        let Round { gathering, refining, asker, held } = self;
+        let Round { gathering, refining, asker } = self;
         let outcome = unless_hopeless(outcome)?;
         if let Err(error) = &outcome
             && unit.is_between
@@ -487,7 +478,6 @@ impl Round<'_> {
                     again.iter().for_each(|one| gathering.missed(one, MissingReason::Timeout, &detail));
                 }
             }
-            Ok(decoded) if gathering.is_contested(&decoded) => held.push((unit, decoded)),
             Ok(decoded) => gathering.add(&unit, decoded).await?,
             Err(error) => gathering.missed_all(&unit, error.reason(), &error.to_string()),
         }

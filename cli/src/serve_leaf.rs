@@ -111,7 +111,9 @@ Examples:
 
 Answers count the rows of every leaf that was ever there, up or not. This takes one out, on all aggregators that serve \
 the same leaves. It stays out whatever it says and however often it starts, until `gannet leaf recommission`; a new leaf \
-takes a new id. A leaf that is up is not taken out unless with --force: its rows would be in no answer any more.")]
+takes a new id. A leaf that is up is not taken out unless with --force: its rows would be in no answer any more.
+A leaf that began anew in another place without its files counts as an older start of the one that is gone, and its rows \
+are in no answer, until it is taken out by force and back in.")]
     Decommission(DecommissionArgs),
     /// Take a leaf back into the roster
     Recommission(RecommissionArgs),

@@ -39,8 +39,16 @@ pub(super) struct Gathering<'a> {
     stats: ScanStats,
     /// Leaves that more than one child says it has.
     contested: BTreeSet<String>,
+    /// Answers of leaves that are there twice.
+    held: Vec<(Unit, Decoded)>,
     /// The leaves that count already, with where they are.
     counted: BTreeMap<String, String>,
+}
+
+/// Where a leaf is that is in the answer of a unit.
+fn place_of<'u>(unit: &'u Unit, leaf: &str) -> &'u str {
+    let target = unit.targets.iter().find(|target| target.leaf.as_deref() == Some(leaf));
+    target.map_or(unit.child.address(), |target| target.child.address())
 }
 
 impl<'a> Gathering<'a> {
@@ -66,32 +74,55 @@ impl<'a> Gathering<'a> {
             completeness: Completeness::default(),
             stats: ScanStats::default(),
             contested,
+            held: Vec::new(),
             counted: BTreeMap::new(),
             fan_out,
         })
     }
 
-    /// More than one child says it has a leaf that this answer is of.
-    pub(super) fn is_contested(&self, decoded: &Decoded) -> bool {
-        !planted(Bug::BothEpochsCounted)
-            && decoded.completeness.answered.iter().any(|leaf| self.contested.contains(&leaf.leaf))
+    /// A leaf of this answer is there twice: more than one child says it has it, or the roster knows a newer epoch of it
+    /// elsewhere, whether or not that is heard.
+    fn is_contested(&self, unit: &Unit, decoded: &Decoded) -> bool {
+        if self.expected == Expected::OfAsker || planted(Bug::BothEpochsCounted) {
+            return false;
+        }
+        let roster = self.fan_out.roster.lock();
+        let answered = &decoded.completeness.answered;
+        answered.iter().any(|leaf| {
+            self.contested.contains(&leaf.leaf)
+                || roster.newer_elsewhere(leaf, place_of(unit, &leaf.leaf)).is_some()
+        })
     }
 
     /// Why an answer of a leaf that is there twice does not count: there is a newer epoch of the leaf elsewhere, and no
     /// answer of it. It holds rows that this one never saw.
-    pub(super) fn outdated(&self, decoded: &Decoded) -> Option<String> {
+    fn outdated(&self, unit: &Unit, decoded: &Decoded) -> Option<String> {
         let roster = self.fan_out.roster.lock();
-        let at = decoded.child.address();
-        decoded.completeness.answered.iter().find_map(|leaf| {
-            let (home, newest) = roster.newest(&leaf.leaf)?;
-            let is_outdated = newest > leaf.epoch && home != at && !self.counted.contains_key(&leaf.leaf);
-            is_outdated.then(|| {
-                format!(
-                    "its epoch {newest} at {home} did not answer, and epoch {} at {at} is older",
-                    leaf.epoch
-                )
-            })
+        let uncounted =
+            decoded.completeness.answered.iter().filter(|leaf| !self.counted.contains_key(&leaf.leaf));
+        uncounted.into_iter().find_map(|leaf| {
+            let at = place_of(unit, &leaf.leaf);
+            let (home, newest) = roster.newer_elsewhere(leaf, at)?;
+            Some(format!(
+                "its epoch {newest} at {home} did not answer, and epoch {} at {at} is older",
+                leaf.epoch
+            ))
         })
+    }
+
+    /// Decides about leaves that are there twice, as all answers are in: the newest epoch counts, and when that did not
+    /// answer, none does.
+    async fn settle(&mut self) -> Result<(), GatherError> {
+        let mut held = std::mem::take(&mut self.held);
+        let newest = |decoded: &Decoded| decoded.completeness.answered.iter().map(|leaf| leaf.epoch).max();
+        held.sort_by_key(|(_, decoded)| std::cmp::Reverse(newest(decoded)));
+        for (unit, decoded) in held {
+            match self.outdated(&unit, &decoded) {
+                None => self.count(&unit, decoded).await?,
+                Some(why) => self.without(decoded, &why),
+            }
+        }
+        Ok(())
     }
 
     /// A child did not answer: everything it stands for is missing.
@@ -172,16 +203,23 @@ impl<'a> Gathering<'a> {
         Ok(again)
     }
 
-    /// A child answered. When one of its leaves counts already, its answer cannot be taken apart and is left out.
+    /// A child answered. Of a leaf that is there twice it waits until all answers are in.
     pub(super) async fn add(&mut self, unit: &Unit, decoded: Decoded) -> Result<(), GatherError> {
+        if self.is_contested(unit, &decoded) {
+            self.held.push((unit.clone(), decoded));
+            return Ok(());
+        }
+        self.count(unit, decoded).await
+    }
+
+    /// Counts an answer. When one of its leaves counts already, it cannot be taken apart and is left out.
+    async fn count(&mut self, unit: &Unit, decoded: Decoded) -> Result<(), GatherError> {
         if self.counts_already(&decoded) {
             self.leave_out(decoded);
             return Ok(());
         }
         for leaf in &decoded.completeness.answered {
-            let target = unit.targets.iter().find(|target| target.leaf.as_ref() == Some(&leaf.leaf));
-            let at = target.map_or(decoded.child.address(), |target| target.child.address());
-            self.counted.insert(leaf.leaf.clone(), at.to_owned());
+            self.counted.insert(leaf.leaf.clone(), place_of(unit, &leaf.leaf).to_owned());
         }
         self.bytes += decoded.bytes;
         let Some(mut several) = self.several.take() else {
@@ -203,7 +241,7 @@ impl<'a> Gathering<'a> {
     }
 
     /// An answer does not count: its leaves are missing.
-    pub(super) fn without(&mut self, decoded: Decoded, why: &str) {
+    fn without(&mut self, decoded: Decoded, why: &str) {
         let roster = self.fan_out.roster.lock();
         let (table, range) = (&self.plan.table, &self.plan.time_range);
         let missing = decoded.completeness.answered.into_iter().map(|answered| Missing {
@@ -253,6 +291,7 @@ impl<'a> Gathering<'a> {
     /// What there is so far: as [`Gathering::finish`], at once, and only of leaves of which the roster knows what they
     /// came back with. A body is only made when it is wanted.
     pub(super) async fn so_far(mut self, with_body: bool) -> Result<Option<SoFar>, GatherError> {
+        self.settle().await?;
         let known = self.expected == Expected::OfAsker || {
             let roster = self.fan_out.roster.lock();
             self.completeness.answered.iter().all(|leaf| roster.has_described(&leaf.leaf, leaf.epoch))
@@ -296,12 +335,12 @@ impl<'a> Gathering<'a> {
 
     /// Accounts for every leaf of the roster, once, and closes the body.
     pub(super) async fn finish(mut self, deadline: Instant) -> Result<Partial, GatherError> {
+        self.settle().await?;
         let epochs = &self.completeness.answered;
         let unmet = match self.expected {
             Expected::OfRoster => self.fan_out.meet_new_epochs(epochs, &self.counted, deadline).await,
             Expected::OfAsker => Vec::new(),
         };
-        self.account();
         self.completeness.missing.extend(unmet.into_iter().map(|leaf| Missing {
             leaf,
             reason: MissingReason::Lost,
@@ -309,8 +348,32 @@ impl<'a> Gathering<'a> {
             answered: true,
             detail: "it was started anew and has not said yet what it came back with".to_owned(),
         }));
+        self.completeness.missing.extend(self.overtaken());
+        self.account();
         let Sum { body, left_out, .. } = self.sum().await?;
         Ok(Partial { body, completeness: self.completeness, stats: self.stats, left_out })
+    }
+
+    /// The leaves that count with an epoch of which it turned out only then that there is a newer one elsewhere.
+    fn overtaken(&self) -> Vec<Missing> {
+        if self.expected == Expected::OfAsker || planted(Bug::BothEpochsCounted) {
+            return Vec::new();
+        }
+        let roster = self.fan_out.roster.lock();
+        let overtaken = self.completeness.answered.iter().filter_map(|leaf| {
+            let (home, newest) = roster.newer_elsewhere(leaf, self.counted.get(&leaf.leaf)?)?;
+            Some(Missing {
+                leaf: leaf.leaf.clone(),
+                reason: MissingReason::Lost,
+                rows: None,
+                answered: true,
+                detail: format!(
+                    "epoch {} answered before anything was heard of {newest} at {home}",
+                    leaf.epoch
+                ),
+            })
+        });
+        overtaken.collect()
     }
 
     pub(super) fn account(&mut self) {

@@ -82,15 +82,13 @@ impl<'a> Refining<'a> {
         expected: Expected,
         watch: &'a Watch,
     ) -> Refining<'a> {
-        // Leaves that are there twice are told apart when all answers are in.
-        let contested = expected == Expected::OfRoster && !fan_out.roster.lock().contested().is_empty();
         Refining {
             fan_out,
             plan: Arc::new(plan.clone()),
             cuts,
             expected,
             watch,
-            with_body: watch.with_body && !contested,
+            with_body: watch.with_body,
             next: Instant::now() + watch.every,
             asked: BTreeMap::new(),
             known: BTreeMap::new(),

@@ -40,6 +40,15 @@ async fn ask(aggregator: &Aggregator) -> String {
     }
 }
 
+/// Hears what there is so far, and how many rows each time.
+fn watch() -> (Watch, Arc<Mutex<Vec<u64>>>) {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let rows = Arc::clone(&told);
+    let tell =
+        Box::new(move |so_far: gannet_query::SoFar| rows.lock().push(so_far.completeness.rows_covered));
+    (Watch { every: Duration::from_millis(20), with_body: true, tell }, told)
+}
+
 /// Two leaves of 30 and 10 rows, of which the second does as told.
 async fn check(does: Does, expect: &str) {
     let folder = tempfile::tempdir().unwrap();
@@ -274,6 +283,64 @@ async fn an_older_epoch_does_not_stand_in_for_a_newer_one() {
     let answer = aggregator.query(COUNT, soon()).await.unwrap();
     assert_eq!(shown(&answer), "5 0.142857 a:timeout:30");
     assert_eq!((answer.completeness.leaves_asked(), answer.completeness.leaves_answered()), (2, 1));
+}
+
+#[tokio::test]
+async fn an_older_epoch_that_is_heard_first_does_not_stand_in_for_the_one_in_the_roster() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = Served::start_at(folder.path().join("old.sock"), "a", 1, 10).await;
+    let new = Served::start_at(folder.path().join("new.sock"), "a", 2, 30).await;
+    let b = Served::start(folder.path(), "b", 5).await;
+    let unheard = format!("15 unknown {}:down:?", new.address);
+    let mut cases = Vec::new();
+    for (children, when_it_is_gone) in [(&[&old, &new, &b][..], unheard.as_str()), (&[&old, &b], "15 1")] {
+        let folder = folder.path().join(format!("of {}", children.len()));
+        over(&folder, &[&old, &new, &b]).await.save().await.unwrap();
+        cases.push((config(&folder, children), when_it_is_gone));
+    }
+    new.stop().await;
+    old.does(Does::Climb);
+    // Aggregators that never heard the newer one themselves, whether or not they still ask it.
+    for (settings, when_it_is_gone) in cases {
+        let aggregator = Aggregator::start(settings).await.unwrap();
+        let (watch, told) = watch();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let partial = aggregator.gather(&counting(), &Wanted::default(), deadline, "q", Some(&watch)).await;
+        let record = partial.unwrap().completeness;
+        assert_eq!((record.rows_covered, record.rows_expected()), (5, Some(35)), "{record:?}");
+        assert_eq!((record.missing.len(), record.missing[0].leaf.as_str()), (1, "a"));
+        assert!(told.lock().iter().all(|rows| *rows == 5), "{told:?}");
+        // When the other one is gone for good, a person says so.
+        assert_eq!(aggregator.decommission_by_force("a").await, Ok(30));
+        aggregator.recommission("a").await.unwrap();
+        aggregator.refresh().await;
+        assert_eq!(ask(&aggregator).await, when_it_is_gone);
+    }
+}
+
+#[tokio::test]
+async fn a_newer_epoch_that_is_heard_of_meanwhile_is_not_stood_in_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = Served::start_at(folder.path().join("old.sock"), "a", 1, 10).await;
+    let b = Served::start(folder.path(), "b", 5).await;
+    let aggregator = over(folder.path(), &[&old, &b]).await;
+    b.does(Does::Hang);
+    let (watch, told) = watch();
+    let asking = tokio::spawn({
+        let (aggregator, deadline) = (Arc::clone(&aggregator), Instant::now() + Duration::from_secs(1));
+        async move {
+            aggregator.gather(&counting(), &Wanted::default(), deadline, "q", Some(&watch)).await.unwrap()
+        }
+    });
+    while told.lock().is_empty() && !asking.is_finished() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let new = crate::fakes::holdings("a", 2, 30);
+    aggregator.roster().lock().described("elsewhere", vec![new], Vec::new(), 0);
+    let record = asking.await.unwrap().completeness;
+    assert_eq!((record.rows_covered, record.ratio()), (10, None), "{record:?}");
+    let missing: Vec<_> = record.missing.iter().map(|one| (one.leaf.as_str(), one.rows)).collect();
+    assert_eq!(missing, [("a", None), ("b", Some(5))], "{record:?}");
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Which epoch of a leaf is known, and where its newest is: of two processes with one id the newest counts.
 
+use gannet_query::LeafEpoch;
+
 use super::{LeafRecord, Roster};
 
 impl LeafRecord {
@@ -19,6 +21,11 @@ impl Roster {
     pub fn newest(&self, leaf: &str) -> Option<(&str, u64)> {
         let record = self.leaves.get(leaf)?;
         Some((&record.child, record.newest_epoch()))
+    }
+
+    /// Where a newer epoch of a leaf is than the one that answered from here, and which it is.
+    pub fn newer_elsewhere(&self, answered: &LeafEpoch, at: &str) -> Option<(&str, u64)> {
+        self.newest(&answered.leaf).filter(|(home, newest)| *newest > answered.epoch && *home != at)
     }
 
     /// True when a leaf that was heard of before has said what it holds in an epoch, or has begun to.

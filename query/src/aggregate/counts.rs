@@ -54,8 +54,7 @@ impl Counts {
     pub(crate) fn takes(&self, events: i128) -> bool {
         match self {
             Counts::Rows(_) => i64::try_from(events).is_ok(),
-            Counts::Ints(_) => true,
-            Counts::Floats(_) => false,
+            Counts::Ints(_) | Counts::Floats(_) => true,
         }
     }
 
