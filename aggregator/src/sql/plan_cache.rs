@@ -1,17 +1,20 @@
 //! Plans of statements that came before, by their text.
 //!
-//! A plan is kept up to the point where nothing in it belongs to one query: simplified, pushed down and checked, but
-//! not yet made of operators, which have state. It never answers anything: only the leaves do, each time anew.
+//! A plan is kept up to the point where nothing in it belongs to one query: simplified, pushed down and checked. Operators
+//! have state; of those that can be given it anew, the first made are kept as well, and never run: every run gets a copy.
+//! A plan never answers anything: only the leaves do, each time anew.
 //!
 //! Invariants: every plan kept was made for tables and columns equal to those of the catalogue it is taken for; none
 //! has a function in it whose value is another one at another time, and none reads anything but the catalogue's tables.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::execution_plan::reset_plan_states;
 use parking_lot::Mutex;
 
 use super::short_forms::Places;
@@ -25,6 +28,19 @@ const TEXT_BYTES_MAX: usize = 8 << 10;
 /// Plans that name more columns than this, all their operators together, are not kept: it bounds their memory.
 const COLUMNS_MAX: usize = 4_096;
 
+/// Operators that are nothing but themselves once their state is made anew.
+const RENEWABLE: [&str; 7] = [
+    "FanOutExec",
+    "ProjectionExec",
+    "SortExec",
+    "SortExec(TopK)",
+    "CooperativeExec",
+    "GlobalLimitExec",
+    "LocalLimitExec",
+];
+/// More operators on top of each other are made each time, on a big stack.
+const OPERATORS_MAX: usize = 16;
+
 /// A statement that needs nothing more but its operators.
 #[derive(Debug)]
 pub(super) struct Prepared {
@@ -32,6 +48,49 @@ pub(super) struct Prepared {
     pub(super) plan: LogicalPlan,
     /// Where functions are called, for errors that are found later.
     pub(super) functions: Places,
+    /// Its operators, as they were made first.
+    operators: OnceLock<Arc<dyn ExecutionPlan>>,
+}
+
+impl Prepared {
+    pub(super) fn new(plan: LogicalPlan, functions: Places) -> Prepared {
+        Prepared { plan, functions, operators: OnceLock::new() }
+    }
+
+    /// Keeps operators that were just made, if they can be had anew; gives back some to run.
+    pub(super) fn keep(&self, operators: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+        match is_renewable(&operators).then(|| renewed(&operators)).flatten() {
+            Some(copy) => {
+                self.operators.get_or_init(|| operators);
+                copy
+            }
+            None => operators,
+        }
+    }
+
+    /// Operators for one run, when they need not be made.
+    pub(super) fn operators(&self) -> Option<Arc<dyn ExecutionPlan>> {
+        renewed(self.operators.get()?)
+    }
+}
+
+fn renewed(operators: &Arc<dyn ExecutionPlan>) -> Option<Arc<dyn ExecutionPlan>> {
+    reset_plan_states(Arc::clone(operators)).ok()
+}
+
+/// A few operators on top of a fan-out.
+fn is_renewable(operators: &Arc<dyn ExecutionPlan>) -> bool {
+    let mut next = operators;
+    for _ in 0..OPERATORS_MAX {
+        let children = next.children();
+        match children.as_slice() {
+            _ if !RENEWABLE.contains(&next.name()) => return false,
+            [] => return true,
+            [child] => next = child,
+            _ => return false,
+        }
+    }
+    false
 }
 
 /// See the module.

@@ -114,3 +114,32 @@ async fn functions_of_a_statement_stay_its_own() {
     run_on(&engine, Arc::new(Recorder::default()), "select count(*) from events").await.unwrap();
     assert_eq!(engine.planner.idle.lock().len(), 1);
 }
+
+#[tokio::test]
+async fn operators_are_kept_where_every_run_can_have_its_own() {
+    let engine = Arc::new(SqlEngine::new(SqlConfig::default()).unwrap());
+    let check = async |sql: &str, is_kept: bool| {
+        let first = run_on(&engine, Arc::new(Recorder::default()), sql).await.unwrap();
+        let prepared = engine.planner.cache.get(&catalogue(), sql).unwrap();
+        let (kept, again) = (prepared.operators(), prepared.operators());
+        assert_eq!((kept.is_some(), again.is_some()), (is_kept, is_kept), "{sql}");
+        // At once, and one after the other.
+        let runs = (0..8).map(|_| run_on(&engine, Arc::new(Recorder::default()), sql));
+        for run in futures::future::join_all(runs).await {
+            assert_eq!(run.unwrap().batches, first.batches, "{sql}");
+        }
+        let recorder = Arc::new(Recorder::default());
+        let last = run_on(&engine, recorder.clone(), sql).await.unwrap();
+        assert_eq!((last.batches, last.fan_outs), (first.batches, first.fan_outs), "{sql}");
+        assert_eq!(recorder.plans.lock().len(), first.fan_outs, "the leaves are asked: {sql}");
+    };
+    check("select count(*) from events", true).await;
+    check(
+        "select service, avg(latency_us) * 2 as a from events group by service order by a desc limit 3",
+        true,
+    )
+    .await;
+    check("select service from events order by time desc limit 5 offset 2", true).await;
+    check("select service, count(*) c from events group by service having c > 1 order by c", false).await;
+    check("select count(*) from events union all select count(*) from sampled", false).await;
+}
