@@ -157,7 +157,7 @@ fn table(rows: usize) -> Arc<TableState> {
 fn bytes_read(kernel: &Kernel, state: &TableState) -> u64 {
     let names = kernel.plan.columns.iter().map(|(name, _)| name);
     names
-        .flat_map(|name| state.blocks.iter().filter_map(move |held| held.column_meta(name)))
+        .flat_map(|name| state.blocks.iter().filter_map(move |held| held.readable().ok()?.column_meta(name)))
         .map(|meta| meta.bytes)
         .sum()
 }

@@ -276,20 +276,16 @@ impl HeldBlock {
         stand_in.as_ref().ok()
     }
 
-    /// What is known of a column without touching it; `None` when the block lacks it, or cannot be read.
-    pub fn column_meta(&self, name: &str) -> Option<&ColumnMeta> {
-        self.readable().ok()?.column_meta(name)
-    }
-
-    /// The types of a column; `None` when the block lacks it.
-    pub fn column_type(&self, name: &str) -> Option<TypeSet> {
-        match self.known_columns() {
-            KnownColumns::Noted(columns) => {
-                let place = columns.binary_search_by(|(known, _)| known.as_str().cmp(name)).ok()?;
-                Some(columns[place].1)
-            }
-            KnownColumns::Open(_) => self.column_meta(name).map(|column| column.types),
-        }
+    /// The place of a column among the columns, and the types of its values; it is looked for in one place first.
+    pub fn find(&self, name: &str, near: usize) -> Option<(usize, TypeSet)> {
+        let Some(noted) = &self.noted else {
+            return self.readable().ok()?.find(name, near).map(|(place, column)| (place, column.types));
+        };
+        let place = match noted.get(near) {
+            Some((known, _)) if known == name => near,
+            _ => noted.binary_search_by(|(known, _)| known.as_str().cmp(name)).ok()?,
+        };
+        Some((place, noted[place].1))
     }
 
     /// Its columns, without opening it.

@@ -276,9 +276,9 @@ impl OpenChunk {
         self.batch.column_by_name(name).map(|array| Column::Plain(Arc::clone(array)))
     }
 
-    /// The type of a column.
-    pub fn column_type(&self, name: &str) -> Option<TypeSet> {
-        self.batch.schema_ref().index_of(name).ok().map(|index| self.columns[index].types)
+    /// The place of a column among the columns, and the types of its values.
+    pub fn find(&self, name: &str) -> Option<(usize, TypeSet)> {
+        self.batch.schema_ref().index_of(name).ok().map(|index| (index, self.columns[index].types))
     }
 
     /// Its columns with their types, in order of name.

@@ -230,6 +230,13 @@ impl RowBlock {
         self.index_of(name).map(|index| &self.columns[index])
     }
 
+    /// The place of a column among the columns, and what is known of it; it is looked for in one place first.
+    pub fn find(&self, name: &str, near: usize) -> Option<(usize, &ColumnMeta)> {
+        let is_there = self.columns.get(near).is_some_and(|column| column.name == name);
+        let place = if is_there { near } else { self.index_of(name)? };
+        Some((place, &self.columns[place]))
+    }
+
     /// A column, checked; `None` when the block lacks it, which reads as NULL.
     ///
     /// # Errors

@@ -39,20 +39,20 @@ impl RowRun for HeldBlock {
         HeldBlock::column_at(self, name, rows).map_err(|error| RunError(error.to_string()))
     }
 
-    fn column_type(&self, name: &str) -> Option<TypeSet> {
-        HeldBlock::column_type(self, name)
+    fn find(&self, name: &str, near: usize) -> Option<(usize, TypeSet)> {
+        HeldBlock::find(self, name, near)
     }
 
-    fn int_range(&self, name: &str) -> Option<(i64, i64)> {
-        self.column_meta(name).and_then(|column| column.int_range())
+    fn int_range(&self, name: &str, near: usize) -> Option<(i64, i64)> {
+        self.readable().ok()?.find(name, near)?.1.int_range()
     }
 
     fn may_hold_text(&self, name: &str, value: &str) -> bool {
         HeldBlock::may_hold_text(self, name, value)
     }
 
-    fn int_sum(&self, name: &str) -> Option<(i128, u64)> {
-        let meta = self.column_meta(name)?;
+    fn int_sum(&self, name: &str, near: usize) -> Option<(i128, u64)> {
+        let (_, meta) = self.readable().ok()?.find(name, near)?;
         Some((meta.int_sum?, meta.null_count))
     }
 
@@ -74,11 +74,11 @@ impl RowRun for OpenChunk {
         Ok(self.column(name))
     }
 
-    fn column_type(&self, name: &str) -> Option<TypeSet> {
-        self.column_type(name)
+    fn find(&self, name: &str, _near: usize) -> Option<(usize, TypeSet)> {
+        OpenChunk::find(self, name)
     }
 
-    fn int_range(&self, _name: &str) -> Option<(i64, i64)> {
+    fn int_range(&self, _name: &str, _near: usize) -> Option<(i64, i64)> {
         None
     }
 

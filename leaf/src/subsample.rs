@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema};
-use gannet_query::{SAMPLE_RATE_COLUMN, TypeSet};
+use gannet_query::SAMPLE_RATE_COLUMN;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::LeafError;
@@ -92,7 +92,7 @@ impl Leaf {
 /// A weight can only be multiplied when it is a number.
 fn may_be_subsampled(held: &HeldBlock) -> bool {
     use gannet_query::ColumnType::{Float, Int};
-    let types = held.column_type(SAMPLE_RATE_COLUMN).and_then(TypeSet::resolve);
+    let types = held.find(SAMPLE_RATE_COLUMN, 0).and_then(|(_, types)| types.resolve());
     types.is_none_or(|column_type| matches!(column_type, Int | Float))
 }
 

@@ -47,7 +47,7 @@ fn check_whole(open: &OpenRows) {
         for (name, types) in chunk.columns() {
             let Some(Column::Plain(array)) = chunk.column(name) else { panic!("column {name}") };
             assert_eq!(ColumnType::from_arrow(array.data_type()), types.resolve());
-            assert_eq!(chunk.column_type(name), Some(types));
+            assert_eq!(chunk.find(name).map(|(_, types)| types), Some(types));
         }
     }
 }
@@ -105,7 +105,7 @@ fn merged_chunks_take_the_least_type() {
     assert_eq!(open.chunks().len(), 1);
     assert_eq!(column(&open, "a").as_primitive::<Int64Type>().values().to_vec(), vec![1, 7]);
     assert_eq!(&column(&open, "b"), &(Arc::new(Int64Array::from(vec![None, Some(1)])) as ArrayRef));
-    assert!(open.chunks()[0].column("c").is_none() && open.chunks()[0].column_type("c").is_none());
+    assert!(open.chunks()[0].column("c").is_none() && open.chunks()[0].find("c").is_none());
 
     let wide = (1_i64 << 53) + 1;
     let rows = batch(2..4, &[("a", Arc::new(Float64Array::from(vec![0.5, 2.0])))]);

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -218,6 +219,8 @@ pub(super) struct Run<'a> {
     pub(super) row_count: usize,
     pub(super) cancel: &'a Cancel,
     specs: &'a [ColumnSpec],
+    /// Where each column is, and of which types; `None` where the run lacks it.
+    found: Rc<[Option<(usize, TypeSet)>]>,
     slots: Vec<OnceCell<Slot>>,
     picked: Option<Picked<'a>>,
 }
@@ -232,10 +235,11 @@ struct Picked<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Checks that the run's types fit under the plan's.
+    /// Checks that the run's types fit under the plan's. The places are where columns were in the run before.
     pub(super) fn open(
         run: &'a dyn RowRun,
         specs: &'a [ColumnSpec],
+        places: &mut Vec<usize>,
         cancel: &'a Cancel,
     ) -> Result<Self, Stop> {
         let row_count = run.rows();
@@ -246,8 +250,15 @@ impl<'a> Run<'a> {
         if specs.iter().any(|spec| spec.name != TIME_COLUMN) {
             run.ready().map_err(|error| Stop::Unreadable(error.to_string()))?;
         }
-        for spec in specs {
-            let Some(types) = run.column_type(&spec.name) else { continue };
+        places.resize(specs.len(), 0);
+        let find = |(spec, place): (&ColumnSpec, &mut usize)| {
+            let found = run.find(&spec.name, *place)?;
+            *place = found.0;
+            Some(found)
+        };
+        let found: Rc<[_]> = specs.iter().zip(places).map(find).collect();
+        for (spec, found) in specs.iter().zip(&*found) {
+            let Some((_, types)) = found else { continue };
             let held = types.union(TypeSet::of(spec.column_type, false)).resolve();
             if let Some(held) = held.filter(|held| *held != spec.column_type) {
                 let column = spec.name.clone();
@@ -255,7 +266,7 @@ impl<'a> Run<'a> {
             }
         }
         let slots = specs.iter().map(|_| OnceCell::new()).collect();
-        Ok(Run { run, row_count, cancel, specs, slots, picked: None })
+        Ok(Run { run, row_count, cancel, specs, found, slots, picked: None })
     }
 
     /// Some of its rows, by ascending position, as a run of their own. Whatever is then read is read of them alone.
@@ -270,6 +281,7 @@ impl<'a> Run<'a> {
             row_count: rows.len(),
             cancel: self.cancel,
             specs: self.specs,
+            found: Rc::clone(&self.found),
             slots,
             picked: Some(Picked { of: self, rows, absolute }),
         }
@@ -281,7 +293,12 @@ impl<'a> Run<'a> {
 
     /// True when the run lacks the column; then it reads as NULL.
     pub(super) fn is_missing(&self, column: usize) -> bool {
-        self.run.column_type(&self.specs[column].name).and_then(TypeSet::resolve).is_none()
+        self.held(column).is_none()
+    }
+
+    /// The type of a column's values in the run.
+    fn held(&self, column: usize) -> Option<ColumnType> {
+        self.found[column].and_then(|(_, types)| types.resolve())
     }
 
     /// The range of a column's values, when the run holds it in the plan's type and knows.
@@ -289,16 +306,15 @@ impl<'a> Run<'a> {
         if self.picked.is_some() {
             return None;
         }
-        let spec = &self.specs[column];
-        let held = self.run.column_type(&spec.name)?.resolve()?;
-        if held == spec.column_type { self.run.int_range(&spec.name) } else { None }
+        let (spec, (place, types)) = (&self.specs[column], self.found[column]?);
+        let is_same = types.resolve() == Some(spec.column_type);
+        if is_same { self.run.int_range(&spec.name, place) } else { None }
     }
 
     /// False when the run certainly has no row with this text in a column.
     pub(super) fn may_hold_text(&self, column: usize, value: &str) -> bool {
-        let spec = &self.specs[column];
-        let is_text = self.run.column_type(&spec.name).and_then(TypeSet::resolve) == Some(ColumnType::String);
-        !is_text || self.run.may_hold_text(&spec.name, value)
+        let is_text = self.held(column) == Some(ColumnType::String);
+        !is_text || self.run.may_hold_text(&self.specs[column].name, value)
     }
 
     /// The sum of a column's values and its rows without value, when the run holds it as ints and knows.
@@ -306,10 +322,9 @@ impl<'a> Run<'a> {
         if self.picked.is_some() {
             return None;
         }
-        let spec = &self.specs[column];
-        let held = self.run.column_type(&spec.name)?.resolve()?;
-        let is_int = held == ColumnType::Int && spec.column_type == ColumnType::Int;
-        if is_int { self.run.int_sum(&spec.name) } else { None }
+        let (spec, (place, types)) = (&self.specs[column], self.found[column]?);
+        let is_int = types.resolve() == Some(ColumnType::Int) && spec.column_type == ColumnType::Int;
+        if is_int { self.run.int_sum(&spec.name, place) } else { None }
     }
 
     pub(super) fn spec(&self, column: usize) -> &ColumnSpec {
@@ -326,7 +341,7 @@ impl<'a> Run<'a> {
             Some((slot, rows)) => {
                 Slot { column: slot.column.pick(&rows), held: slot.held, cast_to: slot.cast_to }
             }
-            None => self.load(&self.specs[column])?,
+            None => self.load(column)?,
         };
         Ok(cell.get_or_init(|| slot))
     }
@@ -343,9 +358,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn load(&self, spec: &ColumnSpec) -> Result<Slot, Stop> {
+    fn load(&self, column: usize) -> Result<Slot, Stop> {
+        let (spec, held) = (&self.specs[column], self.held(column));
         let unreadable = |error: String| Stop::Unreadable(format!("column `{}`: {error}", spec.name));
-        let held = self.run.column_type(&spec.name).and_then(TypeSet::resolve);
         let column = match &self.picked {
             None => self.run.column(&spec.name),
             Some(picked) => {

@@ -77,16 +77,19 @@ pub trait RowRun: Send + Sync {
     fn column_at(&self, name: &str, rows: &[u32]) -> Result<Option<Column>, RunError> {
         Ok(self.column(name)?.map(|column| column.pick(rows)))
     }
-    /// The types of a column's values in this run; `None` when the run lacks it.
-    fn column_type(&self, name: &str) -> Option<TypeSet>;
-    /// The smallest and largest value of an int or time column, when they are known.
-    fn int_range(&self, name: &str) -> Option<(i64, i64)>;
+    /// The place of a column among those of this run, and the types of its values in it; `None` when the run lacks it.
+    /// It is looked for where it was in another run first: thousands of runs mostly have the same columns.
+    fn find(&self, name: &str, near: usize) -> Option<(usize, TypeSet)>;
+    /// The smallest and largest value of an int or time column, when they are known. It is looked for as by
+    /// [`RowRun::find`].
+    fn int_range(&self, name: &str, near: usize) -> Option<(i64, i64)>;
     /// False when no row has this text in a string column.
     fn may_hold_text(&self, _name: &str, _value: &str) -> bool {
         true
     }
-    /// The sum of an int column's values and the number of rows without one, when they are known.
-    fn int_sum(&self, _name: &str) -> Option<(i128, u64)> {
+    /// The sum of an int column's values and the number of rows without one, when they are known. It is looked for as by
+    /// [`RowRun::find`].
+    fn int_sum(&self, _name: &str, _near: usize) -> Option<(i128, u64)> {
         None
     }
     /// True for a row block, false for open rows.

@@ -29,6 +29,8 @@ pub(super) struct Scratch {
     /// All [`UNSEEN`] between two runs.
     table: Vec<u32>,
     pub(super) argument_codes: Vec<u32>,
+    /// Where columns were in the run before.
+    pub(super) places: Vec<usize>,
 }
 
 /// How the codes of the next key join those before it.

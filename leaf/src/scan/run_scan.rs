@@ -106,7 +106,7 @@ pub(super) fn scan(
             if let Some(by) = rows.by_value {
                 // What is likely to be among the first comes first; what is not known could be anything.
                 let name = &prepared.specs[by.column].name;
-                let end = |index: &usize| match (runs[*index].int_range(name), by.descending) {
+                let end = |index: &usize| match (runs[*index].int_range(name, 0), by.descending) {
                     (None, _) => i128::MIN,
                     (Some((_, max)), true) => -i128::from(max),
                     (Some((min, _)), false) => i128::from(min),
@@ -256,7 +256,7 @@ impl Scan<'_> {
         scratch: &mut Scratch,
     ) -> Result<Option<Found>, Stop> {
         let prepared = self.prepared;
-        let run = Run::open(run, &prepared.specs, self.cancel)?;
+        let run = Run::open(run, &prepared.specs, &mut scratch.places, self.cancel)?;
         let (first, last) = run.time_range();
         let TimeRange { min, max } = prepared.plan.time_range;
         let mut range = (min, if max == i64::MAX { max } else { max - 1 });

@@ -147,11 +147,12 @@ impl RowRun for TestRun {
         Ok(self.columns.iter().find(|column| column.0 == name).map(|column| column.2.clone()))
     }
 
-    fn column_type(&self, name: &str) -> Option<TypeSet> {
-        self.columns.iter().find(|column| column.0 == name).map(|column| TypeSet::of(column.1, false))
+    fn find(&self, name: &str, _near: usize) -> Option<(usize, TypeSet)> {
+        let place = self.columns.iter().position(|column| column.0 == name)?;
+        Some((place, TypeSet::of(self.columns[place].1, false)))
     }
 
-    fn int_range(&self, name: &str) -> Option<(i64, i64)> {
+    fn int_range(&self, name: &str, _near: usize) -> Option<(i64, i64)> {
         let (_, _, column) = self.columns.iter().find(|column| column.0 == name)?;
         match column {
             Column::Packed { base, gcd, codes, .. } => {
