@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 
 use arrow::buffer::BooleanBuffer;
+use wide::u8x16;
 
 /// Rows that are grouped and aggregated at a time.
 pub(super) const ROWS_PER_STRETCH: usize = 4_096;
@@ -91,11 +92,11 @@ impl Selection {
     }
 
     fn from_bits(bits: BooleanBuffer) -> Selection {
-        let count = bits.count_set_bits();
+        let count = count_set(&bits);
         if count == bits.len() {
             Selection::All(count)
         } else if count * SPARSE_BELOW < bits.len() {
-            Selection::Rows(bits.set_indices().map(|row| row as u32).collect())
+            Selection::Rows(positions(&bits, count))
         } else {
             Selection::Bits { bits, count }
         }
@@ -128,17 +129,62 @@ impl Selection {
     }
 }
 
-/// The set bits, word by word.
-fn positions(bits: &BooleanBuffer, count: usize) -> Vec<u32> {
-    let mut positions = Vec::with_capacity(count);
-    let chunks = bits.bit_chunks();
-    for (word_index, mut word) in chunks.iter_padded().enumerate() {
-        let base = (word_index * 64) as u32;
-        while word != 0 {
-            positions.push(base + word.trailing_zeros());
-            word &= word - 1;
-        }
+/// Calls `each` with every word of the bits and its place. Bits that were just made begin with a byte.
+fn for_each_word(bits: &BooleanBuffer, mut each: impl FnMut(usize, u64)) {
+    if bits.offset() != 0 {
+        return bits.bit_chunks().iter_padded().enumerate().for_each(|(index, word)| each(index, word));
     }
+    let (words, _) = bits.values().as_chunks::<8>();
+    let whole = bits.len() / 64;
+    for (index, word) in words[..whole].iter().enumerate() {
+        each(index, u64::from_le_bytes(*word));
+    }
+    if !bits.len().is_multiple_of(64) {
+        let rest = (whole * 64..bits.len()).rev().fold(0, |word, bit| word << 1 | u64::from(bits.value(bit)));
+        each(whole, rest);
+    }
+}
+
+/// How many bits are set.
+fn count_set(bits: &BooleanBuffer) -> usize {
+    let mut count = 0;
+    for_each_word(bits, |_, word| count += word.count_ones() as usize);
+    count
+}
+
+/// Positions that are written at once, however many bits are left: how many there are in a word is hard to foresee.
+const POSITIONS_AT_ONCE: usize = 4;
+/// Where fewer than one bit in so many is set, most words have none or one, and one is written at a time.
+const SCATTERED_BELOW: usize = 24;
+
+/// The set bits, of which there are so many, word by word.
+fn positions(bits: &BooleanBuffer, count: usize) -> Vec<u32> {
+    if count * SCATTERED_BELOW < bits.len() {
+        let mut positions = Vec::with_capacity(count);
+        for_each_word(bits, |index, mut word| {
+            while word != 0 {
+                positions.push((index * 64) as u32 + word.trailing_zeros());
+                word &= word - 1;
+            }
+        });
+        return positions;
+    }
+    // Behind those of a word there may be some more that are none, and the next word writes over them.
+    const WORD: usize = 64 + POSITIONS_AT_ONCE;
+    let mut positions = vec![0; count + WORD];
+    let mut found = 0;
+    for_each_word(bits, |index, mut word| {
+        let ones = word.count_ones() as usize;
+        let (fours, _) = positions[found..found + WORD].as_chunks_mut::<POSITIONS_AT_ONCE>();
+        for four in fours.iter_mut().take(ones.div_ceil(POSITIONS_AT_ONCE)) {
+            for position in four {
+                *position = ((index * 64) as u32).wrapping_add(word.trailing_zeros());
+                word &= word.wrapping_sub(1);
+            }
+        }
+        found += ones;
+    });
+    positions.truncate(count);
     positions
 }
 
@@ -204,26 +250,17 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// One bit a value, sixty-four at a time.
-///
-/// Each test becomes a byte that is 0 or 1, which the compiler does many at once; then a multiplication moves the
-/// lowest bits of eight bytes next to each other.
+/// One bit a value, sixty-four at a time. Each test becomes a byte, which the compiler does many at once; then the bits of
+/// the bytes are moved next to each other.
 pub(super) fn pack_bits<T: Copy>(values: &[T], test: impl Fn(T) -> bool) -> BooleanBuffer {
-    const GATHER: u64 = 0x0102_0408_1020_4080;
     let mut words: Vec<u64> = Vec::with_capacity(values.len().div_ceil(64));
     let (chunks, rest) = values.as_chunks::<64>();
     for chunk in chunks {
         let mut flags = [0u8; 64];
         for (flag, value) in flags.iter_mut().zip(chunk) {
-            *flag = u8::from(test(*value));
+            *flag = if test(*value) { u8::MAX } else { 0 };
         }
-        let mut word = 0u64;
-        let (eights, _) = flags.as_chunks::<8>();
-        for (index, eight) in eights.iter().enumerate() {
-            let byte = u64::from_le_bytes(*eight).wrapping_mul(GATHER) >> 56;
-            word |= byte << (index * 8);
-        }
-        words.push(word.to_le());
+        words.push(high_bits(&flags).to_le());
     }
     if !rest.is_empty() {
         let word =
@@ -231,6 +268,14 @@ pub(super) fn pack_bits<T: Copy>(values: &[T], test: impl Fn(T) -> bool) -> Bool
         words.push(word.to_le());
     }
     BooleanBuffer::new(words.into(), 0, values.len())
+}
+
+/// The highest bits of bytes.
+#[inline]
+fn high_bits(flags: &[u8; 64]) -> u64 {
+    let (sixteens, _) = flags.as_chunks::<16>();
+    let bits = |sixteen: &[u8; 16]| u64::from(u8x16::new(*sixteen).to_bitmask());
+    sixteens.iter().enumerate().fold(0, |word, (index, sixteen)| word | bits(sixteen) << (index * 16))
 }
 
 #[cfg(test)]
@@ -246,6 +291,20 @@ mod tests {
             assert_eq!(bits.iter().collect::<Vec<bool>>(), expect, "{len}");
             let set: Vec<u32> = (0..len as u32).filter(|row| expect[*row as usize]).collect();
             assert_eq!(positions(&bits, set.len()), set, "{len}");
+        }
+    }
+
+    #[test]
+    fn positions_of_words_with_any_number_of_bits() {
+        for ones in 0..=64_u32 {
+            let word = u64::MAX.checked_shr(64 - ones).unwrap_or(0).rotate_right(ones * 7);
+            let words = [word, 0, u64::from(ones % 3 == 0).wrapping_neg(), word.reverse_bits()];
+            let bits = BooleanBuffer::new(words.map(u64::to_le).to_vec().into(), 0, 256);
+            for bits in [bits.clone(), bits.slice(3, 200), bits.slice(0, 190), bits.slice(0, 3)] {
+                let expect: Vec<u32> = bits.set_indices().map(|row| row as u32).collect();
+                assert_eq!(count_set(&bits), expect.len());
+                assert_eq!(positions(&bits, expect.len()), expect, "{ones}");
+            }
         }
     }
 
