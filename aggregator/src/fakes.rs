@@ -76,6 +76,8 @@ pub(crate) struct Fake {
     pub(crate) runs_asked: AtomicU64,
     /// How many of the runs wanted only some groups.
     pub(crate) tops_asked: AtomicU64,
+    /// How many of the runs said that nobody else is asked.
+    pub(crate) alone_asked: AtomicU64,
     pub(crate) appends_asked: AtomicU64,
     pub(crate) deadline_ms: AtomicU64,
     /// How many aggregators stood between, in the last run.
@@ -189,6 +191,7 @@ impl Fake {
             appends: Mutex::new(Does::Work),
             runs_asked: AtomicU64::new(0),
             tops_asked: AtomicU64::new(0),
+            alone_asked: AtomicU64::new(0),
             appends_asked: AtomicU64::new(0),
             deadline_ms: AtomicU64::new(0),
             level: AtomicU64::new(0),
@@ -334,10 +337,11 @@ impl Query for Door {
         self.0.runs_asked.fetch_add(1, Ordering::SeqCst);
         self.0.unless_silent().await;
         self.0.tops_asked.fetch_add(u64::from(request.top.is_some()), Ordering::SeqCst);
+        self.0.alone_asked.fetch_add(u64::from(request.alone), Ordering::SeqCst);
         self.0.deadline_ms.store(u64::from(request.deadline_ms), Ordering::SeqCst);
         self.0.level.store(u64::from(request.level), Ordering::SeqCst);
         let plan = Plan::try_from(request.plan.unwrap()).unwrap();
-        let wanted = wanted(&plan, request.top, request.loose, request.groups_max).unwrap();
+        let wanted = wanted(&plan, request.top, request.loose, request.groups_max, request.alone).unwrap();
         let does = next(&self.0.runs);
         match &does {
             Does::Fail(code, text) => return Err(Status::new(*code, *text)),

@@ -137,7 +137,7 @@ impl Answerer for Asking {
         deadline: Instant,
         watch: Option<&Watch>,
     ) -> Result<Partial, Failure> {
-        let wanted = Wanted { top: top.cloned(), ..Wanted::default() };
+        let wanted = Wanted { top: top.cloned(), alone: true, ..Wanted::default() };
         match self.fan_out.gather(plan, &wanted, deadline, &self.query_id, watch).await {
             Ok(partial) => answered(partial),
             Err(GatherError::Failed(failure)) => Err(failure),
@@ -207,7 +207,8 @@ impl Cuts {
             (None, Some(top)) if children > 1 => top.for_several(question.plan, config.top_groups_min),
             (None, _) => Cutting::Nothing,
         };
-        let mut of_each = Wanted { groups_max: Some(groups_max), ..Wanted::default() };
+        let alone = wanted.alone && children == 1;
+        let mut of_each = Wanted { groups_max: Some(groups_max), alone, ..Wanted::default() };
         match &cutting {
             Cutting::Nothing if children == 1 => of_each.top = wanted.top.clone(),
             Cutting::Nothing => {}

@@ -118,7 +118,7 @@ impl Query for Door {
         let deadline = Instant::now() + timeout;
         let plan = request.plan.ok_or_else(|| Status::invalid_argument("the plan is missing"))?;
         let plan = Plan::try_from(plan).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let wanted = wanted(&plan, request.top, request.loose, request.groups_max);
+        let wanted = wanted(&plan, request.top, request.loose, request.groups_max, request.alone);
         let wanted = wanted.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let asked = asked_children(request.asked)?;
         // Who asks for another one begins to reply at once: the asker knows then that somebody is at it.

@@ -328,7 +328,8 @@ impl Query for Door {
         let deadline = Instant::now() + left;
         let plan =
             Plan::try_from(request.plan.ok_or_else(|| wrong("a request without a plan"))?).map_err(wrong)?;
-        let wanted = wanted(&plan, request.top, request.loose, request.groups_max).map_err(wrong)?;
+        let wanted = wanted(&plan, request.top, request.loose, request.groups_max, request.alone);
+        let wanted = wanted.map_err(wrong)?;
         let permit = tokio::time::timeout_at(deadline, Arc::clone(&self.queries).acquire_owned());
         let permit = match permit.await {
             Ok(Ok(permit)) => permit,

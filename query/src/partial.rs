@@ -66,6 +66,14 @@ pub struct Groups {
 }
 
 impl Body {
+    /// Nothing can be added to some of it, see [`States::conclude`].
+    pub fn is_concluded(&self) -> bool {
+        match self {
+            Body::Groups(groups) => groups.states.iter().any(States::is_concluded),
+            Body::Rows(_) => false,
+        }
+    }
+
     /// Bytes in memory, about.
     pub fn memory_bytes(&self) -> usize {
         match self {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use gannet_proto::wire;
-use gannet_query::{Plan, Wanted};
+use gannet_query::{Body, Plan, Wanted};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -99,6 +99,8 @@ impl<'a> Asker<'a> {
             so_far_body: watch.is_some_and(|watch| watch.with_body),
             asked: Vec::new(),
             level: question.level,
+            // What is told on the way is added up again and again.
+            alone: wanted.alone && watch.is_none(),
         };
         Asker {
             fan_out,
@@ -238,8 +240,13 @@ async fn answer(
     so_far: Option<&Newest>,
     plan: Arc<Plan>,
 ) -> Result<Decoded, ChildError> {
+    let alone = request.alone;
     let answer = unit.child.run(request, limits, so_far).await?;
     let decoded = decode(Arc::clone(&unit.child), plan, answer).await?;
+    if !alone && decoded.bodies.iter().any(Body::is_concluded) {
+        let text = "it counted distinct values that are to be added up with those of others";
+        return Err(ChildError::Failed(text.to_owned()));
+    }
     if expected == Expected::OfAsker {
         // Who is expected is not for who answers to say.
         let stranger =

@@ -135,6 +135,32 @@ async fn only_an_only_child_cuts_groups() {
 }
 
 #[tokio::test]
+async fn an_only_child_is_told_that_it_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (Served::start(folder.path(), "a", 30).await, Served::start(folder.path(), "b", 10).await);
+    let asked = || [&a, &b].map(|child| child.fake.alone_asked.load(Ordering::SeqCst));
+    let one = over(&folder.path().join("one"), &[&a]).await;
+    assert_eq!((ask(&one).await.as_str(), asked()), ("30 1", [1, 0]));
+    let two = over(&folder.path().join("two"), &[&a, &b]).await;
+    assert_eq!((ask(&two).await.as_str(), asked()), ("40 1", [1, 0]));
+    // Whoever adds the answer up with others, or up again and again, is told values.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let (watch, _) = watch();
+    one.gather(&counting(), &Wanted::default(), deadline, "q", None).await.unwrap();
+    let alone = Wanted { alone: true, ..Wanted::default() };
+    one.gather(&counting(), &alone, deadline, "q", Some(&watch)).await.unwrap();
+    assert_eq!(asked(), [1, 0]);
+    one.gather(&counting(), &alone, deadline, "q", None).await.unwrap();
+    assert_eq!(asked(), [2, 0]);
+    // Through one that has one child itself.
+    let middle = serve(folder.path(), Arc::clone(&one)).await;
+    let mut settings = config(&folder.path().join("root"), &[]);
+    settings.children.push(middle);
+    let root = Aggregator::start(settings).await.unwrap();
+    assert_eq!((ask(&root).await.as_str(), asked()), ("30 1", [3, 0]));
+}
+
+#[tokio::test]
 async fn a_child_that_went_down_is_missed_and_not_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (Served::start(folder.path(), "a", 30).await, Served::start(folder.path(), "b", 10).await);

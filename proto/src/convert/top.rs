@@ -35,13 +35,14 @@ pub fn wanted(
     top: Option<wire::Top>,
     loose: Option<wire::Top>,
     groups_max: Option<u64>,
+    alone: bool,
 ) -> Result<Wanted, ConvertError> {
     let order = |order: Option<wire::Top>| -> Result<Option<Top>, ConvertError> {
         let order = order.map(Top::try_from).transpose()?;
         order.iter().try_for_each(|order| order.check(plan))?;
         Ok(order)
     };
-    Ok(Wanted { top: order(top)?, loose: order(loose)?, groups_max })
+    Ok(Wanted { top: order(top)?, loose: order(loose)?, groups_max, alone })
 }
 
 impl From<LeftOut> for wire::LeftOut {

@@ -9,6 +9,8 @@
 //! hold no value twice, so it is left as it is until another one has to be merged with it; lists in any other order
 //! are put into a table.
 //!
+//! Where nobody will add values any more the numbers of values take their place.
+//!
 //! Texts are kept in a table a group; codes are looked at once for every pair of group and code.
 
 use std::ops::Range;
@@ -49,6 +51,8 @@ enum Sets {
         recent: Recent,
     },
     Bytes(Vec<ByteTable>),
+    /// Only how many there are: nothing can be added to a group that has some.
+    Counted(Vec<i64>),
 }
 
 /// The pairs of group and hash that came last, one at each place.
@@ -83,6 +87,7 @@ impl Distinct {
         match &self.sets {
             Sets::Ints { sets, .. } => sets.len(),
             Sets::Bytes(sets) => sets.len(),
+            Sets::Counted(counts) => counts.len(),
         }
     }
 
@@ -90,6 +95,29 @@ impl Distinct {
         match &mut self.sets {
             Sets::Ints { sets, .. } => sets.resize(group_count, IntSet::Empty),
             Sets::Bytes(sets) => sets.resize(group_count, ByteTable::default()),
+            Sets::Counted(counts) => counts.resize(group_count, 0),
+        }
+    }
+
+    /// Keeps of settled ones how many there are.
+    pub(crate) fn count(&mut self) {
+        self.sets = Sets::Counted(self.counts());
+    }
+
+    /// There are only numbers of values.
+    pub(crate) fn is_counted(&self) -> bool {
+        matches!(self.sets, Sets::Counted(_))
+    }
+
+    /// Numbers of values, where they can be had without values that others may have too.
+    fn counted(&mut self) -> Result<&mut Vec<i64>, QueryError> {
+        self.settle();
+        if !self.is_counted() && self.counts().iter().all(|count| *count == 0) {
+            self.count();
+        }
+        match &mut self.sets {
+            Sets::Counted(counts) => Ok(counts),
+            _ => Err(already_counted()),
         }
     }
 
@@ -105,6 +133,7 @@ impl Distinct {
             _ => for_each(groups, input, kind, visit),
         };
         match &mut self.sets {
+            Sets::Counted(_) => return Err(already_counted()),
             Sets::Bytes(sets) => visit_all(&mut |group, value| {
                 if let Known::Bytes(bytes) = value {
                     sets[group as usize].number(hash_bytes(bytes) as u32, bytes);
@@ -166,6 +195,17 @@ impl Distinct {
         groups: Range<usize>,
         to: &[u32],
     ) -> Result<(), QueryError> {
+        if self.is_counted() || other.is_counted() {
+            let (ours, mut other) = (self.counted()?, other.clone());
+            for (group, theirs) in to.iter().zip(&other.counted()?[groups]) {
+                match (&mut ours[*group as usize], *theirs) {
+                    (_, 0) => {}
+                    (none @ 0, theirs) => *none = theirs,
+                    _ => return Err(already_counted()),
+                }
+            }
+            return Ok(());
+        }
         match (&mut self.sets, &other.sets) {
             (Sets::Ints { sets, .. }, Sets::Ints { sets: theirs, .. }) => {
                 to.iter().zip(&theirs[groups]).for_each(|(group, set)| sets[*group as usize].merge(set));
@@ -188,6 +228,10 @@ impl Distinct {
     }
 
     pub(crate) fn append(&mut self, mut other: Distinct) -> Result<(), QueryError> {
+        if self.is_counted() || other.is_counted() {
+            self.counted()?.append(other.counted()?);
+            return Ok(());
+        }
         self.gather();
         other.gather();
         match (&mut self.sets, other.sets) {
@@ -206,6 +250,7 @@ impl Distinct {
                 Sets::Ints { sets: take(sets, groups), gathered, recent }
             }
             Sets::Bytes(sets) => Sets::Bytes(take(sets, groups)),
+            Sets::Counted(counts) => Sets::Counted(take(counts, groups)),
         };
         Distinct { kind: self.kind, sets, pairs: Pairs::default() }
     }
@@ -215,6 +260,7 @@ impl Distinct {
         match &self.sets {
             Sets::Ints { sets, .. } => sets.iter().map(|set| set.len() as i64).collect(),
             Sets::Bytes(sets) => sets.iter().map(|set| set.len() as i64).collect(),
+            Sets::Counted(counts) => counts.clone(),
         }
     }
 
@@ -226,9 +272,10 @@ impl Distinct {
         Ok(DataType::List(Arc::new(Field::new("item", item, true))))
     }
 
-    /// Settled ones for the wire.
+    /// Settled ones for the wire: lists of values, or of ints alone how many there are.
     pub(crate) fn to_array(&self) -> Result<ArrayRef, QueryError> {
         match &self.sets {
+            Sets::Counted(counts) => Ok(Arc::new(Int64Array::from(counts.clone()))),
             Sets::Ints { sets, .. } => {
                 let mut values = Vec::with_capacity(sets.iter().map(IntSet::len).sum());
                 let mut ends = vec![0i32];
@@ -257,6 +304,15 @@ impl Distinct {
 
     pub(crate) fn from_arrays(data_type: &DataType, arrays: &[ArrayRef]) -> Result<Distinct, QueryError> {
         let mut distinct = Distinct::new(data_type)?;
+        if arrays.first().is_some_and(|array| array.data_type() == &DataType::Int64) {
+            let counts = without_nulls(expect(arrays, 0, &DataType::Int64)?)?;
+            let counts = counts.as_primitive::<Int64Type>().values();
+            if let Some(count) = counts.iter().find(|count| **count < 0) {
+                return Err(QueryError::Mismatch(format!("a group has {count} distinct values")));
+            }
+            distinct.sets = Sets::Counted(counts.to_vec());
+            return Ok(distinct);
+        }
         let lists = without_nulls(expect(arrays, 0, &Self::array_type(data_type)?)?)?.as_list::<i32>();
         distinct.resize(lists.len());
         // Only what the lists refer to; there may be more beside it.
@@ -268,6 +324,7 @@ impl Distinct {
             offsets[0] as usize - first..offsets[1] as usize - first
         };
         match &mut distinct.sets {
+            Sets::Counted(_) => {}
             Sets::Ints { sets, .. } => {
                 let values = items.as_primitive::<Int64Type>().values();
                 let hashes: ScalarBuffer<u64> = values.iter().map(|value| hash_int(*value)).collect();
@@ -299,7 +356,12 @@ impl Distinct {
                 gathered + sets.iter().map(|set| 32 + set.memory_bytes()).sum::<usize>()
             }
             Sets::Bytes(sets) => sets.iter().map(|set| 96 + set.memory_bytes()).sum(),
+            Sets::Counted(counts) => counts.len() * 8,
         };
         sets + self.pairs.memory_bytes()
     }
+}
+
+fn already_counted() -> QueryError {
+    QueryError::Mismatch("distinct values that were counted already cannot be added up".to_owned())
 }

@@ -335,6 +335,21 @@ impl States {
         }
     }
 
+    /// Keeps only what finishing needs, for whoever adds nothing to them any more: of distinct values how many there are.
+    pub fn conclude(&mut self) {
+        if matches!(self.kinds, Kinds::Distinct(_)) {
+            self.settle();
+        }
+        if let Kinds::Distinct(distinct) = &mut self.kinds {
+            distinct.count();
+        }
+    }
+
+    /// Nothing can be added to groups that have something.
+    pub fn is_concluded(&self) -> bool {
+        matches!(&self.kinds, Kinds::Distinct(distinct) if distinct.is_counted())
+    }
+
     /// A settled copy, when they are not settled.
     fn unless_settled(&self) -> Option<States> {
         (self.progress != Progress::Settled).then(|| {
@@ -388,7 +403,7 @@ impl States {
         }
     }
 
-    /// The Arrow types of [`States::to_arrays`] for an aggregate.
+    /// The Arrow types of [`States::to_arrays`] for an aggregate; those that are [concluded](States::conclude) are ints.
     ///
     /// # Errors
     /// As [`States::new`].

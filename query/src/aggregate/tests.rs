@@ -486,3 +486,50 @@ fn a_list_that_names_a_value_twice_counts_it_once() {
     let error = States::from_arrays(&distinct, WeightKind::One, &[Arc::new(list)]).unwrap_err();
     assert_eq!(error, QueryError::Mismatch("state array has 1 NULLs, not 0".to_owned()));
 }
+
+#[test]
+fn what_is_concluded_tells_numbers_and_takes_no_more_values() {
+    let texts: ArrayRef = Arc::new(arrow::array::StringArray::from(vec!["a", "b", "a", "c"]));
+    for (values, form) in [(Values::Int(&[7, 8, 7, 9]), Form::Int), (Values::Array(&texts), Form::Texts)] {
+        let distinct = aggregate(AggregateFunction::Distinct, form);
+        let made = |groups: &[u32]| {
+            let mut states = States::new(&distinct, WeightKind::One).unwrap();
+            states.resize(3);
+            let input = Input { values, validity: None, weights: Weights::One, times: &[] };
+            states.update(groups, &input).unwrap();
+            states
+        };
+        let counts = |states: &States| {
+            let counts = states.finish(&Finish::DistinctCount, &DataType::Int64).unwrap();
+            counts.as_primitive::<Int64Type>().values().to_vec()
+        };
+        let open = made(&[0, 0, 0, 1]);
+        let mut concluded = open.clone();
+        concluded.conclude();
+        assert_eq!((open.is_concluded(), concluded.is_concluded()), (false, true));
+        let arrays = concluded.to_arrays().unwrap();
+        assert_eq!(arrays[0].as_primitive::<Int64Type>().values(), &[2, 1, 0]);
+        let of_wire = States::from_arrays(&distinct, WeightKind::One, &arrays).unwrap();
+        assert_eq!((counts(&of_wire), of_wire.is_concluded()), (vec![2, 1, 0], true));
+        assert_eq!(counts(&of_wire.take(&[1, 0])), [1, 2]);
+        // Where there is nothing yet the numbers can be put, in any order and after each other.
+        let mut empty = States::new(&distinct, WeightKind::One).unwrap();
+        empty.resize(4);
+        empty.merge(&of_wire, &[3, 1, 0]).unwrap();
+        assert_eq!(counts(&empty), [0, 1, 0, 2]);
+        let mut both = of_wire.clone();
+        both.append(of_wire.clone()).unwrap();
+        assert_eq!(counts(&both), [2, 1, 0, 2, 1, 0]);
+        let refused =
+            QueryError::Mismatch("distinct values that were counted already cannot be added up".to_owned());
+        let (mut ours, mut theirs) = (open.clone(), of_wire.clone());
+        assert_eq!(ours.merge(&of_wire, &[0, 1, 2]), Err(refused.clone()));
+        assert_eq!(theirs.merge(&open, &[0, 1, 2]), Err(refused.clone()));
+        assert_eq!(theirs.merge(&of_wire, &[0, 1, 2]), Err(refused.clone()));
+    }
+    let distinct = aggregate(AggregateFunction::Distinct, Form::Int);
+    for wrong in [vec![Some(1), None], vec![Some(-1)]] {
+        let array: ArrayRef = Arc::new(arrow::array::Int64Array::from(wrong));
+        States::from_arrays(&distinct, WeightKind::One, &[array]).unwrap_err();
+    }
+}

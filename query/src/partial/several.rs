@@ -48,6 +48,8 @@ pub struct Wanted {
     pub loose: Option<Top>,
     /// At most so many, those of least hash.
     pub groups_max: Option<u64>,
+    /// They are added up with nobody else's: how many distinct values a group has will do.
+    pub alone: bool,
 }
 
 /// What was left out of groups that were sent.
@@ -231,6 +233,9 @@ pub fn cut_for_asker(body: Body, plan: &Plan, wanted: &Wanted) -> Result<(Body, 
         left_out.bound = groups.cut_loosely(plan, loose, lacks, None)?;
     }
     left_out.hash = groups.keep_least_hashes(plan, wanted.groups_max, None)?;
+    if wanted.alone {
+        groups.states.iter_mut().for_each(States::conclude);
+    }
     Ok((Body::Groups(groups), left_out))
 }
 
