@@ -15,9 +15,9 @@ use gannet_proto::wire::ingest_server::{Ingest, IngestServer};
 use gannet_proto::wire::query_server::{Query, QueryServer};
 use gannet_proto::{Reason, decode_batches, encode_body, wire};
 use gannet_query::{
-    Body, ColumnHolding, ColumnType, Completeness, Groups, Holdings, Input, LeafEpoch, LeafState, Missing,
-    MissingReason, Output, Plan, ScanStats, Span, States, TableHolding, TypeSet, Values, Weights,
-    cut_for_asker,
+    AggregateFunction, Body, ColumnHolding, ColumnType, Completeness, Groups, Holdings, Input, LeafEpoch,
+    LeafState, Missing, MissingReason, Output, Plan, ScanStats, Span, States, TableHolding, TypeSet, Values,
+    Wanted, Weights, cut_for_asker,
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -55,6 +55,8 @@ pub(crate) enum Does {
     Drip,
     /// Sends as many bytes as are taken, and never ends.
     Flood,
+    /// Counts distinct values, whether or not others are asked as well.
+    Count,
 }
 
 /// How often a dripping fake sends a byte.
@@ -301,6 +303,13 @@ impl Fake {
         let states = aggregates.iter().map(|aggregate| {
             let mut states = States::new(aggregate, plan.weight).unwrap();
             states.resize(group_count);
+            if aggregate.function == AggregateFunction::Distinct {
+                // A value for each row.
+                let values: Vec<i64> = (0..rows as i64).collect();
+                let input = Input { values: Values::Int(&values), ..input };
+                states.update(&groups, &input).unwrap();
+                return states;
+            }
             states.update(&groups, &input).unwrap();
             states
         });
@@ -360,6 +369,7 @@ impl Query for Door {
             return Ok(Response::new(Box::pin(hanging)));
         }
         let body = self.0.body(&plan, self.0.rows.load(Ordering::SeqCst));
+        let wanted = Wanted { alone: wanted.alone || does == Does::Count, ..wanted };
         let (body, left_out) = cut_for_asker(body, &plan, &wanted).unwrap();
         let pieces = encode_body(&body).unwrap();
         let piece = |body| Ok(wire::RunReply { body, ..Default::default() });

@@ -341,14 +341,16 @@ impl<'a> Gathering<'a> {
             Expected::OfRoster => self.fan_out.meet_new_epochs(epochs, &self.counted, deadline).await,
             Expected::OfAsker => Vec::new(),
         };
-        self.completeness.missing.extend(unmet.into_iter().map(|leaf| Missing {
+        let overtaken = self.overtaken();
+        let unmet = unmet.into_iter().filter(|leaf| overtaken.iter().all(|missing| missing.leaf != *leaf));
+        self.completeness.missing.extend(unmet.map(|leaf| Missing {
             leaf,
             reason: MissingReason::Lost,
             rows: None,
             answered: true,
             detail: "it was started anew and has not said yet what it came back with".to_owned(),
         }));
-        self.completeness.missing.extend(self.overtaken());
+        self.completeness.missing.extend(overtaken);
         self.account();
         let Sum { body, left_out, .. } = self.sum().await?;
         Ok(Partial { body, completeness: self.completeness, stats: self.stats, left_out })

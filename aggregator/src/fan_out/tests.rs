@@ -161,6 +161,25 @@ async fn an_only_child_is_told_that_it_is_one() {
 }
 
 #[tokio::test]
+async fn distinct_values_of_several_are_added_up_and_numbers_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (Served::start(folder.path(), "a", 30).await, Served::start(folder.path(), "b", 10).await);
+    let one = over(&folder.path().join("one"), &[&a]).await;
+    let two = over(&folder.path().join("two"), &[&a, &b]).await;
+    let distinct = async |aggregator: &Aggregator| {
+        let answer = aggregator.query("SELECT count(DISTINCT x) FROM t", soon()).await;
+        answer.map_or_else(|failure| failure.message, |answer| shown(&answer))
+    };
+    // The values of the second are among those of the first.
+    assert_eq!((distinct(&one).await.as_str(), distinct(&two).await.as_str()), ("30 1", "30 1"));
+    a.does(Does::Count);
+    assert_eq!(
+        (distinct(&one).await.as_str(), distinct(&two).await.as_str()),
+        ("30 1", "10 0.25 a:error:30")
+    );
+}
+
+#[tokio::test]
 async fn a_child_that_went_down_is_missed_and_not_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (Served::start(folder.path(), "a", 30).await, Served::start(folder.path(), "b", 10).await);
@@ -353,7 +372,7 @@ async fn a_newer_epoch_that_is_heard_of_meanwhile_is_not_stood_in_for() {
     b.does(Does::Hang);
     let (watch, told) = watch();
     let asking = tokio::spawn({
-        let (aggregator, deadline) = (Arc::clone(&aggregator), Instant::now() + Duration::from_secs(1));
+        let (aggregator, deadline) = (Arc::clone(&aggregator), Instant::now() + Duration::from_secs(5));
         async move {
             aggregator.gather(&counting(), &Wanted::default(), deadline, "q", Some(&watch)).await.unwrap()
         }
