@@ -2,12 +2,17 @@
 //!
 //! It has one partition and no children. Its line in EXPLAIN is the plan, so it shows what the leaves do. What the
 //! leaves said about completeness is kept in the [`QueryContext`] that a run of it finds in its session's extensions.
+//!
+//! Of several fan-outs in one statement none waits for another: a join reads one side to its end before it looks at the
+//! other, and a subquery comes before what it is a part of, so a late leaf would cost its time once for each. All
+//! are [`Begun`] with the statement, and an operator takes up what was begun for it.
 
 use std::sync::Arc;
 use tokio::time::Instant;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -17,6 +22,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties,
 };
+use futures::future::Either;
 use gannet_query::{
     AggregateFunction, Body, Completeness, Finish, Groups, Output, Plan, RowSet, ScanStats, SoFar, Top,
 };
@@ -46,6 +52,39 @@ pub(super) struct QueryContext {
     pub(super) watch: Option<QueryWatch>,
     /// What the fan-outs so far reported.
     pub(super) reports: Mutex<Vec<(Completeness, ScanStats)>>,
+}
+
+/// What one fan-out brought.
+#[derive(Debug)]
+struct Brought {
+    batches: Vec<RecordBatch>,
+    report: (Completeness, ScanStats),
+}
+
+/// Fan-outs of one run that nobody has read yet. They end when this is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Begun(Mutex<Vec<(usize, SpawnedTask<Result<Brought>>)>>);
+
+impl Begun {
+    /// Begins the fan-outs of a plan; an only one has nobody to wait for and runs where it is read.
+    pub(super) fn all(plan: &Arc<dyn ExecutionPlan>, context: &Arc<QueryContext>) -> Begun {
+        let (mut open, mut fan_outs) = (vec![plan], Vec::new());
+        while let Some(node) = open.pop() {
+            fan_outs.extend(node.downcast_ref::<FanOutExec>());
+            open.extend(node.children().into_iter().rev());
+        }
+        if fan_outs.len() < 2 {
+            return Begun::default();
+        }
+        let begin = |one: &FanOutExec| (one.place(), SpawnedTask::spawn(one.ask(Arc::clone(context))));
+        Begun(Mutex::new(fan_outs.into_iter().map(begin).collect()))
+    }
+
+    fn take(&self, one: &FanOutExec) -> Option<SpawnedTask<Result<Brought>>> {
+        let mut begun = self.0.lock();
+        let found = begun.iter().position(|(place, _)| *place == one.place())?;
+        Some(begun.swap_remove(found).1)
+    }
 }
 
 /// How the body of a partial becomes the columns of the operator.
@@ -99,6 +138,36 @@ impl FanOutExec {
     pub(super) fn with_top(self, top: Option<Top>) -> FanOutExec {
         FanOutExec { top, ..self }
     }
+
+    /// Where it is in memory, which tells it from others of its plan.
+    fn place(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// Asks the leaves.
+    fn ask(&self, context: Arc<QueryContext>) -> impl Future<Output = Result<Brought>> + Send + use<> {
+        let (plan, shape, top, schema) =
+            (self.plan.clone(), self.shape.clone(), self.top.clone(), self.schema());
+        async move {
+            let watch = context.watch.as_ref().map(QueryWatch::of_next_fan_out);
+            let answer =
+                context.answerer.answer_watched(&plan, top.as_ref(), context.deadline, watch.as_ref());
+            let partial = answer.await.map_err(external)?;
+            if let Some(watch) = watch.filter(|watch| !watch.with_body) {
+                let (completeness, stats) = (partial.completeness.clone(), partial.stats);
+                (watch.tell)(SoFar { body: None, completeness, stats, left_out: partial.left_out });
+            }
+            let batches = match (partial.body, shape) {
+                (Body::Groups(groups), Shape::Groups(columns)) => finish_groups(&groups, &columns, &schema)?,
+                (Body::Rows(rows), Shape::Rows(columns)) => {
+                    check_budget(&rows, &plan, context.pulled_bytes_max).map_err(external)?;
+                    pick_columns(&rows, &columns, &schema)?
+                }
+                _ => return Err(external(mismatch("groups and rows were mixed up"))),
+            };
+            Ok(Brought { batches, report: (partial.completeness, partial.stats) })
+        }
+    }
 }
 
 impl DisplayAs for FanOutExec {
@@ -147,31 +216,22 @@ impl ExecutionPlan for FanOutExec {
     }
 
     fn execute(&self, _partition: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let (plan, shape, schema) = (self.plan.clone(), self.shape.clone(), self.schema());
-        let top = self.top.clone();
         let context = task.session_config().get_extension::<QueryContext>();
         let context = context.ok_or_else(|| external(mismatch("it runs outside of a query")))?;
-        let produce = async move {
-            let watch = context.watch.as_ref().map(QueryWatch::of_next_fan_out);
-            let answer =
-                context.answerer.answer_watched(&plan, top.as_ref(), context.deadline, watch.as_ref());
-            let partial = answer.await.map_err(external)?;
-            if let Some(watch) = watch.filter(|watch| !watch.with_body) {
-                let (completeness, stats) = (partial.completeness.clone(), partial.stats);
-                (watch.tell)(SoFar { body: None, completeness, stats, left_out: partial.left_out });
-            }
-            context.reports.lock().push((partial.completeness, partial.stats));
-            let batches = match (partial.body, shape) {
-                (Body::Groups(groups), Shape::Groups(columns)) => finish_groups(&groups, &columns, &schema)?,
-                (Body::Rows(rows), Shape::Rows(columns)) => {
-                    check_budget(&rows, &plan, context.pulled_bytes_max).map_err(external)?;
-                    pick_columns(&rows, &columns, &schema)?
-                }
-                _ => return Err(external(mismatch("groups and rows were mixed up"))),
-            };
+        let begun = task.session_config().get_extension::<Begun>().and_then(|begun| begun.take(self));
+        let brought = match begun {
+            Some(begun) => Either::Left(async move {
+                let ended = |_| external(Failure::new(ErrorCode::Internal, "asking the leaves failed"));
+                begun.join().await.map_err(ended)?
+            }),
+            None => Either::Right(self.ask(Arc::clone(&context))),
+        };
+        let read = async move {
+            let Brought { batches, report } = brought.await?;
+            context.reports.lock().push(report);
             Ok::<_, DataFusionError>(futures::stream::iter(batches.into_iter().map(Ok)))
         };
-        let stream = futures::TryStreamExt::try_flatten(futures::stream::once(produce));
+        let stream = futures::TryStreamExt::try_flatten(futures::stream::once(read));
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream)))
     }
 }

@@ -62,7 +62,7 @@ use crate::catalogue::Catalogue;
 use crate::error::{ErrorCode, Failure};
 use crate::fan_out::Answerer;
 use crate::surroundings::Planning;
-use exec::QueryContext;
+use exec::{Begun, QueryContext};
 use plan_cache::{PlanCache, Prepared, is_lasting};
 use refine::{Given, QueryWatch};
 use stack::BigStacks;
@@ -108,7 +108,7 @@ pub struct SqlAnswer {
     pub completeness: Completeness,
     /// Of all fan-outs together.
     pub stats: ScanStats,
-    /// How many plans the leaves were asked.
+    /// How many answers of the leaves it was made of.
     pub fan_outs: usize,
 }
 
@@ -225,7 +225,8 @@ impl SqlEngine {
             reports: Mutex::new(Vec::new()),
         });
         let schema = plan.schema();
-        let task_context = self.planner.task_context(Arc::clone(&context));
+        let begun = Begun::all(&plan, &context);
+        let task_context = self.planner.task_context(Arc::clone(&context), begun);
         let end = deadline + self.config.finish_grace;
         // A task of its own: a panic in it is this query's alone, and dropping the set aborts it.
         let mut task = tokio::task::JoinSet::new();
@@ -423,11 +424,11 @@ impl Planner {
     }
 
     /// What operators of one query run with. Functions are part of the operators: nobody looks for them by name again.
-    fn task_context(&self, context: Arc<QueryContext>) -> Arc<TaskContext> {
+    fn task_context(&self, context: Arc<QueryContext>, begun: Begun) -> Arc<TaskContext> {
         Arc::new(TaskContext::new(
             None,
             self.base.session_id().to_owned(),
-            self.base.config().clone().with_extension(context),
+            self.base.config().clone().with_extension(context).with_extension(Arc::new(begun)),
             HashMap::new(),
             HashMap::new(),
             HashMap::new(),
