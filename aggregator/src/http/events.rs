@@ -17,7 +17,7 @@ use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Version, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::sender::sender;
+use super::unread::refuse;
 use super::{About, Shared, named, refused, refused_with};
 use crate::aggregator::bodies::Decoding;
 use crate::aggregator::{Aggregator, Appended, Pin, encode};
@@ -40,16 +41,13 @@ use crate::sender::Part;
 const PIECES_WAITING_MAX: usize = 8;
 /// Row batches that wait for a leaf, beside those on their way.
 const BATCHES_WAITING_MAX: usize = 1;
-/// A body that is refused is read if it is no longer than this.
-const DRAINED_BYTES_MAX: usize = 64 << 10;
-/// And it is waited for so long.
-const DRAINED_WAIT_MAX: Duration = Duration::from_secs(1);
 /// What rows survive on a leaf that cannot tell whether a batch came before.
 const UNTOLD: &str = "memory";
 
 pub(super) async fn events(
     State(aggregator): Shared,
     table: Result<Path<String>, PathRejection>,
+    version: Version,
     headers: HeaderMap,
     RawQuery(parameters): RawQuery,
     body: Body,
@@ -58,35 +56,8 @@ pub(super) async fn events(
     let mut body = body;
     match answer(&aggregator, table, &headers, parameters, &mut body).await {
         Ok(taken) => taken.into_response(),
-        Err(failure) => {
-            drain(body, &headers).await;
-            refused(failure, About::Body)
-        }
+        Err(failure) => refuse((version, &headers), body, || refused(failure, About::Body)).await,
     }
-}
-
-/// Reads a body that is refused, if it is short. A connection that ends over bytes that nobody read is reset, and its client
-/// may never see why; one whose bytes were read can be used again. A long one is left where it is: reading what is not
-/// wanted would take from those who are being served.
-async fn drain(body: Body, headers: &HeaderMap) {
-    let bytes = headers.get(header::CONTENT_LENGTH).and_then(|bytes| bytes.to_str().ok()?.parse().ok());
-    let is_long = bytes.is_some_and(|bytes: usize| bytes > DRAINED_BYTES_MAX);
-    // Who expects to be asked for the body sends nothing before that.
-    if is_long || headers.contains_key(header::EXPECT) {
-        return;
-    }
-    let mut pieces = body.into_data_stream();
-    let read = async {
-        let mut bytes = 0;
-        while let Some(Ok(piece)) = pieces.next().await {
-            bytes += piece.len();
-            if bytes > DRAINED_BYTES_MAX {
-                return;
-            }
-        }
-    };
-    // What did not come by then is left, and the connection with it.
-    let _ = tokio::time::timeout(DRAINED_WAIT_MAX, read).await;
 }
 
 async fn answer(

@@ -34,6 +34,7 @@ mod rollout;
 mod sender;
 pub(crate) mod serve;
 mod status;
+mod unread;
 
 type Shared = State<Arc<Aggregator>>;
 

@@ -10,6 +10,8 @@ use tokio::net::TcpStream;
 
 /// The status of "go on".
 const CONTINUE: u16 = 100;
+/// A body in chunks ends with this one.
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 /// More is no reply to what is asked here.
 const REPLY_BYTES_MAX: usize = 256 << 20;
 /// Heads of replies are shorter; the completeness of an answer is in them.
@@ -53,7 +55,8 @@ impl Door {
         self.converse(connection, request).await
     }
 
-    /// Sends the head of a request, which says `Expect: 100-continue`, and its body when the server wants it.
+    /// Sends the head of a request, which says `Expect: 100-continue` and that its body comes in chunks, and the body when
+    /// the server wants it. The body of one that is refused ends before it began.
     pub(super) async fn send_if_wanted(
         &self,
         head: &[u8],
@@ -62,9 +65,13 @@ impl Door {
         let mut connection = self.connection().await?;
         connection.write_all(head).await?;
         match read_reply(&mut connection).await? {
-            (Reply { status: CONTINUE, .. }, _) => self.converse(connection, &body()).await,
-            // It may wait for the body all the same, so this connection is not used again.
-            (refused, _) => Ok(refused),
+            (Reply { status: CONTINUE, .. }, _) => self.converse(connection, &chunked(&body())).await,
+            (refused, closes) => {
+                if !closes && connection.write_all(LAST_CHUNK).await.is_ok() {
+                    self.idle.lock().push(connection);
+                }
+                Ok(refused)
+            }
         }
     }
 
@@ -106,6 +113,12 @@ impl Door {
             }
         }
     }
+}
+
+/// A whole body as one chunk.
+fn chunked(body: &[u8]) -> Vec<u8> {
+    let size = format!("{:x}\r\n", body.len());
+    [size.as_bytes(), body, b"\r\n", LAST_CHUNK].concat()
 }
 
 fn wrong(what: &str) -> io::Error {

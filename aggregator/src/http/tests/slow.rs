@@ -61,6 +61,51 @@ async fn requests_that_do_not_come_end_their_connections() {
     assert!(reply.starts_with("HTTP/1.1 200 OK"), "{reply}");
 }
 
+/// What a connection says until it says this.
+async fn until(stream: &mut TcpStream, end: &str) -> String {
+    let mut heard = Vec::new();
+    while !String::from_utf8_lossy(&heard).contains(end) {
+        let read = tokio::time::timeout(Duration::from_secs(10), stream.read_buf(&mut heard)).await;
+        assert!(read.unwrap().unwrap() > 0, "it ended: {}", String::from_utf8_lossy(&heard));
+    }
+    String::from_utf8(heard).unwrap()
+}
+
+#[tokio::test]
+async fn a_connection_outlives_a_body_that_was_asked_about_and_refused() {
+    let open = Open::start(Duration::from_secs(10), 100).await;
+    let mut stream = TcpStream::connect(&open.at).await.unwrap();
+    let head = "POST /v1/events/t HTTP/1.1\r\nhost: a\r\ncontent-type: image/png\r\nexpect: 100-continue\r\n\
+                transfer-encoding: chunked\r\n\r\n";
+    for _ in 0..3 {
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let refusal = until(&mut stream, "\"}}").await;
+        assert!(refusal.starts_with("HTTP/1.1 415"), "{refusal}");
+        assert!(!refusal.contains("connection: close"), "{refusal}");
+        stream.write_all(b"0\r\n\r\n").await.unwrap();
+    }
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+    let healthy = until(&mut stream, "\r\n\r\n").await;
+    assert!(healthy.starts_with("HTTP/1.1 200"), "{healthy}");
+}
+
+#[tokio::test]
+async fn who_asks_and_then_says_nothing_is_not_waited_for_long() {
+    let open = Open::start(Duration::from_secs(60), 100).await;
+    let head = "POST /v1/events/t HTTP/1.1\r\nhost: a\r\ncontent-type: image/png\r\nexpect: 100-continue\r\n\
+                content-length: 9\r\n\r\n";
+    let replies = open.send(head).await;
+    assert!(replies.starts_with("HTTP/1.1 415"), "{replies}");
+    // A body that comes all the same, and has no end, is not read for long either.
+    let flood = format!("{}\r\n", "x".repeat(0x1000));
+    let endless = head.replace("content-length: 9", "transfer-encoding: chunked")
+        + &format!("1000\r\n{flood}").repeat(1000);
+    let mut stream = TcpStream::connect(&open.at).await.unwrap();
+    let written = stream.write_all(endless.as_bytes()).await;
+    let closed = stream.read_to_end(&mut Vec::new()).await;
+    assert!(written.is_err() || closed.is_err() || closed.is_ok_and(|bytes| bytes > 0));
+}
+
 #[tokio::test]
 async fn the_body_of_a_query_must_come_in_time() {
     let open = Open::start(Duration::from_secs(10), 100).await;

@@ -38,12 +38,14 @@ impl Template {
 }
 
 fn head(table: &str, body_bytes: usize, is_named: bool, asks_first: bool) -> Template {
-    let mut head = format!(
-        "POST /v1/events/{table} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/x-ndjson\r\n\
-         content-length: {body_bytes}\r\n"
-    );
-    if asks_first {
-        head += "expect: 100-continue\r\n";
+    let mut head =
+        format!("POST /v1/events/{table} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/x-ndjson\r\n");
+    match asks_first {
+        true => head += "expect: 100-continue\r\ntransfer-encoding: chunked\r\n",
+        false => {
+            // Writing to a string cannot fail.
+            let _ = write!(head, "content-length: {body_bytes}\r\n");
+        }
     }
     let mut places = Vec::new();
     if is_named {
@@ -131,8 +133,10 @@ mod tests {
             let text = String::from_utf8(batches.request(number)).unwrap();
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
             assert!(head.starts_with("POST /v1/events/t HTTP/1.1\r\n"), "{head}");
-            assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
-            assert_eq!(head.contains("expect: 100-continue"), asks_first, "{head}");
+            let says_length = head.contains(&format!("content-length: {}", body.len()));
+            let is_chunked = head.contains("transfer-encoding: chunked");
+            let asks = head.contains("expect: 100-continue");
+            assert_eq!((says_length, is_chunked, asks), (!asks_first, asks_first, asks_first), "{head}");
             assert_eq!(format!("{head}\r\n").contains("idempotency-key"), key.is_some());
             assert!(key.is_none_or(|key| format!("{head}\r\n").contains(key)), "{head}");
             let rows: Vec<serde_json::Value> =
