@@ -1,6 +1,7 @@
 //! The commands that ask a server, and what a shell sees of them.
 
-use gannet_tests::process::{Parts, gannet};
+use gannet_tests::process::{Parts, gannet, leaf_of};
+use gannet_tests::wait::until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_and_their_exit_codes() {
@@ -54,7 +55,14 @@ async fn commands_and_their_exit_codes() {
     let said = gannet(&["table", "describe", "nosuch", "--server", &server], "").await;
     assert_eq!(said.code, 1, "{said:?}");
 
-    // A thin answer is printed, and the shell sees that it is thin.
+    // A thin answer is printed, and the shell sees that it is thin. Which leaf took a request was chance so far; the one
+    // that stops must have something to miss.
+    until(60, "a row on the leaf that stops", || async {
+        parts.client().ingest("t", "{\"a\":7}\n").await;
+        let status = parts.client().try_get("/v1/status").await?.json();
+        (leaf_of(&status, "leaf-0")?["rows"].as_u64()? > 0).then_some(())
+    })
+    .await;
     parts.take_leaf(0).stop().await;
     parts.wait_for_leaf(0, "the leaf to be down", |leaf| leaf["state"] == "down").await;
     let rows = parts.client().count("t").await;
