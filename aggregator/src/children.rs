@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use bytes::Bytes;
 use gannet_proto::address::{AddressError, ChildAddress, connect_over};
+use gannet_proto::channel::Channel;
 use gannet_proto::network::{Network, System};
 use gannet_proto::tls::Tls;
 use gannet_proto::wire::admin_client::AdminClient;
@@ -25,7 +26,6 @@ use gannet_query::{Completeness, Holdings, LeftOut, MissingReason, Plan, ScanSta
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::fan_out::room::{Held, Room};

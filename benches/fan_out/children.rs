@@ -1,11 +1,12 @@
 //! Children that only wait and answer: a server stands for hundreds of them and tells them apart by the loopback address
 //! that was connected to, so that thousands of them take few listeners and little of the processor. They are a process of
 //! their own, which ends with its standard input: thousands of connections have two ends, and a process has so many files.
+//! What they say is gRPC, but no more than it takes to say it: on machines of their own they would cost the aggregators
+//! nothing.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,17 +14,18 @@ use std::time::{Duration, Instant};
 use arrow::array::{ArrayRef, StringArray};
 use arrow::datatypes::DataType;
 use bytes::Bytes;
-use futures::Stream;
-use gannet_proto::wire::query_server::{Query, QueryServer};
 use gannet_proto::{encode_body, wire};
 use gannet_query::{
     Aggregate, AggregateFunction, Body, ColumnHolding, ColumnType, Completeness, Expr, Groups, Holdings,
     Input, Key, LeafEpoch, LeafState, Output, Plan, ScanStats, Span, States, TableHolding, TimeRange,
     TypeSet, Values, WeightKind, Weights,
 };
-use tokio::net::TcpListener;
-use tonic::transport::server::{TcpConnectInfo, TcpIncoming};
-use tonic::{Request, Response, Status};
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::header::{CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, Request, Response};
+use prost::Message;
+use tokio::net::{TcpListener, TcpStream};
 
 /// Groups of each answer.
 pub(crate) const GROUPS: usize = 100;
@@ -61,13 +63,9 @@ impl Drop for Children {
 #[derive(Debug)]
 struct Served {
     delays: Delays,
-    pieces: Vec<Bytes>,
+    /// The messages with the body.
+    bodies: Vec<u8>,
 }
-
-#[derive(Clone)]
-struct Door(Arc<Served>);
-
-type Replies = Pin<Box<dyn Stream<Item = Result<wire::RunReply, Status>> + Send>>;
 
 /// The plan that is asked: counts and sums by a text.
 pub(crate) fn plan() -> Plan {
@@ -140,17 +138,16 @@ pub(crate) async fn serve_if_asked() {
     let numbers: Vec<u64> = words.map(|word| word.parse().expect("a number comes after --serve")).collect();
     let [count, least_ms, most_ms] = numbers[..] else { return };
     let pieces = encode_body(&body()).expect("a small body has its bytes");
+    let replies = pieces.into_iter().map(|body| wire::RunReply { body, ..Default::default() });
+    let bodies = replies.flat_map(|reply| message(&reply)).collect();
     let count = count as usize;
-    let served = Arc::new(Served { delays: Delays { least_ms, most_ms }, pieces });
+    let served = Arc::new(Served { delays: Delays { least_ms, most_ms }, bodies });
     let mut addresses = BTreeSet::new();
     for first in (0..count).step_by(SERVED_TOGETHER) {
         // All of 127.0.0.0/8 is this machine, but only a listener on every address hears it.
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.expect("a port is free");
         let port = listener.local_addr().expect("a listener has an address").port();
-        let server = tonic::transport::Server::builder()
-            .add_service(QueryServer::new(Door(Arc::clone(&served))))
-            .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
-        tokio::spawn(server);
+        tokio::spawn(take_all(listener, Arc::clone(&served)));
         let together = first..count.min(first + SERVED_TOGETHER);
         addresses.extend(together.map(|child| SocketAddr::new(address(child), port).to_string()));
     }
@@ -177,17 +174,49 @@ fn address(child: usize) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(127, 1 + high, middle, low))
 }
 
-/// Which child was connected to.
-fn child_of<T>(request: &Request<T>) -> Result<usize, Status> {
-    let connected = request.extensions().get::<TcpConnectInfo>();
-    let ends = connected.and_then(|ends| Some((ends.local_addr()?.ip(), ends.remote_addr()?.ip())));
-    match ends {
-        Some((IpAddr::V4(local), IpAddr::V4(remote))) if local.is_loopback() && remote.is_loopback() => {
-            let [_, high, middle, low] = local.octets();
-            Ok(u32::from_be_bytes([0, high.wrapping_sub(1), middle, low]).wrapping_sub(1) as usize)
-        }
-        _ => Err(Status::permission_denied("only this machine is answered")),
+/// Serves everybody who connects.
+async fn take_all(listener: TcpListener, served: Arc<Served>) {
+    loop {
+        let (stream, _) = listener.accept().await.expect("there are enough files for all connections");
+        stream.set_nodelay(true).expect("a connection of TCP can be set so");
+        let served = Arc::clone(&served);
+        tokio::spawn(async move {
+            let child = child_of(&stream).expect("only this machine is answered");
+            // However it ends: the bench counts the answers.
+            let _ = take(stream, child, served).await;
+        });
     }
+}
+
+/// Answers what a connection asks.
+async fn take(stream: TcpStream, child: usize, served: Arc<Served>) -> Result<(), h2::Error> {
+    let mut connection = h2::server::handshake(stream).await?;
+    while let Some(request) = connection.accept().await {
+        let (request, reply) = request?;
+        let served = Arc::clone(&served);
+        tokio::spawn(async move { served.answer(child, request, reply).await });
+    }
+    Ok(())
+}
+
+/// Which child was connected to.
+fn child_of(stream: &TcpStream) -> Option<usize> {
+    match (stream.local_addr().ok()?.ip(), stream.peer_addr().ok()?.ip()) {
+        (IpAddr::V4(local), IpAddr::V4(remote)) if local.is_loopback() && remote.is_loopback() => {
+            let [_, high, middle, low] = local.octets();
+            Some(u32::from_be_bytes([0, high.wrapping_sub(1), middle, low]).wrapping_sub(1) as usize)
+        }
+        _ => None,
+    }
+}
+
+/// A message as gRPC has it: whether it is compressed, how long it is, and its bytes.
+fn message(message: &impl Message) -> Vec<u8> {
+    let mut bytes = vec![0; 5];
+    message.encode(&mut bytes).expect("a vector has room");
+    let length = u32::try_from(bytes.len() - 5).expect("the messages are small");
+    bytes[1..5].copy_from_slice(&length.to_be_bytes());
+    bytes
 }
 
 fn holdings(child: usize) -> Holdings {
@@ -228,35 +257,43 @@ fn holdings(child: usize) -> Holdings {
     }
 }
 
-#[tonic::async_trait]
-impl Query for Door {
-    type RunStream = Replies;
-
-    async fn run(&self, request: Request<wire::RunRequest>) -> Result<Response<Replies>, Status> {
+impl Served {
+    async fn answer(
+        &self,
+        child: usize,
+        request: Request<RecvStream>,
+        mut reply: SendResponse<Bytes>,
+    ) -> Result<(), h2::Error> {
         let begun = Instant::now();
-        let child = child_of(&request)?;
-        tokio::time::sleep_until((begun + self.0.delay(child)).into()).await;
+        let (head, mut body) = request.into_parts();
+        while let Some(piece) = body.data().await {
+            body.flow_control().release_capacity(piece?.len())?;
+        }
+        let messages = match head.uri.path() {
+            "/gannet.v1.Query/Describe" => {
+                let leaves = vec![(&holdings(child)).into()];
+                message(&wire::DescribeReply { leaves, ..Default::default() })
+            }
+            _ => self.run(child, begun).await,
+        };
+        let response = Response::builder().header(CONTENT_TYPE, "application/grpc").body(());
+        let mut stream = reply.send_response(response.expect("the head is well formed"), false)?;
+        stream.send_data(messages.into(), false)?;
+        stream.send_trailers(HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), 0.into())]))
+    }
+
+    async fn run(&self, child: usize, begun: Instant) -> Vec<u8> {
+        tokio::time::sleep_until((begun + self.delay(child)).into()).await;
         let answered = LeafEpoch { leaf: format!("leaf-{child}"), epoch: 1 };
         let rows_covered = (GROUPS * ROWS) as u64;
         let completeness = Completeness { answered: vec![answered], rows_covered, ..Default::default() };
         let scan_us_max = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         let stats = ScanStats { rows_scanned: rows_covered, scan_us_max, ..Default::default() };
-        let bodies =
-            self.0.pieces.iter().map(|body| wire::RunReply { body: body.clone(), ..Default::default() });
         let last = wire::RunReply {
             completeness: Some((&completeness).into()),
             stats: Some((&stats).into()),
             ..Default::default()
         };
-        let replies: Vec<_> = bodies.chain([last]).map(Ok).collect();
-        Ok(Response::new(Box::pin(futures::stream::iter(replies))))
-    }
-
-    async fn describe(
-        &self,
-        request: Request<wire::DescribeRequest>,
-    ) -> Result<Response<wire::DescribeReply>, Status> {
-        let leaves = vec![(&holdings(child_of(&request)?)).into()];
-        Ok(Response::new(wire::DescribeReply { leaves, ..Default::default() }))
+        [self.bodies.as_slice(), &message(&last)].concat()
     }
 }

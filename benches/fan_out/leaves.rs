@@ -10,10 +10,10 @@ use gannet_benches::kernels::{Kernel, kernels};
 use gannet_benches::{column_type, request_batches};
 use gannet_leaf::Leaf;
 use gannet_proto::address::{Listener, connect};
+use gannet_proto::channel::Channel;
 use gannet_proto::wire;
 use gannet_proto::wire::query_client::QueryClient;
 use gannet_query::WeightKind;
-use tonic::transport::Channel;
 
 const LEAVES: usize = 8;
 /// SQL, and the kernel that is its plan.

@@ -13,28 +13,31 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
+use futures::{FutureExt, TryFutureExt};
+use http::uri::Authority;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::Server;
 
+use crate::channel::{Channel, Windows};
 pub use crate::connection::{Connection, Guard, Incoming};
 use crate::exposed::Exposed;
 use crate::network::{Accept, Network, Stream, System};
 use crate::tls::Tls;
 
-/// A connection that is not made by then has failed.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection in use or idle is asked for a sign of life this often, and given up without one.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Bytes in flight on a stream: the pieces of an answer and the rows of a batch should not wait for window updates.
 pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// Bytes in flight on a connection.
 pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// Bytes of one frame that a server of ours accepts: a row batch need not come in hundreds of them.
 pub const FRAME_BYTES: u32 = 1 << 20;
+/// What servers may send us.
+const WINDOWS: Windows =
+    Windows { stream: STREAM_WINDOW_BYTES, connection: CONNECTION_WINDOW_BYTES, frame: FRAME_BYTES };
 /// Requests on one connection to a server of ours at once; more wait on the client's side.
 const STREAMS_MAX: u32 = 1024;
 /// Headers of one request; ours are a few hundred bytes.
@@ -172,49 +175,42 @@ pub fn connect_over(
     tls: Option<&Arc<Tls>>,
 ) -> Result<Channel, AddressError> {
     let authority = match address {
-        ChildAddress::Tcp(authority) => authority,
-        // The connector below does not look at it.
+        ChildAddress::Tcp(authority) => authority.as_str(),
+        // Nobody looks at it.
         ChildAddress::Unix(_) => "localhost",
     };
-    let endpoint = Endpoint::from_shared(format!("http://{authority}"))
+    let authority = Authority::from_str(authority)
         .map_err(|error| AddressError::Syntax { text: address.to_string(), reason: error.to_string() })?;
-    let endpoint = endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     Ok(match address {
-        ChildAddress::Tcp(authority) => {
-            let (authority, network) = (authority.clone(), Arc::clone(network));
+        ChildAddress::Tcp(at) => {
+            let (at, network) = (at.clone(), Arc::clone(network));
             match tls {
-                None => endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
-                    let (authority, network) = (authority.clone(), Arc::clone(&network));
-                    async move { network.connect(&authority).await.map(TokioIo::new) }
-                })),
+                None => Channel::new(authority, WINDOWS, move || {
+                    let (at, network) = (at.clone(), Arc::clone(&network));
+                    async move { network.connect(&at).await }.boxed()
+                }),
                 Some(tls) => {
                     let tls = Arc::clone(tls);
                     let name = tls.name().cloned().map_or_else(|| server_name(address), Ok)?;
-                    endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
-                        let (authority, network) = (authority.clone(), Arc::clone(&network));
+                    Channel::new(authority, WINDOWS, move || {
+                        let (at, network) = (at.clone(), Arc::clone(&network));
                         // Taken anew each time: it may have been read again since.
                         let (name, client) = (name.clone(), tls.client());
-                        async move {
-                            connect_tls(network.connect(&authority), name, client).await.map(TokioIo::new)
-                        }
-                    }))
+                        let connected = async move { connect_tls(network.connect(&at), name, client).await };
+                        connected.map_ok(boxed).boxed()
+                    })
                 }
             }
         }
         ChildAddress::Unix(path) => {
             let path = path.clone();
-            endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
-                let path = path.clone();
-                async move { UnixStream::connect(path).await.map(TokioIo::new) }
-            }))
+            Channel::new(authority, WINDOWS, move || UnixStream::connect(path.clone()).map_ok(boxed).boxed())
         }
     })
+}
+
+fn boxed(stream: impl Stream + 'static) -> Box<dyn Stream> {
+    Box::new(stream)
 }
 
 /// Whose certificate a server must show.

@@ -9,7 +9,8 @@
 //! * [`batches`] – record batches and Arrow types as bytes.
 //! * [`body`] – the bodies of partials, in pieces.
 //! * [`reason`] – why a batch was refused, where the status alone does not tell.
-//! * [`address`] – how servers name each other, connect and listen; [`connection`] – what those who connect must do.
+//! * [`address`] – how servers name each other, connect and listen; [`connection`] – what those who connect must do;
+//!   [`channel`] – requests on a connection.
 //! * [`gossip`] – how they hear of each other; [`network`] – what all of this goes through.
 //! * [`tls`] – certificates and keys between machines; [`watched`] – files that say whom to trust; [`exposed`] – what
 //!   may not be open to other machines.
@@ -17,6 +18,7 @@
 pub mod address;
 pub mod batches;
 pub mod body;
+pub mod channel;
 pub mod connection;
 pub mod convert;
 pub mod exposed;

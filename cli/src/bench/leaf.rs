@@ -9,6 +9,7 @@ use arrow::array::{AsArray, Int64Array, types::Int64Type};
 use arrow::datatypes::DataType;
 use bytes::Bytes;
 use gannet_proto::address::{ChildAddress, connect};
+use gannet_proto::channel::Channel;
 use gannet_proto::wire::ingest_client::IngestClient;
 use gannet_proto::wire::query_client::QueryClient;
 use gannet_proto::{MESSAGE_BYTES_MAX, decode_body, wire};
@@ -18,7 +19,6 @@ use gannet_query::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
-use tonic::transport::Channel;
 
 use super::events::{NUMBER, TABLE};
 use super::memory;
