@@ -626,16 +626,19 @@ async fn fan_outs_that_nobody_will_read_end_with_the_statement() {
     let waiting = Arc::clone(&silent.0);
     let sql = "select (select count(*) from sampled), count(*) from events";
     let asked = run_on(&engine, Arc::new(silent), sql);
-    let given_up = async {
-        while Arc::strong_count(&waiting) < 4 {
-            tokio::task::yield_now().await;
-        }
+    let waiters = async |expected: usize| {
+        let reached = async {
+            while Arc::strong_count(&waiting) != expected {
+                tokio::task::yield_now().await;
+            }
+        };
+        let reached = tokio::time::timeout(Duration::from_secs(20), reached).await;
+        assert!(reached.is_ok(), "{} instead of {expected}", Arc::strong_count(&waiting));
     };
+    // This one, the answerer's, and one for each fan-out.
     tokio::select! {
         answer = asked => panic!("{answer:?}"),
-        () = given_up => {}
+        () = waiters(4) => {}
     }
-    while Arc::strong_count(&waiting) > 1 {
-        tokio::task::yield_now().await;
-    }
+    waiters(1).await;
 }

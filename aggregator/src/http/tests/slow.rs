@@ -101,9 +101,10 @@ async fn who_asks_and_then_says_nothing_is_not_waited_for_long() {
     let endless = head.replace("content-length: 9", "transfer-encoding: chunked")
         + &format!("1000\r\n{flood}").repeat(1000);
     let mut stream = TcpStream::connect(&open.at).await.unwrap();
-    let written = stream.write_all(endless.as_bytes()).await;
-    let closed = stream.read_to_end(&mut Vec::new()).await;
-    assert!(written.is_err() || closed.is_err() || closed.is_ok_and(|bytes| bytes > 0));
+    // It may hang up while this is written, or after its refusal.
+    let _ = stream.write_all(endless.as_bytes()).await;
+    let hung_up = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut Vec::new())).await;
+    assert!(hung_up.is_ok(), "it still reads");
 }
 
 #[tokio::test]
