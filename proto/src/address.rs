@@ -21,7 +21,7 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::transport::Server;
 
-use crate::channel::{Channel, Windows};
+use crate::channel::Channel;
 pub use crate::connection::{Connection, Guard, Incoming};
 use crate::exposed::Exposed;
 use crate::network::{Accept, Network, Stream, System};
@@ -33,15 +33,12 @@ pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(10);
 pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// Bytes in flight on a connection.
 pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-/// Bytes of one frame that a server of ours accepts: a row batch need not come in hundreds of them.
+/// Bytes of one frame that servers and clients of ours accept: a row batch need not come in hundreds of them.
 pub const FRAME_BYTES: u32 = 1 << 20;
-/// What servers may send us.
-const WINDOWS: Windows =
-    Windows { stream: STREAM_WINDOW_BYTES, connection: CONNECTION_WINDOW_BYTES, frame: FRAME_BYTES };
 /// Requests on one connection to a server of ours at once; more wait on the client's side.
 const STREAMS_MAX: u32 = 1024;
-/// Headers of one request; ours are a few hundred bytes.
-const HEADER_BYTES_MAX: u32 = 16 << 10;
+/// Headers of one request or reply; ours are a few hundred bytes.
+pub(crate) const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// The longest path of a unix socket, with room for the name it is made under.
 const UNIX_PATH_BYTES_MAX: usize = 107 - MADE_UNDER.len();
 /// Appended to the path while the socket is not ready to be found.
@@ -185,14 +182,14 @@ pub fn connect_over(
         ChildAddress::Tcp(at) => {
             let (at, network) = (at.clone(), Arc::clone(network));
             match tls {
-                None => Channel::new(authority, WINDOWS, move || {
+                None => Channel::new(authority, move || {
                     let (at, network) = (at.clone(), Arc::clone(&network));
                     async move { network.connect(&at).await }.boxed()
                 }),
                 Some(tls) => {
                     let tls = Arc::clone(tls);
                     let name = tls.name().cloned().map_or_else(|| server_name(address), Ok)?;
-                    Channel::new(authority, WINDOWS, move || {
+                    Channel::new(authority, move || {
                         let (at, network) = (at.clone(), Arc::clone(&network));
                         // Taken anew each time: it may have been read again since.
                         let (name, client) = (name.clone(), tls.client());
@@ -204,7 +201,7 @@ pub fn connect_over(
         }
         ChildAddress::Unix(path) => {
             let path = path.clone();
-            Channel::new(authority, WINDOWS, move || UnixStream::connect(path.clone()).map_ok(boxed).boxed())
+            Channel::new(authority, move || UnixStream::connect(path.clone()).map_ok(boxed).boxed())
         }
     })
 }

@@ -31,14 +31,13 @@ use parking_lot::Mutex;
 use tonic::body::Body;
 use tower::Service;
 
-use crate::address::KEEP_ALIVE;
+use crate::address::{
+    CONNECTION_WINDOW_BYTES, FRAME_BYTES, HEADER_BYTES_MAX, KEEP_ALIVE, STREAM_WINDOW_BYTES,
+};
 use crate::network::Stream;
 
 /// A connection that is not made by then has failed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Headers and trailers of one reply; ours are a few hundred bytes.
-const HEADER_BYTES_MAX: u32 = 16 << 10;
 
 /// Any failure.
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -53,17 +52,8 @@ pub struct Channel(Arc<Shape>);
 
 struct Shape {
     authority: Authority,
-    windows: Windows,
     connect: Box<Connect>,
     newest: Mutex<Option<Attempt>>,
-}
-
-/// Bytes in flight from the server.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Windows {
-    pub(crate) stream: u32,
-    pub(crate) connection: u32,
-    pub(crate) frame: u32,
 }
 
 /// A connection.
@@ -81,11 +71,11 @@ impl fmt::Debug for Channel {
 
 impl Channel {
     /// To a server of this name, over what this gives. Nothing is connected yet.
-    pub(crate) fn new<C>(authority: Authority, windows: Windows, connect: C) -> Channel
+    pub(crate) fn new<C>(authority: Authority, connect: C) -> Channel
     where
         C: Fn() -> BoxFuture<'static, io::Result<Box<dyn Stream>>> + Send + Sync + 'static,
     {
-        Channel(Arc::new(Shape { authority, windows, connect: Box::new(connect), newest: Mutex::default() }))
+        Channel(Arc::new(Shape { authority, connect: Box::new(connect), newest: Mutex::default() }))
     }
 
     /// The newest attempt to connect; a new one when that failed or its connection has ended.
@@ -99,7 +89,7 @@ impl Channel {
         if let Some(attempt) = newest.as_ref().filter(is_of_use) {
             return attempt.clone();
         }
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, connect((self.0.connect)(), self.0.windows));
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, connect((self.0.connect)()));
         let late = || io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
         let attempt = async move { connecting.await.unwrap_or_else(|_| Err(late())).map_err(Arc::new) };
         let attempt = attempt.boxed().shared();
@@ -176,15 +166,12 @@ async fn whole(body: Body) -> Result<Bytes, tonic::Status> {
 }
 
 /// Connects and serves the connection in a task of its own.
-async fn connect(
-    stream: BoxFuture<'static, io::Result<Box<dyn Stream>>>,
-    windows: Windows,
-) -> io::Result<Line> {
+async fn connect(stream: BoxFuture<'static, io::Result<Box<dyn Stream>>>) -> io::Result<Line> {
     let stream = stream.await?;
     let (requests, mut connection) = h2::client::Builder::new()
-        .initial_window_size(windows.stream)
-        .initial_connection_window_size(windows.connection)
-        .max_frame_size(windows.frame)
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
         .max_header_list_size(HEADER_BYTES_MAX)
         .enable_push(false)
         .handshake(stream)
@@ -262,14 +249,12 @@ mod tests {
 
     use super::*;
 
-    const WINDOWS: Windows = Windows { stream: 1 << 20, connection: 1 << 20, frame: 16 << 10 };
-
     /// A channel that connects after so long, and the other ends of its connections.
     fn channel(takes: Duration) -> (Channel, Arc<AtomicUsize>, mpsc::UnboundedReceiver<DuplexStream>) {
         let (connected, ends) = mpsc::unbounded_channel();
         let attempts = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&attempts);
-        let channel = Channel::new(Authority::from_static("server:1"), WINDOWS, move || {
+        let channel = Channel::new(Authority::from_static("server:1"), move || {
             counted.fetch_add(1, Ordering::Relaxed);
             let connected = connected.clone();
             let connect = async move {
@@ -329,7 +314,7 @@ mod tests {
         }
         assert_eq!(attempts.load(Ordering::Relaxed), 3);
         // More than fits into any window, both ways and at once.
-        let large = "0123456789abcdef".repeat(200_000);
+        let large = "0123456789abcdef".repeat(2 * STREAM_WINDOW_BYTES as usize / 16);
         let all = futures::future::join_all((0..3).map(|_| ask(&channel, &large))).await;
         for said in all {
             assert!(said.unwrap() == format!("http://server:1/s/m {large}"));

@@ -56,7 +56,7 @@ pub(super) async fn events(
     let mut body = body;
     match answer(&aggregator, table, &headers, parameters, &mut body).await {
         Ok(taken) => taken.into_response(),
-        Err(failure) => refuse((version, &headers), body, || refused(failure, About::Body)).await,
+        Err(failure) => refuse((version, &headers), body, refused(failure, About::Body)).await,
     }
 }
 

@@ -28,13 +28,13 @@ const READ_WAIT_MAX: Duration = Duration::from_secs(1);
 pub(super) async fn refuse(
     (version, headers): (Version, &HeaderMap),
     body: Body,
-    refusal: impl FnOnce() -> Response,
+    refusal: Response,
 ) -> Response {
     if headers.contains_key(header::EXPECT) {
         return match version {
-            Version::HTTP_11 => refusal().map(|reply| Body::new(Then { reply, unread: Some(body) })),
+            Version::HTTP_11 => refusal.map(|reply| Body::new(Then { reply, unread: Some(body) })),
             // Each request is a stream of its own, which ends with the reply.
-            _ => refusal(),
+            _ => refusal,
         };
     }
     let bytes = headers.get(header::CONTENT_LENGTH).and_then(|bytes| bytes.to_str().ok()?.parse().ok());
@@ -42,7 +42,7 @@ pub(super) async fn refuse(
     if !is_long {
         read(body).await;
     }
-    refusal()
+    refusal
 }
 
 /// Reads a body to its end, if that comes soon. What did not come by then is left, and the connection with it.
