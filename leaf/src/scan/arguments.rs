@@ -15,6 +15,7 @@ use super::numbering::Scratch;
 use super::prepare::{ArgumentPlan, Prepared};
 use super::readers::{Floats, Ints, float_parts, int_parts};
 use super::selection::{Rows, Selection};
+use crate::column::Codes;
 
 /// Where the values of an argument come from.
 #[derive(Debug)]
@@ -257,6 +258,38 @@ impl<'a> RowWeights<'a> {
             // A row without weight stands for one event.
             RowWeights::Ints(ints) => ints.bound().map(|bound| bound.max(1)),
             RowWeights::Floats(_) => None,
+        }
+    }
+
+    /// No int weight is smaller; `None` where only the weights tell.
+    pub(super) fn least(&self) -> Option<i64> {
+        match self {
+            RowWeights::One => Some(1),
+            RowWeights::Ints(ints) => ints.least().map(|least| least.min(1)),
+            RowWeights::Floats(_) => None,
+        }
+    }
+
+    /// Weights as codes of one byte, and the weight of each code, where none is negative.
+    pub(super) fn coded(&self) -> Option<(&'a [u8], Box<[u64; 256]>)> {
+        let RowWeights::Ints(ints) = self else { return None };
+        self.least().filter(|least| *least >= 0)?;
+        let mut table = Box::new([0; 256]);
+        match ints {
+            Ints::Packed { base, gcd, codes: Codes::U8(codes), validity: None } => {
+                for (code, weight) in (0..).zip(table.iter_mut()) {
+                    *weight = base.wrapping_add(gcd.wrapping_mul(code)) as u64;
+                }
+                Some((codes, table))
+            }
+            Ints::Dictionary { table: values, codes: Codes::U8(codes), null } => {
+                table.iter_mut().zip(values).for_each(|(weight, value)| *weight = *value as u64);
+                if let Some(null) = null {
+                    *table.get_mut(*null as usize)? = 1;
+                }
+                Some((codes, table))
+            }
+            _ => None,
         }
     }
 

@@ -4,6 +4,9 @@
 //! column where it has some (dictionaries, narrow integers), from the steps of time, or are handed out in the order
 //! in which values appear.
 
+use std::ops::Range;
+
+use arrow::array::ArrowNativeTypeOp;
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use hashbrown::HashTable;
 
@@ -77,7 +80,12 @@ impl Coder<'_> {
                     mark_all(&nulls, *null, out);
                 }
             }
-            Coder::Steps { ints: reader, divider } => divider.read(reader.read(rows, ints), out),
+            Coder::Steps { ints: reader, divider } => match (rows, &*reader) {
+                (Rows::Range { start, count }, Ints::Packed { base, gcd, codes, .. }) => {
+                    divider.read_codes((*base, *gcd), codes, start..start + count, out);
+                }
+                _ => divider.read(reader.read(rows, ints), out),
+            },
             Coder::Numbered { ints: reader, numbers } => {
                 let nulls = reader.nulls(rows);
                 numbers.read(reader.read(rows, ints), nulls.as_ref(), out);
@@ -244,6 +252,56 @@ impl Divider {
         (sign >= 0).then_some(step)
     }
 
+    /// As [`Divider::read`], of times that are base + gcd × code.
+    fn read_codes(&self, times: (i64, i64), codes: &Codes, rows: Range<usize>, out: &mut Vec<u32>) {
+        out.clear();
+        match codes {
+            Codes::U8(codes) => self.read_narrow(times, &codes[rows], out),
+            Codes::U16(codes) => self.read_narrow(times, &codes[rows], out),
+            Codes::U32(codes) => self.read_narrow(times, &codes[rows], out),
+            Codes::U64(codes) => self.read_narrow(times, &codes[rows], out),
+        }
+    }
+
+    fn read_narrow<T: ArrowNativeTypeOp>(&self, (base, gcd): (i64, i64), codes: &[T], out: &mut Vec<u32>) {
+        let mut times = [0; TIMES_TOGETHER];
+        // The codes of the last step that was found, from the first to the last of them.
+        let mut near: Option<(u32, T, T)> = None;
+        for codes in codes.chunks(TIMES_TOGETHER) {
+            let is_in = |first: T, last: T, code: T| code.sub_wrapping(first).is_le(last.sub_wrapping(first));
+            let first = codes.first().copied().unwrap_or_default();
+            near = near
+                .filter(|(_, from, to)| is_in(*from, *to, first))
+                .or_else(|| self.around(base, gcd, first));
+            if let Some((step, from, to)) = near
+                && codes.iter().fold(true, |all, code| all & is_in(from, to, *code))
+            {
+                out.resize(out.len() + codes.len(), step);
+                continue;
+            }
+            for (time, code) in times.iter_mut().zip(codes) {
+                *time = base.wrapping_add(gcd.wrapping_mul(code.as_usize() as i64));
+            }
+            self.divide(&times[..codes.len()], out);
+        }
+    }
+
+    /// The step that a code is in, with its first and last code.
+    fn around<T: ArrowNativeTypeOp>(&self, base: i64, gcd: i64, code: T) -> Option<(u32, T, T)> {
+        let code_max = i128::from(u64::MAX >> (64 - 8 * size_of::<T>()));
+        let (base, gcd) = (i128::from(base), i128::from(gcd.max(1)));
+        let (start, width) = (i128::from(self.start), i128::from(self.width));
+        let distance = base + gcd * code.as_usize() as i128 - start;
+        let step = u32::try_from(distance.checked_div(width)?).ok()?;
+        if distance < 0 || step > self.last {
+            return None;
+        }
+        let begins = start + width * i128::from(step) - base;
+        let first = (begins.max(0) + gcd - 1) / gcd;
+        let last = ((begins + width - 1) / gcd).min(code_max);
+        Some((step, T::usize_as(first as usize), T::usize_as(last as usize)))
+    }
+
     fn divide(&self, times: &[i64], out: &mut Vec<u32>) {
         let (start, width, last) = (self.start, self.width, u64::from(self.last));
         if width.saturating_mul(last + 1) < EXACT_MAX {
@@ -348,6 +406,48 @@ mod tests {
             Divider { start, width, last }.read(&times, &mut out);
             assert_eq!(out, times.iter().map(|time| steps(*time)).collect::<Vec<u32>>(), "{start} {width}");
         }
+    }
+
+    #[test]
+    fn steps_are_the_same_on_codes() {
+        // Times that nearly ascend, from one step a hundred rows to ten steps a row.
+        for (base, gcd, slope) in
+            [(7_i64, 1_i64, 3_u64), (-5_000, 1_000, 40), (1_790_000_000_000_000_123, 1_000, 9_000)]
+        {
+            for width in [1_u64, 300, 1_000, 60_000_000, 1 << 53] {
+                let codes: Vec<u64> = (0..1_000_u64).map(|row| row * slope + row * row % 97).collect();
+                let time = |code: &u64| base + gcd * *code as i64;
+                let times: Vec<i64> = codes.iter().map(time).collect();
+                let least = times.iter().copied().min().unwrap_or(0);
+                let start = least - least.rem_euclid(width as i64);
+                let steps = |time: i64| u32::try_from((time - start) as u64 / width).ok();
+                let expect: Option<Vec<u32>> = times.iter().map(|time| steps(*time)).collect();
+                // More steps than there can be in a run.
+                let Some(expect) = expect else { continue };
+                let divider = Divider { start, width, last: expect.iter().copied().max().unwrap_or(0) };
+                let mut forms = vec![Codes::U64(codes.clone().into())];
+                forms.push(Codes::U32(codes.iter().map(|code| *code as u32).collect::<Vec<_>>().into()));
+                if slope == 3 {
+                    forms.push(Codes::U16(codes.iter().map(|code| *code as u16).collect::<Vec<_>>().into()));
+                }
+                for form in forms {
+                    let mut out = Vec::new();
+                    divider.read_codes((base, gcd), &form, 3..1_000, &mut out);
+                    assert_eq!(out, expect[3..], "{base} {gcd} {slope} {width}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn times_that_belie_their_block_stay_within_its_steps() {
+        let divider = Divider { start: 1_000, width: 10, last: 3 };
+        let mut out = Vec::new();
+        let codes = Codes::U64(vec![0, 5, 500, u64::MAX, 1 << 63, 990, 1_029].into());
+        divider.read_codes((0, 1), &codes, 0..7, &mut out);
+        assert!(out.iter().all(|step| *step <= 3), "{out:?}");
+        divider.read_codes((i64::MAX, i64::MAX), &codes, 0..7, &mut out);
+        assert!(out.iter().all(|step| *step <= 3), "{out:?}");
     }
 
     #[test]

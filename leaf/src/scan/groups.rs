@@ -7,10 +7,11 @@
 use gannet_query::{AggregateFunction, Groups, Input, Plan, States, Values, WeightKind, Weights};
 
 use super::arguments::{Argument, Buffers, Read, RowWeights, events, takes_codes};
+use super::code_sums::{CodeSums, StretchWeights};
 use super::columns::Run;
 use super::filter;
 use super::keys::{Key, key};
-use super::numbering::{Numbering, Scratch};
+use super::numbering::{Numbered, Numbering, Scratch};
 use super::prepare::{GroupsPlan, Prepared};
 use super::readers::Ints;
 use super::selection::{ROWS_PER_STRETCH, Rows, Selection};
@@ -61,6 +62,12 @@ struct Work<'a> {
     settled: Vec<bool>,
     /// Counts that need not be made, because a sum over the same rows makes them: the aggregates of both.
     counted: Vec<(usize, usize)>,
+    /// Weights as codes, and what the codes stand for, where they are few.
+    coded_weights: Option<(&'a [u8], Box<[u64; 256]>)>,
+    /// What is added up on codes, for each filter that aggregates have.
+    on_codes: Vec<Vec<CodeSums<'a>>>,
+    /// The one of the first of these that tells which groups have rows.
+    teller: Option<usize>,
 }
 
 /// The groups of a run's selected rows with their states; `None` when there is no row.
@@ -101,18 +108,22 @@ pub(super) fn aggregate<'a>(
     };
     let weighted =
         plan.aggregates.iter().map(|of| of.aggregate.weight_kind(weight) != WeightKind::One).collect();
+    let weights = RowWeights::of(run, prepared)?;
     let mut work = Work {
         run,
         plan,
-        weights: RowWeights::of(run, prepared)?,
+        coded_weights: weights.coded(),
+        weights,
         weight: prepared.weight,
         reads_weights: true,
         times,
-        numbering: Numbering::new(keys, scratch),
+        numbering: Numbering::new(keys, selection.len(), plan.takes_gaps(), scratch),
         states,
         weighted,
         settled,
         counted: Vec::new(),
+        on_codes: Vec::new(),
+        teller: None,
     };
     // The rows of every group are numbered, whatever the filters of the aggregates leave of them.
     let events = work.add(None, selection, scratch)?;
@@ -120,16 +131,7 @@ pub(super) fn aggregate<'a>(
         let left = filter::narrow(run, &plan.filters[filter], selection.clone())?.settle();
         work.add(Some(filter), &left, scratch)?;
     }
-    let Work { numbering, mut states, counted, .. } = work;
-    let group_count = numbering.group_count();
-    states.iter_mut().for_each(|states| states.resize(group_count));
-    for (count, sum) in counted {
-        if let Some(counted) = states[sum].counted() {
-            states[count] = counted;
-        }
-    }
-    let (keys, codes) = numbering.finish(scratch);
-    Ok(Some(RunGroups { keys, codes, states, group_count, events }))
+    Ok(Some(work.finish(events, scratch)?))
 }
 
 /// The one group of a plan without keys, when the run's directory knows all that is asked: how many events all its
@@ -192,6 +194,22 @@ pub(super) fn empty_group(plan: &Plan, groups: &GroupsPlan<'_>) -> Result<Groups
     Ok(Groups { keys: Vec::new(), states, group_count: 1 })
 }
 
+impl GroupsPlan<'_> {
+    /// Whether groups without rows cost little, until they are left out.
+    fn takes_gaps(&self) -> bool {
+        self.aggregates.iter().all(|of| {
+            matches!(
+                of.aggregate.function,
+                AggregateFunction::Count
+                    | AggregateFunction::Sum
+                    | AggregateFunction::Min
+                    | AggregateFunction::Max
+                    | AggregateFunction::Moments
+            )
+        })
+    }
+}
+
 impl<'a> Work<'a> {
     /// Adds the rows of a selection to the aggregates that have this filter. Returns the events they stand for.
     fn add(
@@ -214,6 +232,13 @@ impl<'a> Work<'a> {
             });
         }
         self.leave_counts_to_sums(&mut sharing, &arguments);
+        let mut on_codes = self.take_on_codes(&mut sharing, &mut arguments, selection.len());
+        if filter.is_none() {
+            self.teller = on_codes.iter().position(|sums| sums.tells_groups(&self.weights));
+            if self.teller.is_some() {
+                self.numbering.leave_marks_out();
+            }
+        }
         let known_events = match filter {
             None => self.known_events(selection),
             Some(_) => Some(0.0),
@@ -222,7 +247,10 @@ impl<'a> Work<'a> {
             return Ok(events);
         }
         let is_weighted = |shared: &Sharing| shared.aggregates.iter().any(|index| self.weighted[*index]);
-        self.reads_weights = known_events.is_none() || sharing.iter().any(is_weighted);
+        let has_codes = self.coded_weights.is_some() && matches!(selection, Selection::All(_));
+        self.reads_weights = known_events.is_none()
+            || sharing.iter().any(is_weighted)
+            || (!has_codes && on_codes.iter().any(CodeSums::is_weighted));
         let weight_max = self.weights.bound();
         for (shared, argument) in sharing.iter().zip(&arguments) {
             let value_max = argument.as_ref().and_then(Argument::bound);
@@ -230,18 +258,80 @@ impl<'a> Work<'a> {
                 self.states[*index].set_bounds(value_max, weight_max);
             }
         }
-        selection.with_rows(|rows| {
+        let total = selection.with_rows(|rows| {
             let mut total = 0.0;
             for stretch in rows.stretches(ROWS_PER_STRETCH) {
                 run.look()?;
                 self.numbering.number(stretch, scratch);
-                let weights = self.update(stretch, &sharing, &mut arguments, scratch)?;
+                let weights = self.update(stretch, &sharing, &mut arguments, &mut on_codes, scratch)?;
                 if known_events.is_none() {
                     total += events(weights, stretch.len());
                 }
             }
-            Ok(known_events.unwrap_or(total))
-        })
+            Ok::<f64, Stop>(total)
+        })?;
+        self.on_codes.push(on_codes);
+        Ok(known_events.unwrap_or(total))
+    }
+
+    /// Takes the aggregates out of the work that can be found on codes.
+    fn take_on_codes(
+        &self,
+        sharing: &mut Vec<Sharing>,
+        arguments: &mut Vec<Option<Argument<'a>>>,
+        row_count: usize,
+    ) -> Vec<CodeSums<'a>> {
+        let mut taken = Vec::new();
+        let Some(group_count) = self.numbering.plain_count() else { return taken };
+        for (shared, argument) in sharing.iter_mut().zip(arguments.iter()) {
+            shared.aggregates.retain(|index| {
+                let function = &self.plan.aggregates[*index].aggregate.function;
+                if *function == AggregateFunction::Sum && !self.states[*index].sums_numbers() {
+                    return true;
+                }
+                let weights = self.weighted[*index].then_some(&self.weights);
+                let counts = (group_count, row_count);
+                let sums = CodeSums::of((*index, function), argument.as_ref(), weights, counts);
+                let left = sums.is_none();
+                taken.extend(sums);
+                left
+            });
+        }
+        let is_left: Vec<bool> = sharing.iter().map(|shared| !shared.aggregates.is_empty()).collect();
+        let mut left = is_left.iter();
+        sharing.retain(|_| left.next().is_some_and(|left| *left));
+        let mut left = is_left.iter();
+        arguments.retain(|_| left.next().is_some_and(|left| *left));
+        CodeSums::share(&mut taken);
+        taken
+    }
+
+    /// What has come together, of the groups that have rows.
+    fn finish(self, events: f64, scratch: &mut Scratch) -> Result<RunGroups<'a>, Stop> {
+        let Work { numbering, mut states, counted, on_codes, teller, .. } = self;
+        let all = numbering.group_count();
+        let told = || teller.map(|teller| on_codes[0][teller].groups()).unwrap_or_default();
+        let Numbered { keys, codes, used } = numbering.finish(told, scratch);
+        let group_count = used.as_ref().map_or(all, Vec::len);
+        for (index, states) in states.iter_mut().enumerate() {
+            if on_codes.iter().flatten().any(|sums| sums.aggregate() == index) {
+                continue;
+            }
+            states.resize(all);
+            if let Some(used) = used.as_ref().filter(|used| used.len() < all) {
+                states.settle();
+                *states = states.take(used);
+            }
+        }
+        for sums in on_codes {
+            CodeSums::finish(&sums, &mut states, used.as_deref().unwrap_or_default())?;
+        }
+        for (count, sum) in counted {
+            if let Some(counted) = states[sum].counted() {
+                states[count] = counted;
+            }
+        }
+        Ok(RunGroups { keys, codes, states, group_count, events })
     }
 
     /// Takes counts out of the work where a sum over the same rows, each with a value, counts them anyway.
@@ -296,6 +386,7 @@ impl<'a> Work<'a> {
         rows: Rows<'_>,
         sharing: &[Sharing],
         arguments: &mut [Option<Argument<'a>>],
+        on_codes: &mut [CodeSums<'a>],
         scratch: &'s mut Scratch,
     ) -> Result<Weights<'s>, Stop> {
         let Scratch { groups, ints, floats, weights, float_weights, times, argument_codes, .. } = scratch;
@@ -307,6 +398,16 @@ impl<'a> Work<'a> {
             Some(reader) => reader.read(rows, times),
             None => &[],
         };
+        let stretch_weights = match (rows, &self.coded_weights, row_weights) {
+            (Rows::Range { start, count }, Some((codes, table)), _) => {
+                StretchWeights::Coded(&codes[start..start + count], table)
+            }
+            (_, _, Weights::Int(weights)) => StretchWeights::Each(weights),
+            (_, _, Weights::One | Weights::Float(_)) => StretchWeights::One,
+        };
+        for sums in on_codes {
+            sums.add(rows, groups, stretch_weights, argument_codes);
+        }
         let group_count = self.numbering.group_count();
         for (shared, argument) in sharing.iter().zip(arguments) {
             let functions =

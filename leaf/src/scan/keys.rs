@@ -152,8 +152,7 @@ fn ends(codes: &Codes) -> (u64, u64) {
         (min.map_or(0, Into::into), max.map_or(0, Into::into))
     }
     match codes {
-        // All there are fit into a table, so nobody has to look.
-        Codes::U8(_) => (0, 255),
+        Codes::U8(codes) => of(codes),
         Codes::U16(codes) => of(codes),
         Codes::U32(codes) => of(codes),
         Codes::U64(codes) => of(codes),

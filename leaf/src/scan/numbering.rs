@@ -1,8 +1,10 @@
 //! One dense group number a row, from the codes of one or more keys.
 //!
 //! Codes of several keys are combined by mixed radix while a table of all combinations is small, and by hash where it
-//! is not. Numbers follow the order of first appearance and stay the same for as long as the run is scanned, so that
-//! rows can be numbered stretch by stretch, and some of them again for a FILTER.
+//! is not. Where combinations are few beside the rows, a combined code is the number: then there are numbers without
+//! rows, which are left out at the end. Otherwise numbers follow the order of first appearance. Either way they stay the
+//! same for as long as the run is scanned, so that rows can be numbered stretch by stretch, and some of them again for
+//! a FILTER.
 
 use super::coder::Numbers;
 use super::keys::Key;
@@ -10,6 +12,10 @@ use super::selection::Rows;
 
 /// Tables of at most this many entries are dense; larger ones are hashed.
 pub(super) const DENSE_MAX: u64 = 1 << 18;
+
+/// So many combined codes are always numbers, and more of them where a run has this many times as many rows.
+const PLAIN_MIN: usize = 256;
+const ROWS_PER_PLAIN: usize = 8;
 
 const UNSEEN: u32 = u32::MAX;
 
@@ -63,10 +69,28 @@ enum By {
     },
     /// The last stage, or the only key, numbers by itself: for each key the code of each group.
     Order(Vec<Vec<u32>>),
+    /// All stages are by radix, and combined codes are numbers: which of them have rows, unless somebody else knows.
+    Plain(Option<Vec<bool>>),
+}
+
+/// The groups of all rows.
+#[derive(Debug)]
+pub(super) struct Numbered<'a> {
+    pub(super) keys: Vec<Key<'a>>,
+    /// For each key the code of each group.
+    pub(super) codes: Vec<Vec<u32>>,
+    /// The number of each group, where others have no rows.
+    pub(super) used: Option<Vec<u32>>,
 }
 
 impl<'a> Numbering<'a> {
-    pub(super) fn new(keys: Vec<Key<'a>>, scratch: &mut Scratch) -> Numbering<'a> {
+    /// For rows of which there are so many; `plain` says that groups without rows do no harm.
+    pub(super) fn new(
+        keys: Vec<Key<'a>>,
+        row_count: usize,
+        plain: bool,
+        scratch: &mut Scratch,
+    ) -> Numbering<'a> {
         let mut stages = Vec::new();
         let mut bound = keys.first().map_or(1, |key| key.bound);
         let mut is_numbered = keys.first().is_none_or(|key| key.is_numbered);
@@ -85,9 +109,11 @@ impl<'a> Numbering<'a> {
             }
         }
         scratch.codes.resize_with(keys.len().max(scratch.codes.len()), Vec::new);
+        let plain_max = (row_count / ROWS_PER_PLAIN).max(PLAIN_MIN);
         // A single key with too many codes for a table numbers by itself, see `keys`.
         let by = match is_numbered {
             true => By::Order(vec![Vec::new(); keys.len()]),
+            false if plain && bound <= plain_max as u64 => By::Plain(Some(vec![false; bound as usize])),
             false => {
                 let mut table = std::mem::take(&mut scratch.table);
                 if table.len() < bound as usize {
@@ -96,7 +122,10 @@ impl<'a> Numbering<'a> {
                 By::Table { table, used: Vec::new() }
             }
         };
-        let group_count = usize::from(keys.is_empty());
+        let group_count = match by {
+            By::Plain(_) => bound as usize,
+            By::Table { .. } | By::Order(_) => usize::from(keys.is_empty()),
+        };
         Numbering { keys, stages, by, group_count }
     }
 
@@ -105,26 +134,38 @@ impl<'a> Numbering<'a> {
         self.group_count
     }
 
-    /// The keys, and for each the code of each group. Gives the table back.
-    pub(super) fn finish(self, scratch: &mut Scratch) -> (Vec<Key<'a>>, Vec<Vec<u32>>) {
-        let codes = match self.by {
-            By::Order(codes) => codes,
-            By::Table { mut table, mut used } => {
+    /// How many groups there are whatever rows come, where combined codes are numbers.
+    pub(super) fn plain_count(&self) -> Option<usize> {
+        matches!(self.by, By::Plain(_)).then_some(self.group_count)
+    }
+
+    /// Somebody else will tell which groups have rows.
+    pub(super) fn leave_marks_out(&mut self) {
+        if let By::Plain(marks) = &mut self.by {
+            *marks = None;
+        }
+    }
+
+    /// The groups; `used` tells which have rows where that was left to somebody else. Gives the table back.
+    pub(super) fn finish(self, used: impl FnOnce() -> Vec<u32>, scratch: &mut Scratch) -> Numbered<'a> {
+        let (combined, used) = match self.by {
+            By::Order(codes) => return Numbered { keys: self.keys, codes, used: None },
+            By::Table { mut table, used } => {
                 used.iter().for_each(|code| table[*code as usize] = UNSEEN);
                 scratch.table = table;
-                let mut codes = Vec::with_capacity(self.keys.len());
-                for stage in self.stages.iter().rev() {
-                    if let Stage::Radix(radix) = stage {
-                        codes.push(used.iter().map(|code| code % radix).collect());
-                        used.iter_mut().for_each(|code| *code /= radix);
+                (used, None)
+            }
+            By::Plain(marks) => {
+                let used = match marks {
+                    Some(marks) => {
+                        marks.iter().zip(0..).filter(|(mark, _)| **mark).map(|(_, at)| at).collect()
                     }
-                }
-                codes.push(used);
-                codes.reverse();
-                codes
+                    None => used(),
+                };
+                (used.clone(), Some(used))
             }
         };
-        (self.keys, codes)
+        Numbered { codes: parts(combined, &self.stages), keys: self.keys, used }
     }
 
     /// Puts the group of each of some rows into `scratch.groups`.
@@ -168,6 +209,11 @@ impl<'a> Numbering<'a> {
                 }
                 self.group_count = used.len();
             }
+            By::Plain(marks) => {
+                if let Some(marks) = marks {
+                    groups.iter().for_each(|number| marks[*number as usize] = true);
+                }
+            }
             // New numbers ascend, so a row is the first of its group when its number is the next one.
             By::Order(firsts) => {
                 fresh.clear();
@@ -185,4 +231,18 @@ impl<'a> Numbering<'a> {
             }
         }
     }
+}
+
+/// The codes that were combined, for each key.
+fn parts(mut combined: Vec<u32>, stages: &[Stage]) -> Vec<Vec<u32>> {
+    let mut codes = Vec::with_capacity(stages.len() + 1);
+    for stage in stages.iter().rev() {
+        if let Stage::Radix(radix) = stage {
+            codes.push(combined.iter().map(|code| code % radix).collect());
+            combined.iter_mut().for_each(|code| *code /= radix);
+        }
+    }
+    codes.push(combined);
+    codes.reverse();
+    codes
 }

@@ -85,6 +85,23 @@ impl Ints<'_> {
         }
     }
 
+    /// No value is smaller; `None` where only the values tell.
+    pub(super) fn least(&self) -> Option<i64> {
+        match self {
+            Ints::Constant(value) => Some(value.unwrap_or(0)),
+            // Whatever the codes are, they lead up from the base, unless they could lead around the end.
+            Ints::Packed { base, gcd, .. } => {
+                let bound = self.bound().filter(|bound| i64::try_from(*bound).is_ok() && *gcd >= 0);
+                bound.map(|_| *base)
+            }
+            // The last one is read for NULL.
+            Ints::Dictionary { table, .. } => {
+                table.split_last().and_then(|(_, values)| values.iter().copied().min())
+            }
+            Ints::Values(..) | Ints::Cast(..) => None,
+        }
+    }
+
     /// Which of some rows have a value; `None` when all have one.
     pub(super) fn nulls(&self, rows: Rows<'_>) -> Option<NullBuffer> {
         match self {

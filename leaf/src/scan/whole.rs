@@ -3,26 +3,19 @@
 //! Without keys every row goes to the one group. What is asked of all rows of a column is then often found on codes as
 //! they are: a sum of `base + gcd × code` needs the sum of codes alone, and the largest code stands for
 //! the largest value. Rows without value have the code 0, which adds nothing. Where rows have few different weights, codes
-//! are added up weight by weight.
+//! are multiplied by small weights that are looked up once for all sums of a run, or added up weight by weight.
+
+use std::cell::OnceCell;
 
 use arrow::buffer::NullBuffer;
 use gannet_query::{AggregateFunction, Input, States, Values, WeightKind, Weights};
 
 use super::Stop;
+use super::code_sums::Packed;
 use super::columns::{Run, Shape};
 use super::prepare::{AggregatePlan, GroupsPlan, Prepared};
 use super::readers::int_parts;
 use crate::column::Codes;
-
-/// Ints as codes.
-struct Packed<'a> {
-    base: i64,
-    gcd: i64,
-    /// Digits behind the point.
-    digits: Option<u8>,
-    codes: &'a Codes,
-    validity: Option<&'a NullBuffer>,
-}
 
 /// Adds all rows of a run to the states, of one group each, that need not look at single rows. Says which those are.
 pub(super) fn settle(
@@ -58,7 +51,13 @@ enum Weighing<'a> {
     /// All the same.
     Alike(i64),
     /// The weight at the code of a row; all rows together stand for so many events.
-    Few { codes: &'a [u8], weights: Vec<i64>, events: i128 },
+    Few {
+        codes: &'a [u8],
+        weights: Vec<i64>,
+        events: i128,
+        /// The weight of each row, where all weights are small.
+        looked_up: OnceCell<Option<Vec<u32>>>,
+    },
 }
 
 impl<'a> Weighing<'a> {
@@ -91,7 +90,7 @@ impl<'a> Weighing<'a> {
             Some((sum, nulls)) => sum + i128::from(nulls),
             None => weigh(&weights, counts(codes)),
         };
-        Ok(Some(Weighing::Few { codes, weights, events }))
+        Ok(Some(Weighing::Few { codes, weights, events, looked_up: OnceCell::new() }))
     }
 
     /// The events that the rows with a value stand for.
@@ -99,7 +98,7 @@ impl<'a> Weighing<'a> {
         let nulls = validity.map_or(0, NullBuffer::null_count);
         match self {
             Weighing::Alike(weight) => i128::from(*weight) * (row_count - nulls) as i128,
-            Weighing::Few { codes, weights, events } => {
+            Weighing::Few { codes, weights, events, .. } => {
                 let mut without = [0_u32; CODES];
                 if let Some(validity) = validity.filter(|_| nulls > 0) {
                     for (code, is_valid) in codes.iter().zip(validity) {
@@ -118,7 +117,17 @@ impl<'a> Weighing<'a> {
                 let sum = i128::try_from(sum(values)).unwrap_or(i128::MAX);
                 Some(sum.saturating_mul(i128::from(*weight)))
             }
-            Weighing::Few { codes, weights, .. } => {
+            Weighing::Few { codes, weights, looked_up, .. } => {
+                let looked_up = looked_up.get_or_init(|| look_up(weights, codes));
+                let product = looked_up.as_ref().and_then(|weights| match values {
+                    Codes::U8(values) => product(values, weights),
+                    Codes::U16(values) => product(values, weights),
+                    Codes::U32(values) => product(values, weights),
+                    Codes::U64(_) => None,
+                });
+                if let Some(product) = product {
+                    return Some(product.into());
+                }
                 let sums = match values {
                     Codes::U8(values) => sums_by(values, codes),
                     Codes::U16(values) => sums_by(values, codes),
@@ -133,6 +142,8 @@ impl<'a> Weighing<'a> {
 
 /// Of fewer rows no sums by code are made.
 const ROWS_MIN: usize = 128;
+/// The bits of a small weight.
+const SMALL_BITS: u32 = 14;
 /// Different codes of weights.
 const CODES: usize = 256;
 /// Rows that follow one another add to sums of their own, or each would wait for what the one before it stored.
@@ -143,6 +154,25 @@ fn weigh(weights: &[i64], sums: [u64; CODES]) -> i128 {
     // Below 2^63 × 2^64 each, and most of 256 are none; an end of the range is beyond every answer.
     let terms = weights.iter().zip(sums).map(|(weight, sum)| i128::from(*weight) * i128::from(sum));
     terms.fold(0, i128::saturating_add)
+}
+
+/// The weight of each row; `None` where one is negative or needs more than [`SMALL_BITS`] bits.
+fn look_up(weights: &[i64], codes: &[u8]) -> Option<Vec<u32>> {
+    const SMALL_MAX: i64 = (1 << SMALL_BITS) - 1;
+    let mut table = [0_u32; CODES];
+    for (small, weight) in table.iter_mut().zip(weights) {
+        *small = u32::try_from(*weight).ok().filter(|_| *weight <= SMALL_MAX)?;
+    }
+    Some(codes.iter().map(|code| table[usize::from(*code)]).collect())
+}
+
+/// The sum of weight × value; `None` where there are so many rows that it might leave 64 bits.
+fn product<T: Copy + Into<u64>>(values: &[T], weights: &[u32]) -> Option<u64> {
+    // No value has more than 32 bits.
+    const ROWS_MAX: usize = 1 << (u64::BITS - u32::BITS - SMALL_BITS);
+    let products =
+        values.iter().zip(weights).map(|(value, weight)| (*value).into().wrapping_mul(u64::from(*weight)));
+    (values.len() <= ROWS_MAX).then(|| products.fold(0, u64::wrapping_add))
 }
 
 /// How often there is each code.
@@ -190,10 +220,7 @@ fn add(
             let Some(packed) = packed(run, column)? else { return Ok(false) };
             let Some(codes) = weighing.sum(packed.codes) else { return Ok(false) };
             let events = weighing.events(run.row_count, packed.validity);
-            let ints = i128::from(packed.base)
-                .saturating_mul(events)
-                .saturating_add(i128::from(packed.gcd).saturating_mul(codes));
-            Ok(states.add_sum(0, ints, packed.digits, events))
+            Ok(states.add_sum(0, packed.sum(codes, events), packed.digits, events))
         }
         function @ (AggregateFunction::Min | AggregateFunction::Max) => {
             let Some(column) = argument.column else { return Ok(false) };
@@ -237,7 +264,7 @@ impl Packed<'_> {
             return None;
         }
         let code = if is_max { self.codes.max()? } else { min(self.codes)? };
-        Some(self.base.wrapping_add(self.gcd.wrapping_mul(code as i64)))
+        Some(self.value(code))
     }
 }
 
@@ -278,6 +305,7 @@ mod tests {
                 codes: &codes,
                 weights: weights.clone(),
                 events: weigh(&weights, counts(&codes)),
+                looked_up: OnceCell::new(),
             };
             let sum = (0..count).map(|row| weight(row) * i128::from(values[row])).sum::<i128>();
             assert_eq!(weighing.sum(&Codes::U32(values.into())), Some(sum), "{count} rows");
@@ -285,6 +313,17 @@ mod tests {
             let validity: NullBuffer = (0..count).map(|row| row % 3 != 1).collect();
             let valid = (0..count).filter(|row| row % 3 != 1).map(weight).sum::<i128>();
             assert_eq!(weighing.events(count, Some(&validity)), valid, "{count} rows");
+        }
+        let codes: Vec<u8> = (0..70_000_u64).map(|row| (row * row % 251) as u8).collect();
+        let values = vec![u32::MAX; codes.len()];
+        for (weight_max, is_small) in [((1 << SMALL_BITS) - 1, true), (1 << SMALL_BITS, false)] {
+            let weights: Vec<i64> =
+                (0..256).map(|code| if code % 2 == 0 { weight_max } else { code }).collect();
+            let looked_up = look_up(&weights, &codes);
+            assert_eq!(looked_up.is_some(), is_small);
+            let Some(looked_up) = looked_up else { continue };
+            let sum = looked_up.iter().map(|weight| u64::from(*weight) * u64::from(u32::MAX)).sum::<u64>();
+            assert_eq!(product(&values, &looked_up), Some(sum));
         }
         let alike = Weighing::Alike(10);
         assert_eq!(alike.sum(&Codes::U8(vec![1, 2, 255].into())), Some(2_580));

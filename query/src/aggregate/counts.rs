@@ -65,10 +65,7 @@ impl Counts {
                 let count = &mut counts[group];
                 *count = count.saturating_add(i64::try_from(events).unwrap_or(i64::MAX));
             }
-            Counts::Ints(counts) => {
-                let count = &mut counts.wide()[group];
-                *count = count.saturating_add(events);
-            }
+            Counts::Ints(counts) => counts.add(group, events),
             Counts::Floats(counts) => counts[group] += events as f64,
         }
     }

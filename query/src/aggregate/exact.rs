@@ -53,6 +53,19 @@ impl ExactSums {
         Some(&mut self.narrow)
     }
 
+    /// Adds to one of them.
+    pub(crate) fn add(&mut self, group: usize, sum: i128) {
+        let bound = u64::try_from(sum.unsigned_abs()).unwrap_or(u64::MAX);
+        match self.narrow(bound) {
+            // No larger than its bound, which is none that 64 bits do not hold.
+            Some(narrow) => narrow[group] += sum as i64,
+            None => {
+                let wide = &mut self.wide()[group];
+                *wide = wide.saturating_add(sum);
+            }
+        }
+    }
+
     /// The 128-bit sums.
     pub(crate) fn wide(&mut self) -> &mut [i128] {
         self.wide.resize(self.narrow.len(), 0);
@@ -191,6 +204,18 @@ mod tests {
         check(&[&[i64::MIN], &[i64::MIN, i64::MIN]], i128::from(i64::MIN) * 3);
         check(&[&[i64::MIN], &[i64::MAX], &[1]], 0);
         check(&[[half / 4; 3].as_slice(); 9], i128::from(half / 4) * 27);
+    }
+
+    #[test]
+    fn sums_are_added_one_at_a_time() {
+        let mut sums = ExactSums::default();
+        sums.resize(2);
+        let terms =
+            [7, i128::from(i64::MAX), -3, i128::from(i64::MIN), i128::from(i64::MIN), 1 << 70, -(1 << 71)];
+        for term in terms {
+            sums.add(1, term);
+        }
+        assert_eq!((sums.value(0), sums.value(1)), (0, terms.iter().sum()));
     }
 
     #[test]

@@ -189,6 +189,23 @@ impl States {
         true
     }
 
+    /// Adds many events to a group of a count at once. False when this is no count that takes them; then nothing was
+    /// added.
+    pub fn add_count(&mut self, group: usize, events: i128) -> bool {
+        let Kinds::Count(counts) = &mut self.kinds else { return false };
+        if !counts.takes(events) {
+            return false;
+        }
+        counts.add(group, events);
+        self.progress = Progress::Open;
+        true
+    }
+
+    /// Whether these are sums of numbers, which take [`States::add_sum`].
+    pub fn sums_numbers(&self) -> bool {
+        matches!(&self.kinds, Kinds::Sum { sums: Sums::Ints(_) | Sums::Floats(_), .. })
+    }
+
     /// Adds rows: row `i` belongs to group `groups[i]`, which is below `len()`.
     ///
     /// # Errors

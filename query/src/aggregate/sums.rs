@@ -202,8 +202,7 @@ impl Sums {
             (Sums::Floats(sums), digits) => sums.scaled(digits.unwrap_or(0)),
             _ => return false,
         };
-        let ours = &mut sums.wide()[group];
-        *ours = ours.saturating_add(sum);
+        sums.add(group, sum);
         true
     }
 

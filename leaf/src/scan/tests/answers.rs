@@ -56,7 +56,10 @@ fn check_aggregate(function: AggregateFunction, argument: Expr, data_type: DataT
         let part = plan(Some(few), vec![], vec![one.clone(), count()]);
         check(&Plan { weight, ..part });
     }
-    check(&plan(None, service(), vec![one.clone()]));
+    for weight in [WeightKind::One, WeightKind::Int] {
+        let whole = plan(None, service(), vec![one.clone()]);
+        check(&Plan { weight, ..whole });
+    }
     one.filter = Some(binary(BinaryOp::Eq, column("service"), Expr::text("db")));
     let some = || Some(binary(BinaryOp::Lt, column("small"), Expr::int(3)));
     for weight in [WeightKind::One, WeightKind::Int] {
@@ -300,6 +303,53 @@ fn weights_in_all_their_forms() {
         let plan = plan(Some(binary(BinaryOp::Gt, column("small"), Expr::int(-9))), keys, aggregates());
         check(&Plan { weight: WeightKind::Int, ..plan });
     }
+}
+
+#[test]
+fn several_aggregates_of_few_and_of_many_groups() {
+    use AggregateFunction::*;
+    let of = |function, name: &str| aggregate(function, column(name), DataType::Int64);
+    let filtered = |function, name: &str| {
+        let mut one = of(function, name);
+        one.filter = Some(binary(BinaryOp::Lt, column("small"), Expr::int(3)));
+        one
+    };
+    let aggregates = || {
+        let mut rows = count();
+        rows.weighted = false;
+        vec![
+            count(),
+            rows,
+            of(Sum, "small"),
+            of(Sum, "size"),
+            of(Max, "size"),
+            of(Min, "size"),
+            of(Max, "small"),
+            aggregate(Sum, column("latency"), DataType::Float64),
+            aggregate(Sum, cast(column("size"), DataType::Float64), DataType::Float64),
+            filtered(Sum, "size"),
+            filtered(Min, "size"),
+        ]
+    };
+    let key = |name: &str| (column(name), column_type(name).arrow());
+    let few = Some(binary(BinaryOp::Gt, column("small"), Expr::int(12)));
+    // Of the last there are so many that the four hundred URLs are numbered by their codes.
+    for (keys, rows) in [(&["service"][..], 300), (&["small", "service"], 300), (&["url"], 3_400)] {
+        let part = table(0, rows);
+        for (weight, filter) in [(WeightKind::Int, None), (WeightKind::One, few.clone())] {
+            let keys = keys.iter().map(|name| key(name)).collect();
+            let plan = Plan { weight, ..plan(filter, keys, aggregates()) };
+            let expect = reference(&part, &plan);
+            for encoding in [Encoding::Plain, Encoding::Tight, Encoding::Sealed] {
+                let outcome = scan_all(vec![run(&part, encoding)], &plan).unwrap();
+                assert_eq!(answer(&outcome, &plan), expect, "{plan} as {encoding:?}");
+            }
+        }
+    }
+}
+
+fn column_type(name: &str) -> ColumnType {
+    table(0, 1).into_iter().find(|(known, _, _)| known == name).map(|(_, of, _)| of).unwrap()
 }
 
 #[test]
