@@ -11,7 +11,7 @@
 //! | int | float | the same number |
 //! | int | string | decimal digits |
 //! | float | string | the shortest decimal digits that read back as the same float, without exponent; `1` for 1.0, `-0`, `NaN`, `inf`, `-inf` |
-//! | time | string | RFC 3339, as in `gannet_query::value::format_time` |
+//! | time | string | RFC 3339, as in `gannet_query::rfc3339::format_time` |
 //! | anything | strings | a list with its text |
 //!
 //! NULL stays NULL. Any other pair is an error, never a guess.
@@ -26,7 +26,7 @@ use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, TimestampNanosecondType};
 
 use gannet_query::ColumnType;
-use gannet_query::value::format_time;
+use gannet_query::rfc3339::format_time;
 
 /// Why a column could not be cast.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]

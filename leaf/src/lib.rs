@@ -43,6 +43,7 @@ mod subsample;
 pub mod surroundings;
 pub mod table;
 pub mod text;
+mod vectors;
 pub mod wal;
 
 pub use append::{Batch, Receipt};

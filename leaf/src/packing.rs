@@ -18,8 +18,12 @@
 use arrow::buffer::{Buffer, MutableBuffer, ScalarBuffer};
 use arrow::datatypes::ArrowNativeType;
 use fastlanes::BitPacking;
+#[cfg(target_arch = "x86_64")]
+use fearless_simd::Level;
+use fearless_simd::kernel;
 
 use crate::column::Codes;
+use crate::vectors::vectorized;
 
 /// Codes in a vector.
 const VECTOR: usize = 1_024;
@@ -330,6 +334,13 @@ pub fn unpack(packing: &Packing, buffer: &Buffer, count: usize) -> Codes {
     }
 }
 
+fn unpack_as<T: Narrow>(packing: &Packing, buffer: &Buffer, count: usize) -> Vec<T> {
+    vectorized(
+        #[inline(always)]
+        || unpack_all(packing, buffer, count),
+    )
+}
+
 /// A code in an array of its width.
 trait Narrow: ArrowNativeType + Into<u64> {
     fn narrow(code: u64) -> Self;
@@ -355,25 +366,41 @@ macro_rules! narrow_impl {
             // Row by row, because the lanes of a row lie next to each other in both forms: each loop over lanes is a
             // few vector instructions, whatever the width.
             fn unpack_vector(packed: &[$type], width: usize, out: &mut [$type; VECTOR]) {
-                const BITS: usize = <$type>::BITS as usize;
-                const LANES: usize = VECTOR / BITS;
-                let mask = <$type>::MAX >> (BITS - width);
-                let (words, _) = packed.as_chunks::<LANES>();
-                for row in 0..BITS {
-                    let (word, shift) = (row * width / BITS, row * width % BITS);
-                    let first = ORDER[row / 8] * 16 + row % 8 * 128;
-                    let out = &mut out[first..first + LANES];
-                    let low = &words[word];
-                    if shift + width <= BITS {
-                        for (code, low) in out.iter_mut().zip(low) {
-                            *code = low >> shift & mask;
-                        }
-                    } else {
-                        for ((code, low), high) in out.iter_mut().zip(low).zip(&words[word + 1]) {
-                            *code = (low >> shift | high << (BITS - shift)) & mask;
+                #[inline(always)]
+                fn unpack(packed: &[$type], width: usize, out: &mut [$type; VECTOR]) {
+                    const BITS: usize = <$type>::BITS as usize;
+                    const LANES: usize = VECTOR / BITS;
+                    let mask = <$type>::MAX >> (BITS - width);
+                    let (words, _) = packed.as_chunks::<LANES>();
+                    for row in 0..BITS {
+                        let (word, shift) = (row * width / BITS, row * width % BITS);
+                        let first = ORDER[row / 8] * 16 + row % 8 * 128;
+                        let out = &mut out[first..first + LANES];
+                        let low = &words[word];
+                        if shift + width <= BITS {
+                            for (code, low) in out.iter_mut().zip(low) {
+                                *code = low >> shift & mask;
+                            }
+                        } else {
+                            for ((code, low), high) in out.iter_mut().zip(low).zip(&words[word + 1]) {
+                                *code = (low >> shift | high << (BITS - shift)) & mask;
+                            }
                         }
                     }
                 }
+                // A function with these arguments and not a closure that takes them along: only so is it known that
+                // reading and writing do not meet, without which the loops are no vector instructions.
+                kernel!(
+                    #[inline(never)]
+                    fn with_avx2(avx2: Avx2, packed: &[$type], width: usize, out: &mut [$type; VECTOR]) {
+                        unpack(packed, width, out);
+                    }
+                );
+                #[cfg(target_arch = "x86_64")]
+                if let Some(avx2) = Level::new().as_avx2() {
+                    return with_avx2(avx2, packed, width, out);
+                }
+                unpack(packed, width, out);
             }
         }
     )*};
@@ -381,7 +408,8 @@ macro_rules! narrow_impl {
 
 narrow_impl!(u8, u16, u32, u64);
 
-fn unpack_as<T: Narrow>(packing: &Packing, buffer: &Buffer, count: usize) -> Vec<T> {
+#[inline(always)]
+fn unpack_all<T: Narrow>(packing: &Packing, buffer: &Buffer, count: usize) -> Vec<T> {
     // A whole number of vectors, so that each is unpacked in place; the end is cut off.
     let mut out: Vec<T> = Vec::with_capacity(count.next_multiple_of(VECTOR));
     let frame = packing.packed_bytes(count);

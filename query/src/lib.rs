@@ -20,6 +20,7 @@ pub mod holdings;
 mod literals;
 pub mod partial;
 pub mod plan;
+pub mod rfc3339;
 pub mod sketch;
 mod tables;
 pub mod value;

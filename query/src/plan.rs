@@ -128,7 +128,7 @@ impl std::fmt::Display for Plan {
         if self.time_range != TimeRange::ALL {
             let show = |ns: i64, open: &str| match ns {
                 i64::MIN | i64::MAX => open.to_owned(),
-                ns => crate::value::format_time(ns),
+                ns => crate::rfc3339::format_time(ns),
             };
             write!(f, ", time=[{}, {})", show(self.time_range.min, "…"), show(self.time_range.max, "…"))?;
         }

@@ -163,20 +163,6 @@ pub fn rows_bytes(rows: &RecordBatch) -> usize {
     rows.columns().iter().map(bytes).sum()
 }
 
-/// A time as RFC 3339 with as many digits as it needs, such as `2026-09-22T12:00:00Z`.
-pub fn format_time(nanoseconds: i64) -> String {
-    let Some(time) = arrow::temporal_conversions::timestamp_ns_to_datetime(nanoseconds) else {
-        return nanoseconds.to_string();
-    };
-    let digits = match nanoseconds {
-        ns if ns % 1_000_000_000 == 0 => "%Y-%m-%dT%H:%M:%SZ",
-        ns if ns % 1_000_000 == 0 => "%Y-%m-%dT%H:%M:%S%.3fZ",
-        ns if ns % 1_000 == 0 => "%Y-%m-%dT%H:%M:%S%.6fZ",
-        _ => "%Y-%m-%dT%H:%M:%S%.9fZ",
-    };
-    time.format(digits).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

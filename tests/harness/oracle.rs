@@ -16,7 +16,7 @@ mod generate;
 
 use std::collections::BTreeMap;
 
-use gannet_query::value::format_time;
+use gannet_query::rfc3339::format_time;
 use gannet_query::{ColumnType, TIME_COLUMN, Value};
 
 use crate::rows::{Row, read_as, types_of};

@@ -11,7 +11,7 @@ use arrow::array::{
     TimestampNanosecondArray,
 };
 use arrow::datatypes::{Field, Schema};
-use gannet_query::value::format_time;
+use gannet_query::rfc3339::format_time;
 use gannet_query::{ColumnType, SAMPLE_RATE_COLUMN, TIME_COLUMN, TypeSet, Value};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};

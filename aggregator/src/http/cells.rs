@@ -13,7 +13,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit};
 use arrow::error::ArrowError;
 use arrow::util::display::array_value_to_string;
-use gannet_query::value::format_time;
+use gannet_query::rfc3339::write_time;
 
 /// A column ready to be written.
 pub(super) struct Cells {
@@ -147,7 +147,11 @@ impl Cells {
             Kind::Text(values) => json(out, values.value(row)),
             Kind::LargeText(values) => json(out, values.value(row)),
             Kind::TextView(values) => json(out, values.value(row)),
-            Kind::Time(values) => json(out, format_time(values.value(row)).as_str()),
+            Kind::Time(values) => {
+                out.push(b'"');
+                write_time(values.value(row), None, out);
+                out.push(b'"');
+            }
             Kind::List(items, ranges) => {
                 out.push(b'[');
                 for (index, item) in ranges.at(row).enumerate() {
@@ -185,7 +189,7 @@ impl Cells {
             Kind::Text(values) => csv_field(values.value(row), out),
             Kind::LargeText(values) => csv_field(values.value(row), out),
             Kind::TextView(values) => csv_field(values.value(row), out),
-            Kind::Time(values) => csv_field(&format_time(values.value(row)), out),
+            Kind::Time(values) => write_time(values.value(row), None, out),
             Kind::Float(values) if !values.value(row).is_finite() => {
                 csv_field(not_finite(values.value(row)), out);
             }

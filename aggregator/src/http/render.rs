@@ -7,7 +7,7 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow_ipc::writer::StreamWriter;
-use gannet_query::{Bucket, Completeness, ScanStats, value::format_time};
+use gannet_query::{Bucket, Completeness, ScanStats, rfc3339::format_time};
 use serde::Serialize;
 
 use super::cells::{Cells, csv_field, type_name};

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use gannet_query::value::format_time;
+use gannet_query::rfc3339::format_time;
 use serde::{Deserialize, Serialize};
 
 use super::{About, Shared, refused};

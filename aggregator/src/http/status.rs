@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use gannet_query::LeafState;
-use gannet_query::value::format_time;
+use gannet_query::rfc3339::format_time;
 use serde::{Deserialize, Serialize};
 
 use super::access::Admitted;

@@ -28,7 +28,8 @@ use arrow::datatypes::{ByteArrayType, DataType, Date64Type, Float64Type, Int64Ty
 use arrow::error::ArrowError;
 use arrow::json::writer::{EncoderOptions, make_encoder};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use gannet_query::value::{EXACT_INT_MAX, format_time};
+use gannet_query::rfc3339::format_time;
+use gannet_query::value::EXACT_INT_MAX;
 
 use super::columns::{Scalar, item_field, wide_integer};
 

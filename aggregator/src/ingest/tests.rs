@@ -5,7 +5,7 @@ use std::io::Write;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampNanosecondType};
 use gannet_query::ColumnType;
-use gannet_query::value::format_time;
+use gannet_query::rfc3339::format_time;
 use proptest::prelude::*;
 
 use super::*;

@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     fn check(text: &str, expect: Option<&str>) {
-        let found = from_text(text).map(gannet_query::value::format_time);
+        let found = from_text(text).map(gannet_query::rfc3339::format_time);
         assert_eq!(found.as_deref(), expect, "{text}");
     }
 

@@ -17,6 +17,7 @@ use gannet_query::ColumnType;
 
 use super::{Codes, Column};
 use crate::cast::item_field;
+use crate::vectors::vectorized;
 
 impl Codes {
     /// How many codes there are, one a row.
@@ -60,12 +61,15 @@ impl Codes {
 
     /// The largest code, or `None` when there are none.
     pub fn max(&self) -> Option<u64> {
-        match self {
-            Codes::U8(codes) => codes.iter().copied().max().map(u64::from),
-            Codes::U16(codes) => codes.iter().copied().max().map(u64::from),
-            Codes::U32(codes) => codes.iter().copied().max().map(u64::from),
-            Codes::U64(codes) => codes.iter().copied().max(),
-        }
+        vectorized(
+            #[inline(always)]
+            || match self {
+                Codes::U8(codes) => codes.iter().copied().max().map(u64::from),
+                Codes::U16(codes) => codes.iter().copied().max().map(u64::from),
+                Codes::U32(codes) => codes.iter().copied().max().map(u64::from),
+                Codes::U64(codes) => codes.iter().copied().max(),
+            },
+        )
     }
 
     /// All codes as 32-bit integers; those of dictionaries always fit.

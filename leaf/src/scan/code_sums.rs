@@ -22,7 +22,7 @@ use gannet_query::{AggregateFunction, Input, States, Values, Weights};
 
 use super::ScanError;
 use super::arguments::{Argument, RowWeights};
-use super::readers::{Floats, Ints, nulls_at};
+use super::readers::{Floats, Ints, for_each_null, nulls_at};
 use super::selection::Rows;
 use crate::column::Codes;
 
@@ -320,20 +320,14 @@ fn codes_at<'s>(codes: &'s Codes, rows: Rows<'_>, out: &'s mut Vec<u32>) -> Slic
 
 /// Adds the events of rows without value.
 fn count_missing(missing: &mut [u64], nulls: &NullBuffer, groups: &[u32], weights: StretchWeights<'_>) {
-    for (index, word) in nulls.inner().bit_chunks().iter_padded().enumerate() {
-        let rows = nulls.len() - index * 64;
-        let mut left = if rows < 64 { !word & ((1 << rows) - 1) } else { !word };
-        while left != 0 {
-            let row = index * 64 + left.trailing_zeros() as usize;
-            let weight = match weights {
-                StretchWeights::One => 1,
-                StretchWeights::Each(weights) => weights[row] as u64,
-                StretchWeights::Coded(codes, table) => table[usize::from(codes[row])],
-            };
-            missing[groups[row] as usize] += weight;
-            left &= left - 1;
-        }
-    }
+    for_each_null(nulls, |row| {
+        let weight = match weights {
+            StretchWeights::One => 1,
+            StretchWeights::Each(weights) => weights[row] as u64,
+            StretchWeights::Coded(codes, table) => table[usize::from(codes[row])],
+        };
+        missing[groups[row] as usize] += weight;
+    });
 }
 
 /// The numbers that rows add to their groups.

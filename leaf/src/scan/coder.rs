@@ -14,6 +14,7 @@ use super::cuts::float_key;
 use super::readers::{Floats, Ints};
 use super::selection::Rows;
 use crate::column::Codes;
+use crate::vectors::vectorized;
 
 /// See the module.
 #[derive(Debug)]
@@ -63,12 +64,12 @@ impl Coder<'_> {
             Coder::Offsets { codes, low, validity, null } => {
                 let low = *low;
                 match codes {
-                    Codes::U8(codes) => rows.read(codes, out, |code| (u64::from(code) - low) as u32),
-                    Codes::U16(codes) => rows.read(codes, out, |code| (u64::from(code) - low) as u32),
+                    Codes::U8(codes) => rows.read(codes, out, move |code| (u64::from(code) - low) as u32),
+                    Codes::U16(codes) => rows.read(codes, out, move |code| (u64::from(code) - low) as u32),
                     Codes::U32(codes) => {
-                        rows.read(codes, out, |code| u64::from(code).wrapping_sub(low) as u32)
+                        rows.read(codes, out, move |code| u64::from(code).wrapping_sub(low) as u32)
                     }
-                    Codes::U64(codes) => rows.read(codes, out, |code| code.wrapping_sub(low) as u32),
+                    Codes::U64(codes) => rows.read(codes, out, move |code| code.wrapping_sub(low) as u32),
                 }
                 mark(*validity, rows, *null, out);
             }
@@ -175,16 +176,16 @@ fn reached<T: Copy + PartialOrd>(
     // For so many, comparing with all of them is as fast as looking for the place.
     const FEW: usize = 12;
     match *thresholds {
-        [] => rows.read(values, out, |_| always),
-        [a] => rows.read(values, out, |value| always + u32::from(value >= a)),
-        [a, b] => rows.read(values, out, |value| always + u32::from(value >= a) + u32::from(value >= b)),
-        [a, b, c] => rows.read(values, out, |value| {
+        [] => rows.read(values, out, move |_| always),
+        [a] => rows.read(values, out, move |value| always + u32::from(value >= a)),
+        [a, b] => rows.read(values, out, move |value| always + u32::from(value >= a) + u32::from(value >= b)),
+        [a, b, c] => rows.read(values, out, move |value| {
             always + u32::from(value >= a) + u32::from(value >= b) + u32::from(value >= c)
         }),
-        _ if thresholds.len() <= FEW => rows.read(values, out, |value| {
+        _ if thresholds.len() <= FEW => rows.read(values, out, move |value| {
             always + thresholds.iter().map(|threshold| u32::from(value >= *threshold)).sum::<u32>()
         }),
-        _ => rows.read(values, out, |value| {
+        _ => rows.read(values, out, move |value| {
             always + thresholds.partition_point(|threshold| value >= *threshold) as u32
         }),
     }
@@ -274,7 +275,10 @@ impl Divider {
                 .filter(|(_, from, to)| is_in(*from, *to, first))
                 .or_else(|| self.around(base, gcd, first));
             if let Some((step, from, to)) = near
-                && codes.iter().fold(true, |all, code| all & is_in(from, to, *code))
+                && vectorized(
+                    #[inline(always)]
+                    || codes.iter().fold(true, |all, code| all & is_in(from, to, *code)),
+                )
             {
                 out.resize(out.len() + codes.len(), step);
                 continue;

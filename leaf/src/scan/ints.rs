@@ -191,10 +191,13 @@ pub(super) fn narrow_values(
     match test {
         IntTest::Within(first, last) => {
             let (first, last) = (*first, *last);
-            narrow_by(selection, values, validity, |value| value >= first && value <= last)
+            narrow_by(selection, values, validity, move |value| value >= first && value <= last)
         }
-        IntTest::Not(other) => narrow_by(selection, values, validity, |value| value != *other),
-        test => narrow_by(selection, values, validity, |value| test.passes(value)),
+        IntTest::Not(other) => {
+            let other = *other;
+            narrow_by(selection, values, validity, move |value| value != other)
+        }
+        test => narrow_by(selection, values, validity, move |value| test.passes(value)),
     }
 }
 
@@ -202,10 +205,10 @@ fn narrow_by<T: Copy>(
     selection: Selection,
     values: &[T],
     validity: Option<&NullBuffer>,
-    test: impl Fn(T) -> bool,
+    test: impl Fn(T) -> bool + Copy,
 ) -> Selection {
     selection.narrow(
-        || with_validity(pack_bits(values, &test), validity),
+        || with_validity(pack_bits(values, test), validity),
         |row| test(values[row]) && validity.is_none_or(|validity| validity.is_valid(row)),
     )
 }
@@ -235,23 +238,25 @@ fn narrow_codes<T: ArrowNativeTypeOp>(
             // One unsigned comparison says both: codes below `low` wrap around to large ones.
             let span = narrow((*high).min(code_max) - low);
             let low = narrow(*low);
-            narrow_by(selection, codes, validity, |code| code.sub_wrapping(low).is_le(span))
+            narrow_by(selection, codes, validity, move |code| code.sub_wrapping(low).is_le(span))
         }
         CodeTest::Not(other) if *other <= code_max => {
             let other = narrow(*other);
-            narrow_by(selection, codes, validity, |code| code.is_ne(other))
+            narrow_by(selection, codes, validity, move |code| code.is_ne(other))
         }
         CodeTest::Always | CodeTest::Within(..) | CodeTest::Not(_) => match validity {
             None => selection,
             Some(_) => narrow_by(selection, codes, validity, |_| true),
         },
         CodeTest::Among(list) => {
-            let list = narrow_all(list);
-            narrow_by(selection, codes, validity, |code| list.binary_search_by(|at| at.compare(code)).is_ok())
+            let list = &narrow_all(list)[..];
+            narrow_by(selection, codes, validity, move |code| {
+                list.binary_search_by(|at| at.compare(code)).is_ok()
+            })
         }
         CodeTest::NotAmong(list) => {
-            let list = narrow_all(list);
-            narrow_by(selection, codes, validity, |code| {
+            let list = &narrow_all(list)[..];
+            narrow_by(selection, codes, validity, move |code| {
                 list.binary_search_by(|at| at.compare(code)).is_err()
             })
         }

@@ -21,6 +21,7 @@ use super::steps::Step;
 use super::{ScanError, Stop};
 use crate::column::Codes;
 use crate::text::StoredText;
+use crate::vectors::vectorized;
 
 /// One key of a run: distinct codes stand for distinct values.
 #[derive(Debug)]
@@ -148,7 +149,10 @@ fn numbered(ints: Ints<'_>, column_type: ColumnType) -> Key<'_> {
 /// The least and the largest code.
 fn ends(codes: &Codes) -> (u64, u64) {
     fn of<T: Copy + Ord + Into<u64>>(codes: &[T]) -> (u64, u64) {
-        let (min, max) = (codes.iter().copied().min(), codes.iter().copied().max());
+        let (min, max) = vectorized(
+            #[inline(always)]
+            || (codes.iter().copied().min(), codes.iter().copied().max()),
+        );
         (min.map_or(0, Into::into), max.map_or(0, Into::into))
     }
     match codes {

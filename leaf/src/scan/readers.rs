@@ -54,10 +54,10 @@ impl Ints<'_> {
                 Codes::U64(codes) => unpack(rows, codes, *base, *gcd, |code| code as i64, out),
             },
             Ints::Dictionary { table, codes, .. } => match codes {
-                Codes::U8(codes) => rows.read(codes, out, |code| table[usize::from(code)]),
-                Codes::U16(codes) => rows.read(codes, out, |code| table[usize::from(code)]),
-                Codes::U32(codes) => rows.read(codes, out, |code| table[code as usize]),
-                Codes::U64(codes) => rows.read(codes, out, |code| table[code as usize]),
+                Codes::U8(codes) => rows.read(codes, out, move |code| table[usize::from(code)]),
+                Codes::U16(codes) => rows.read(codes, out, move |code| table[usize::from(code)]),
+                Codes::U32(codes) => rows.read(codes, out, move |code| table[code as usize]),
+                Codes::U64(codes) => rows.read(codes, out, move |code| table[code as usize]),
             },
             Ints::Values(values, _) => return read(values, rows, out),
             Ints::Cast(values, _) => return read(values, rows, out),
@@ -204,8 +204,8 @@ fn unpack<T: Copy>(
 ) {
     match gcd {
         // Without the multiplication, which has no vector form for 64 bits on plain x86-64.
-        1 => rows.read(codes, out, |code| base.wrapping_add(wide(code))),
-        _ => rows.read(codes, out, |code| base.wrapping_add(gcd.wrapping_mul(wide(code)))),
+        1 => rows.read(codes, out, move |code| base.wrapping_add(wide(code))),
+        _ => rows.read(codes, out, move |code| base.wrapping_add(gcd.wrapping_mul(wide(code)))),
     }
 }
 
@@ -221,6 +221,19 @@ pub(super) fn nulls_at(validity: Option<&NullBuffer>, rows: Rows<'_>) -> Option<
         }
     };
     (nulls.null_count() > 0).then_some(nulls)
+}
+
+/// Calls `visit` with every row that is NULL, in order.
+#[inline]
+pub(super) fn for_each_null(nulls: &NullBuffer, mut visit: impl FnMut(usize)) {
+    for (index, word) in nulls.inner().bit_chunks().iter_padded().enumerate() {
+        let rows = nulls.len() - index * 64;
+        let mut left = if rows < 64 { !word & ((1 << rows) - 1) } else { !word };
+        while left != 0 {
+            visit(index * 64 + left.trailing_zeros() as usize);
+            left &= left - 1;
+        }
+    }
 }
 
 /// Values and NULLs of an array of ints or nanosecond times.

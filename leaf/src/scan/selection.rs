@@ -10,6 +10,8 @@ use std::borrow::Cow;
 use arrow::buffer::BooleanBuffer;
 use wide::u8x16;
 
+use crate::vectors::vectorized;
+
 /// Rows that are grouped and aggregated at a time.
 pub(super) const ROWS_PER_STRETCH: usize = 4_096;
 
@@ -130,6 +132,7 @@ impl Selection {
 }
 
 /// Calls `each` with every word of the bits and its place. Bits that were just made begin with a byte.
+#[inline(always)]
 fn for_each_word(bits: &BooleanBuffer, mut each: impl FnMut(usize, u64)) {
     if bits.offset() != 0 {
         return bits.bit_chunks().iter_padded().enumerate().for_each(|(index, word)| each(index, word));
@@ -147,9 +150,14 @@ fn for_each_word(bits: &BooleanBuffer, mut each: impl FnMut(usize, u64)) {
 
 /// How many bits are set.
 fn count_set(bits: &BooleanBuffer) -> usize {
-    let mut count = 0;
-    for_each_word(bits, |_, word| count += word.count_ones() as usize);
-    count
+    vectorized(
+        #[inline(always)]
+        || {
+            let mut count = 0;
+            for_each_word(bits, |_, word| count += word.count_ones() as usize);
+            count
+        },
+    )
 }
 
 /// Positions that are written at once, however many bits are left: how many there are in a word is hard to foresee.
@@ -159,6 +167,14 @@ const SCATTERED_BELOW: usize = 24;
 
 /// The set bits, of which there are so many, word by word.
 fn positions(bits: &BooleanBuffer, count: usize) -> Vec<u32> {
+    vectorized(
+        #[inline(always)]
+        || all_positions(bits, count),
+    )
+}
+
+#[inline(always)]
+fn all_positions(bits: &BooleanBuffer, count: usize) -> Vec<u32> {
     if count * SCATTERED_BELOW < bits.len() {
         let mut positions = Vec::with_capacity(count);
         for_each_word(bits, |index, mut word| {
@@ -225,12 +241,15 @@ impl<'a> Rows<'a> {
     #[inline]
     pub(super) fn read<T: Copy, U>(self, values: &[T], out: &mut Vec<U>, map: impl Fn(T) -> U) {
         out.clear();
-        match self {
-            Rows::Range { start, count } => {
-                out.extend(values[start..start + count].iter().map(|value| map(*value)));
-            }
-            Rows::At(rows) => out.extend(rows.iter().map(|row| map(values[*row as usize]))),
-        }
+        vectorized(
+            #[inline(always)]
+            move || match self {
+                Rows::Range { start, count } => {
+                    out.extend(values[start..start + count].iter().map(|value| map(*value)));
+                }
+                Rows::At(rows) => out.extend(rows.iter().map(|row| map(values[*row as usize]))),
+            },
+        );
     }
 
     /// The positions, ascending.
@@ -253,6 +272,14 @@ impl<'a> Rows<'a> {
 /// One bit a value, sixty-four at a time. Each test becomes a byte, which the compiler does many at once; then the bits of
 /// the bytes are moved next to each other.
 pub(super) fn pack_bits<T: Copy>(values: &[T], test: impl Fn(T) -> bool) -> BooleanBuffer {
+    vectorized(
+        #[inline(always)]
+        move || pack_all_bits(values, test),
+    )
+}
+
+#[inline(always)]
+fn pack_all_bits<T: Copy>(values: &[T], test: impl Fn(T) -> bool) -> BooleanBuffer {
     let mut words: Vec<u64> = Vec::with_capacity(values.len().div_ceil(64));
     let (chunks, rest) = values.as_chunks::<64>();
     for chunk in chunks {
@@ -271,7 +298,7 @@ pub(super) fn pack_bits<T: Copy>(values: &[T], test: impl Fn(T) -> bool) -> Bool
 }
 
 /// The highest bits of bytes.
-#[inline]
+#[inline(always)]
 fn high_bits(flags: &[u8; 64]) -> u64 {
     let (sixteens, _) = flags.as_chunks::<16>();
     let bits = |sixteen: &[u8; 16]| u64::from(u8x16::new(*sixteen).to_bitmask());

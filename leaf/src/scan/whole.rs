@@ -14,8 +14,9 @@ use super::Stop;
 use super::code_sums::Packed;
 use super::columns::{Run, Shape};
 use super::prepare::{AggregatePlan, GroupsPlan, Prepared};
-use super::readers::int_parts;
+use super::readers::{for_each_null, int_parts};
 use crate::column::Codes;
+use crate::vectors::vectorized;
 
 /// Adds all rows of a run to the states, of one group each, that need not look at single rows. Says which those are.
 pub(super) fn settle(
@@ -99,13 +100,11 @@ impl<'a> Weighing<'a> {
         match self {
             Weighing::Alike(weight) => i128::from(*weight) * (row_count - nulls) as i128,
             Weighing::Few { codes, weights, events, .. } => {
-                let mut without = [0_u32; CODES];
+                let mut without = 0;
                 if let Some(validity) = validity.filter(|_| nulls > 0) {
-                    for (code, is_valid) in codes.iter().zip(validity) {
-                        without[usize::from(*code)] += u32::from(!is_valid);
-                    }
+                    for_each_null(validity, |row| without += i128::from(weights[usize::from(codes[row])]));
                 }
-                events - weigh(weights, without.map(u64::from))
+                events - without
             }
         }
     }
@@ -172,7 +171,12 @@ fn product<T: Copy + Into<u64>>(values: &[T], weights: &[u32]) -> Option<u64> {
     const ROWS_MAX: usize = 1 << (u64::BITS - u32::BITS - SMALL_BITS);
     let products =
         values.iter().zip(weights).map(|(value, weight)| (*value).into().wrapping_mul(u64::from(*weight)));
-    (values.len() <= ROWS_MAX).then(|| products.fold(0, u64::wrapping_add))
+    (values.len() <= ROWS_MAX).then(|| {
+        vectorized(
+            #[inline(always)]
+            || products.fold(0, u64::wrapping_add),
+        )
+    })
 }
 
 /// How often there is each code.
@@ -269,25 +273,32 @@ impl Packed<'_> {
 }
 
 fn sum(codes: &Codes) -> u128 {
+    #[inline(always)]
     fn narrow<T: Copy + Into<u64>>(codes: &[T]) -> u128 {
         // A run has at most 2^32 rows, and none of these codes more than 32 bits.
         u128::from(codes.iter().map(|code| (*code).into()).sum::<u64>())
     }
-    match codes {
-        Codes::U8(codes) => narrow(codes),
-        Codes::U16(codes) => narrow(codes),
-        Codes::U32(codes) => narrow(codes),
-        Codes::U64(codes) => codes.iter().map(|code| u128::from(*code)).sum(),
-    }
+    vectorized(
+        #[inline(always)]
+        || match codes {
+            Codes::U8(codes) => narrow(codes),
+            Codes::U16(codes) => narrow(codes),
+            Codes::U32(codes) => narrow(codes),
+            Codes::U64(codes) => codes.iter().map(|code| u128::from(*code)).sum(),
+        },
+    )
 }
 
 fn min(codes: &Codes) -> Option<u64> {
-    match codes {
-        Codes::U8(codes) => codes.iter().copied().min().map(u64::from),
-        Codes::U16(codes) => codes.iter().copied().min().map(u64::from),
-        Codes::U32(codes) => codes.iter().copied().min().map(u64::from),
-        Codes::U64(codes) => codes.iter().copied().min(),
-    }
+    vectorized(
+        #[inline(always)]
+        || match codes {
+            Codes::U8(codes) => codes.iter().copied().min().map(u64::from),
+            Codes::U16(codes) => codes.iter().copied().min().map(u64::from),
+            Codes::U32(codes) => codes.iter().copied().min().map(u64::from),
+            Codes::U64(codes) => codes.iter().copied().min(),
+        },
+    )
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! An answer as JSON against what it must be.
 
 use gannet_query::Value;
-use gannet_query::value::format_time;
+use gannet_query::rfc3339::format_time;
 use serde_json::Value as Json;
 
 /// One value of an answer.
