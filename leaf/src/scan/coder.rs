@@ -328,10 +328,13 @@ impl Divider {
     }
 }
 
+/// Integers with their numbers.
+pub(super) type NumberTable = HashTable<(u64, u32)>;
+
 /// Numbers for distinct integers, in order of first appearance.
 #[derive(Debug, Default)]
 pub(super) struct Numbers {
-    table: HashTable<(u64, u32)>,
+    table: NumberTable,
     /// The integer of each number; 0 for that of NULL.
     pub(super) values: Vec<u64>,
     pub(super) null: Option<u32>,
@@ -345,6 +348,18 @@ pub(super) fn spread(value: u64) -> u64 {
 }
 
 impl Numbers {
+    /// Into a table that is empty, but has room.
+    pub(super) fn with_table(table: NumberTable) -> Numbers {
+        Numbers { table, ..Numbers::default() }
+    }
+
+    /// The table, emptied, for others. Numbers that were given out stay what they are, but none is found any more.
+    pub(super) fn give_table(&mut self) -> NumberTable {
+        let mut table = std::mem::take(&mut self.table);
+        table.clear();
+        table
+    }
+
     /// The number of an integer.
     #[inline]
     pub(super) fn number(&mut self, value: u64) -> u32 {

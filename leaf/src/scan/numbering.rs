@@ -6,7 +6,7 @@
 //! same for as long as the run is scanned, so that rows can be numbered stretch by stretch, and some of them again for
 //! a FILTER.
 
-use super::coder::Numbers;
+use super::coder::{Coder, NumberTable, Numbers};
 use super::keys::Key;
 use super::selection::Rows;
 
@@ -34,6 +34,8 @@ pub(super) struct Scratch {
     fresh: Vec<u32>,
     /// All [`UNSEEN`] between two runs.
     table: Vec<u32>,
+    /// Empty tables that grew to the size that a run needs.
+    number_tables: Vec<NumberTable>,
     pub(super) argument_codes: Vec<u32>,
     /// Where columns were in the run before.
     pub(super) places: Vec<usize>,
@@ -86,11 +88,16 @@ pub(super) struct Numbered<'a> {
 impl<'a> Numbering<'a> {
     /// For rows of which there are so many; `plain` says that groups without rows do no harm.
     pub(super) fn new(
-        keys: Vec<Key<'a>>,
+        mut keys: Vec<Key<'a>>,
         row_count: usize,
         plain: bool,
         scratch: &mut Scratch,
     ) -> Numbering<'a> {
+        for key in &mut keys {
+            if let Coder::Numbered { numbers, .. } = &mut key.coder {
+                *numbers = Numbers::with_table(scratch.number_tables.pop().unwrap_or_default());
+            }
+        }
         let mut stages = Vec::new();
         let mut bound = keys.first().map_or(1, |key| key.bound);
         let mut is_numbered = keys.first().is_none_or(|key| key.is_numbered);
@@ -102,7 +109,8 @@ impl<'a> Numbering<'a> {
                     is_numbered = false;
                 }
                 _ => {
-                    stages.push(Stage::Pairs(Numbers::default()));
+                    let table = scratch.number_tables.pop().unwrap_or_default();
+                    stages.push(Stage::Pairs(Numbers::with_table(table)));
                     bound = u64::from(u32::MAX);
                     is_numbered = true;
                 }
@@ -146,8 +154,18 @@ impl<'a> Numbering<'a> {
         }
     }
 
-    /// The groups; `used` tells which have rows where that was left to somebody else. Gives the table back.
-    pub(super) fn finish(self, used: impl FnOnce() -> Vec<u32>, scratch: &mut Scratch) -> Numbered<'a> {
+    /// The groups; `used` tells which have rows where that was left to somebody else. Gives the tables back.
+    pub(super) fn finish(mut self, used: impl FnOnce() -> Vec<u32>, scratch: &mut Scratch) -> Numbered<'a> {
+        for key in &mut self.keys {
+            if let Coder::Numbered { numbers, .. } = &mut key.coder {
+                scratch.number_tables.push(numbers.give_table());
+            }
+        }
+        for stage in &mut self.stages {
+            if let Stage::Pairs(numbers) = stage {
+                scratch.number_tables.push(numbers.give_table());
+            }
+        }
         let (combined, used) = match self.by {
             By::Order(codes) => return Numbered { keys: self.keys, codes, used: None },
             By::Table { mut table, used } => {

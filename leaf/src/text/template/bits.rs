@@ -53,6 +53,7 @@ impl Sub {
     }
 
     /// Reads numbers from `first` on, of at most 32 bits.
+    #[inline(always)]
     pub(super) fn unpack(&self, bytes: &[u8], first: usize, out: &mut [u32]) {
         let bits = usize::from(self.bits);
         let bytes = bytes.get(self.at..).unwrap_or(&[]);

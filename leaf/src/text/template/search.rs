@@ -12,6 +12,7 @@ use super::super::TextTest;
 use super::automaton::Automaton;
 use super::bits::Sub;
 use super::{DIGITS_MAX, Field, Kind, Shape, Template, format};
+use crate::vectors::vectorized;
 
 /// For fewer rows, making tables does not pay.
 const ROWS_MIN: usize = 256;
@@ -53,7 +54,7 @@ pub(super) fn matches(template: &Template, test: &TextTest, positions: Option<&[
         };
         outcomes.push(outcome);
     }
-    let mut bits = Bits { outcomes: &outcomes, next: vec![0; outcomes.len()], words: Vec::new() };
+    let mut bits = Bits { left: outcomes.iter().map(Outcome::left).collect(), words: Vec::new() };
     match (located, template.which) {
         (Some((shapes, _)), _) => bits.add(&shapes),
         (None, None) => return outcomes[0].bits(count),
@@ -84,28 +85,28 @@ fn locate(template: &Template, positions: &[u32]) -> Option<(Vec<u32>, Vec<Vec<u
 
 /// One bit a row, from what became of each shape.
 struct Bits<'a> {
-    outcomes: &'a [Outcome],
-    /// How many rows of each shape there were.
-    next: Vec<usize>,
+    /// Of each shape, by its number.
+    left: Vec<Left<'a>>,
     words: Vec<u64>,
+}
+
+/// What is left of the rows of a shape. Where all have one answer, it is the only one there is, and none is taken: which
+/// shape comes next is not to be foreseen, so nothing branches on it.
+struct Left<'a> {
+    passes: &'a [u8],
+    next: usize,
+    step: usize,
 }
 
 impl Bits<'_> {
     /// Adds rows of these shapes. All calls but the last add a multiple of 64.
     fn add(&mut self, shapes: &[u32]) {
-        let (outcomes, next) = (self.outcomes, &mut self.next);
         for shapes in shapes.chunks(64) {
             let mut word = 0;
             for (place, shape) in shapes.iter().enumerate() {
-                let passes = match outcomes.get(*shape as usize) {
-                    Some(Outcome::All(passes)) => *passes,
-                    Some(Outcome::Each(rows)) => {
-                        let next = &mut next[*shape as usize];
-                        *next += 1;
-                        rows.get(*next - 1).is_some_and(|row| *row != 0)
-                    }
-                    None => false,
-                };
+                let Some(left) = self.left.get_mut(*shape as usize) else { continue };
+                let passes = left.passes.get(left.next).is_some_and(|passes| *passes != 0);
+                left.next += left.step;
                 word |= u64::from(passes) << place;
             }
             self.words.push(word.to_le());
@@ -129,6 +130,13 @@ fn by_decoding(
 }
 
 impl Outcome {
+    fn left(&self) -> Left<'_> {
+        match self {
+            Outcome::All(passes) => Left { passes: if *passes { &[1] } else { &[0] }, next: 0, step: 0 },
+            Outcome::Each(rows) => Left { passes: rows, next: 0, step: 1 },
+        }
+    }
+
     fn bits(&self, count: usize) -> BooleanBuffer {
         match self {
             Outcome::All(true) => BooleanBuffer::new_set(count),
@@ -332,25 +340,31 @@ impl<'a> Run<'a> {
         let known = self.rows.is_some();
         let mut rows = self.rows.take().unwrap_or_else(|| vec![first; self.count]);
         let all = &step.next[usize::from(if known { 0 } else { first }) << bits..];
-        let mut unpacked = [0_u32; VECTOR];
-        for (index, rows) in rows.chunks_mut(VECTOR).enumerate() {
-            match self.ranks {
-                Some(ranks) => {
-                    let ranks = &ranks[index * VECTOR..];
-                    unpacked.iter_mut().zip(ranks).for_each(|(code, rank)| {
-                        *code = codes.get(bytes, *rank as usize) as u32;
-                    });
+        let ranks = self.ranks;
+        vectorized(
+            #[inline(always)]
+            || {
+                let mut unpacked = [0_u32; VECTOR];
+                for (index, rows) in rows.chunks_mut(VECTOR).enumerate() {
+                    match ranks {
+                        Some(ranks) => {
+                            let ranks = &ranks[index * VECTOR..];
+                            unpacked.iter_mut().zip(ranks).for_each(|(code, rank)| {
+                                *code = codes.get(bytes, *rank as usize) as u32;
+                            });
+                        }
+                        None => codes.unpack(bytes, index * VECTOR, &mut unpacked[..rows.len()]),
+                    }
+                    if known {
+                        rows.iter_mut().zip(&unpacked).for_each(|(row, code)| {
+                            *row = all[usize::from(*row) << bits | *code as usize];
+                        });
+                    } else {
+                        rows.iter_mut().zip(&unpacked).for_each(|(row, code)| *row = all[*code as usize]);
+                    }
                 }
-                None => codes.unpack(bytes, index * VECTOR, &mut unpacked[..rows.len()]),
-            }
-            if known {
-                rows.iter_mut().zip(&unpacked).for_each(|(row, code)| {
-                    *row = all[usize::from(*row) << bits | *code as usize];
-                });
-            } else {
-                rows.iter_mut().zip(&unpacked).for_each(|(row, code)| *row = all[*code as usize]);
-            }
-        }
+            },
+        );
         self.rows = Some(rows);
     }
 }
