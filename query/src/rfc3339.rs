@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn times_are_those_of_a_calendar() {
         let second = 1_000_000_000;
-        let days = (-106_751..=106_751).step_by(7).map(|day| day * 86_400 * second + day * 1_234_567_891);
+        let days = (-106_000..=106_000).step_by(7).map(|day| day * 86_400 * second + day * 1_234_567_891);
         let ends = [
             i64::MIN,
             i64::MAX,
