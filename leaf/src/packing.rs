@@ -18,11 +18,11 @@
 use arrow::buffer::{Buffer, MutableBuffer, ScalarBuffer};
 use arrow::datatypes::ArrowNativeType;
 use fastlanes::BitPacking;
-#[cfg(target_arch = "x86_64")]
-use fearless_simd::Level;
 use fearless_simd::kernel;
 
 use crate::column::Codes;
+#[cfg(target_arch = "x86_64")]
+use crate::vectors::avx2;
 use crate::vectors::vectorized;
 
 /// Codes in a vector.
@@ -397,7 +397,7 @@ macro_rules! narrow_impl {
                     }
                 );
                 #[cfg(target_arch = "x86_64")]
-                if let Some(avx2) = Level::new().as_avx2() {
+                if let Some(avx2) = avx2() {
                     return with_avx2(avx2, packed, width, out);
                 }
                 unpack(packed, width, out);
@@ -546,9 +546,15 @@ fn unpack_some<T: Narrow>(packing: &Packing, buffer: &Buffer, count: usize, rows
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vectors::forms;
     use proptest::prelude::*;
 
     fn check(codes: &[u64], bytes_max: usize) {
+        forms::both(|| check_form(codes));
+        assert!(pack(codes).1.len() <= bytes_max, "{:?}", pack(codes).0);
+    }
+
+    fn check_form(codes: &[u64]) {
         for (packing, buffer) in [pack(codes), pack_plain(codes), pack_framed(codes)] {
             packing.check(8).expect("a packing that was made");
             assert_eq!(buffer.len(), packing.stored_bytes(codes.len()), "{packing:?}");
@@ -564,7 +570,6 @@ mod tests {
                 assert_eq!((found, some.width()), (expect, unpacked.width()), "{packing:?} every {step}");
             }
         }
-        assert!(pack(codes).1.len() <= bytes_max, "{:?}", pack(codes).0);
     }
 
     #[test]

@@ -401,6 +401,7 @@ impl Numbers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vectors::forms;
 
     #[test]
     fn steps_are_counted_from_the_first() {
@@ -429,6 +430,10 @@ mod tests {
 
     #[test]
     fn steps_are_the_same_on_codes() {
+        forms::both(steps_on_codes);
+    }
+
+    fn steps_on_codes() {
         // Times that nearly ascend, from one step a hundred rows to ten steps a row.
         for (base, gcd, slope) in
             [(7_i64, 1_i64, 3_u64), (-5_000, 1_000, 40), (1_790_000_000_000_000_123, 1_000, 9_000)]

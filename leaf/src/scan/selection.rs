@@ -308,9 +308,14 @@ fn high_bits(flags: &[u8; 64]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vectors::forms;
 
     #[test]
     fn bits_are_those_of_the_test() {
+        forms::both(bits_are_those);
+    }
+
+    fn bits_are_those() {
         for len in [0_usize, 1, 63, 64, 65, 200] {
             let values: Vec<u32> = (0..len as u32).map(|row| row.wrapping_mul(2_654_435_761) >> 7).collect();
             let bits = pack_bits(&values, |value| value % 3 == 0);
@@ -323,6 +328,10 @@ mod tests {
 
     #[test]
     fn positions_of_words_with_any_number_of_bits() {
+        forms::both(positions_of_words);
+    }
+
+    fn positions_of_words() {
         for ones in 0..=64_u32 {
             let word = u64::MAX.checked_shr(64 - ones).unwrap_or(0).rotate_right(ones * 7);
             let words = [word, 0, u64::from(ones % 3 == 0).wrapping_neg(), word.reverse_bits()];

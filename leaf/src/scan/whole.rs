@@ -304,9 +304,14 @@ fn min(codes: &Codes) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vectors::forms;
 
     #[test]
     fn rows_are_weighed_by_their_codes() {
+        forms::both(rows_are_weighed);
+    }
+
+    fn rows_are_weighed() {
         for count in [0_usize, 1, 3, 128, 1_001] {
             let codes: Vec<u8> = (0..count).map(|row| (row * row % 251) as u8).collect();
             let values: Vec<u32> = (0..count).map(|row| u32::MAX - (row * 7 % 1_000) as u32).collect();
