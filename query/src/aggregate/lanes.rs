@@ -90,6 +90,34 @@ pub(crate) fn add_both<A: Addend, B: Addend>(
     add_up(others, other_lanes);
 }
 
+/// Adds both terms of every row to both sums of its group, as one number of 64 bits where what is added fits: the first
+/// sums of these rows are at most `bounds.0` in magnitude, the second at most `bounds.1`. For when lanes [`pay`].
+#[inline(always)]
+pub(crate) fn add_ints(
+    sums: (&mut [i64], &mut [i64]),
+    bounds: (u64, u64),
+    groups: &[u32],
+    terms: impl Fn(usize) -> (i64, i64),
+) {
+    // One bit more for the sign.
+    let bits = |bound: u64| u64::BITS - bound.leading_zeros() + 1;
+    let shift = bits(bounds.0);
+    if shift + bits(bounds.1) > u64::BITS {
+        return add_both(sums, groups, terms);
+    }
+    let mut joined = [0; GROUPS_MAX];
+    let joined = &mut joined[..sums.0.len()];
+    add(joined, groups, |row| {
+        let (first, second) = terms(row);
+        first.wrapping_add(second << shift)
+    });
+    for ((first, second), joined) in sums.0.iter_mut().zip(sums.1).zip(joined) {
+        let low = *joined << (u64::BITS - shift) >> (u64::BITS - shift);
+        *first = first.wrapping_add(low);
+        *second = second.wrapping_add(joined.wrapping_sub(low) >> shift);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +136,33 @@ mod tests {
             add_both((&mut floats, &mut sums), &groups, |row| (term(row) as f64, term(row)));
             assert_eq!(sums, expected);
             assert!(floats.iter().zip(&expected).all(|(float, int)| *float == *int as f64));
+        }
+    }
+
+    #[test]
+    fn ints_that_share_64_bits_are_told_apart() {
+        let rows = 4_096_usize;
+        let groups: Vec<u32> = (0..rows).map(|row| (row * row % 40) as u32).collect();
+        // With bounds that just fit, and with some that do not.
+        for (first_max, second_max) in
+            [(1_i64 << 45, 1_i64 << 3), (1 << 40, 100), (1 << 50, 1 << 12), (3, 1 << 40), (0, 0)]
+        {
+            let term = |row: usize, max: i64| match row % 3 {
+                0 => -max,
+                1 => max,
+                _ => (row as i64).wrapping_mul(0x9e37_79b9) % (max + 1),
+            };
+            let terms = |row: usize| (term(row, first_max), term(row * 5 + 1, second_max));
+            let (mut firsts, mut seconds) = (vec![7_i64; 40], vec![-9_i64; 40]);
+            let (mut expect_firsts, mut expect_seconds) = (firsts.clone(), seconds.clone());
+            for (row, group) in groups.iter().enumerate() {
+                let (first, second) = terms(row);
+                expect_firsts[*group as usize] += first;
+                expect_seconds[*group as usize] += second;
+            }
+            let bounds = (first_max as u64 * rows as u64, second_max as u64 * rows as u64);
+            add_ints((&mut firsts, &mut seconds), bounds, &groups, terms);
+            assert_eq!((firsts, seconds), (expect_firsts, expect_seconds), "{first_max} {second_max}");
         }
     }
 }

@@ -333,13 +333,14 @@ fn add_exact(
     };
     match (events, weights) {
         (Counts::Rows(counts), Weights::One) => {
-            add_pairs(narrow, counts, groups, validity, |row| (values[row], 1));
+            let bounds = (bound, weight_bound);
+            add_pairs((narrow, counts), bounds, groups, validity, |row| (values[row], 1));
         }
         (Counts::Ints(counts), Weights::Int(weights)) if weight_bound <= bound => {
             let weights = &weights[..rows];
             // What bounds the products bounds the weights as well, so there is a narrow form of both.
             if let Some(counts) = counts.narrow(weight_bound) {
-                add_pairs(narrow, counts, groups, validity, |row| {
+                add_pairs((narrow, counts), (bound, weight_bound), groups, validity, |row| {
                     (values[row].wrapping_mul(weights[row]), weights[row])
                 });
             }
@@ -351,11 +352,12 @@ fn add_exact(
     }
 }
 
-/// Adds a pair of terms for every row that is there. The caller has shown that no sum overflows.
+/// Adds a pair of terms for every row that is there. The caller has shown that no sum overflows, and what those of
+/// these rows do not exceed in magnitude.
 #[inline(always)]
 fn add_pairs(
-    sums: &mut [i64],
-    counts: &mut [i64],
+    (sums, counts): (&mut [i64], &mut [i64]),
+    bounds: (u64, u64),
     groups: &[u32],
     validity: Option<&NullBuffer>,
     terms: impl Fn(usize) -> (i64, i64),
@@ -373,7 +375,7 @@ fn add_pairs(
     }
     let counts = &mut counts[..sums.len()];
     if lanes::pay(sums.len(), groups.len(), validity) {
-        return lanes::add_both((sums, counts), groups, terms);
+        return lanes::add_ints((sums, counts), bounds, groups, terms);
     }
     for_each_valid(groups.len(), validity, |row| {
         let group = groups[row] as usize;
