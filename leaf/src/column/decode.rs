@@ -72,6 +72,19 @@ impl Codes {
         )
     }
 
+    /// The smallest code, or `None` when there are none.
+    pub fn min(&self) -> Option<u64> {
+        vectorized(
+            #[inline(always)]
+            || match self {
+                Codes::U8(codes) => codes.iter().copied().min().map(u64::from),
+                Codes::U16(codes) => codes.iter().copied().min().map(u64::from),
+                Codes::U32(codes) => codes.iter().copied().min().map(u64::from),
+                Codes::U64(codes) => codes.iter().copied().min(),
+            },
+        )
+    }
+
     /// All codes as 32-bit integers; those of dictionaries always fit.
     pub fn to_u32(&self) -> ScalarBuffer<u32> {
         match self {

@@ -297,11 +297,8 @@ impl<'a> Work<'a> {
                 left
             });
         }
-        let is_left: Vec<bool> = sharing.iter().map(|shared| !shared.aggregates.is_empty()).collect();
-        let mut left = is_left.iter();
-        sharing.retain(|_| left.next().is_some_and(|left| *left));
-        let mut left = is_left.iter();
-        arguments.retain(|_| left.next().is_some_and(|left| *left));
+        let pairs = std::mem::take(sharing).into_iter().zip(std::mem::take(arguments));
+        (*sharing, *arguments) = pairs.filter(|(shared, _)| !shared.aggregates.is_empty()).unzip();
         CodeSums::share(&mut taken);
         taken
     }

@@ -19,9 +19,7 @@ use super::readers::Ints;
 use super::selection::{Rows, Selection};
 use super::steps::Step;
 use super::{ScanError, Stop};
-use crate::column::Codes;
 use crate::text::StoredText;
-use crate::vectors::vectorized;
 
 /// One key of a run: distinct codes stand for distinct values.
 #[derive(Debug)]
@@ -92,7 +90,7 @@ fn column_key<'a>(run: &'a Run<'_>, column: usize, selection: &Selection) -> Res
             values: KeyValues::Listed(values),
         }),
         Shape::Packed { base, gcd, codes, validity } => {
-            let (low, high) = ends(codes);
+            let (low, high) = (codes.min().unwrap_or(0), codes.max().unwrap_or(0));
             if high - low >= DENSE_MAX - 1 {
                 return Ok(Some(numbered(slot.ints(run.row_count)?, column_type)));
             }
@@ -143,23 +141,6 @@ fn numbered(ints: Ints<'_>, column_type: ColumnType) -> Key<'_> {
         bound: u64::from(u32::MAX),
         is_numbered: true,
         values: KeyValues::Numbered(column_type),
-    }
-}
-
-/// The least and the largest code.
-fn ends(codes: &Codes) -> (u64, u64) {
-    fn of<T: Copy + Ord + Into<u64>>(codes: &[T]) -> (u64, u64) {
-        let (min, max) = vectorized(
-            #[inline(always)]
-            || (codes.iter().copied().min(), codes.iter().copied().max()),
-        );
-        (min.map_or(0, Into::into), max.map_or(0, Into::into))
-    }
-    match codes {
-        Codes::U8(codes) => of(codes),
-        Codes::U16(codes) => of(codes),
-        Codes::U32(codes) => of(codes),
-        Codes::U64(codes) => of(codes),
     }
 }
 

@@ -267,7 +267,7 @@ impl Packed<'_> {
         if nulls == self.codes.len() || (nulls > 0 && !is_max) {
             return None;
         }
-        let code = if is_max { self.codes.max()? } else { min(self.codes)? };
+        let code = if is_max { self.codes.max()? } else { self.codes.min()? };
         Some(self.value(code))
     }
 }
@@ -285,18 +285,6 @@ fn sum(codes: &Codes) -> u128 {
             Codes::U16(codes) => narrow(codes),
             Codes::U32(codes) => narrow(codes),
             Codes::U64(codes) => codes.iter().map(|code| u128::from(*code)).sum(),
-        },
-    )
-}
-
-fn min(codes: &Codes) -> Option<u64> {
-    vectorized(
-        #[inline(always)]
-        || match codes {
-            Codes::U8(codes) => codes.iter().copied().min().map(u64::from),
-            Codes::U16(codes) => codes.iter().copied().min().map(u64::from),
-            Codes::U32(codes) => codes.iter().copied().min().map(u64::from),
-            Codes::U64(codes) => codes.iter().copied().min(),
         },
     )
 }
