@@ -270,20 +270,19 @@ impl<'a> RowWeights<'a> {
         }
     }
 
-    /// Weights as codes of one byte, and the weight of each code, where none is negative.
-    pub(super) fn coded(&self) -> Option<(&'a [u8], Box<[u64; 256]>)> {
+    /// Weights as codes of one byte, and the weight of each code.
+    pub(super) fn coded(&self) -> Option<(&'a [u8], Box<[i64; 256]>)> {
         let RowWeights::Ints(ints) = self else { return None };
-        self.least().filter(|least| *least >= 0)?;
         let mut table = Box::new([0; 256]);
         match ints {
             Ints::Packed { base, gcd, codes: Codes::U8(codes), validity: None } => {
                 for (code, weight) in (0..).zip(table.iter_mut()) {
-                    *weight = base.wrapping_add(gcd.wrapping_mul(code)) as u64;
+                    *weight = base.wrapping_add(gcd.wrapping_mul(code));
                 }
                 Some((codes, table))
             }
             Ints::Dictionary { table: values, codes: Codes::U8(codes), null } => {
-                table.iter_mut().zip(values).for_each(|(weight, value)| *weight = *value as u64);
+                table.iter_mut().zip(values).for_each(|(weight, value)| *weight = *value);
                 if let Some(null) = null {
                     *table.get_mut(*null as usize)? = 1;
                 }

@@ -77,7 +77,7 @@ pub(super) enum StretchWeights<'s> {
     One,
     Each(&'s [i64]),
     /// The entry at the code.
-    Coded(&'s [u8], &'s [u64; 256]),
+    Coded(&'s [u8], &'s [i64; 256]),
 }
 
 impl<'a> CodeSums<'a> {
@@ -324,7 +324,7 @@ fn count_missing(missing: &mut [u64], nulls: &NullBuffer, groups: &[u32], weight
         let weight = match weights {
             StretchWeights::One => 1,
             StretchWeights::Each(weights) => weights[row] as u64,
-            StretchWeights::Coded(codes, table) => table[usize::from(codes[row])],
+            StretchWeights::Coded(codes, table) => table[usize::from(codes[row])] as u64,
         };
         missing[groups[row] as usize] += weight;
     });
@@ -369,17 +369,17 @@ impl Terms for Plain<'_> {
 }
 
 /// The entries at codes.
-struct Coded<'s>(&'s [u8], &'s [u64; 256]);
+struct Coded<'s>(&'s [u8], &'s [i64; 256]);
 
 impl Terms for Coded<'_> {
     #[inline(always)]
     fn four(&self, index: usize) -> [u64; LANES] {
-        self.0.as_chunks::<LANES>().0[index].map(|code| self.1[usize::from(code)])
+        self.0.as_chunks::<LANES>().0[index].map(|code| self.1[usize::from(code)] as u64)
     }
 
     #[inline(always)]
     fn one(&self, row: usize) -> u64 {
-        self.1[usize::from(self.0[row])]
+        self.1[usize::from(self.0[row])] as u64
     }
 }
 
@@ -579,9 +579,9 @@ mod tests {
                 let mut totals = new();
                 totals.count(&groups, StretchWeights::Each(&weights));
                 assert!(totals.0.iter().zip(&expect).all(|(found, expect)| found[1] == expect[1]), "{said}");
-                let table: [u64; 256] = std::array::from_fn(|code| code as u64 % (weight_max as u64 + 1));
+                let table: [i64; 256] = std::array::from_fn(|code| code as i64 % (weight_max + 1));
                 let coded: Vec<u8> = (0..rows).map(|row| (row * 13 % 256) as u8).collect();
-                let looked_up: Vec<i64> = coded.iter().map(|code| table[usize::from(*code)] as i64).collect();
+                let looked_up: Vec<i64> = coded.iter().map(|code| table[usize::from(*code)]).collect();
                 let mut totals = new();
                 totals.add(&groups, &codes, StretchWeights::Coded(&coded, &table), weight_max as u64);
                 assert_eq!(totals.0, expected(&groups, &codes, &looked_up, group_count as usize), "{said}");
@@ -610,8 +610,8 @@ mod tests {
             let nulls: NullBuffer = (0..rows).map(|row| row % 3 != 1).collect();
             let groups: Vec<u32> = (0..rows as u32).map(|row| row % 2).collect();
             let codes: Vec<u8> = (0..rows).map(|row| row as u8).collect();
-            let table: [u64; 256] = std::array::from_fn(|code| code as u64 * 5 + 1);
-            let each: Vec<i64> = codes.iter().map(|code| table[usize::from(*code)] as i64).collect();
+            let table: [i64; 256] = std::array::from_fn(|code| code as i64 * 5 + 1);
+            let each: Vec<i64> = codes.iter().map(|code| table[usize::from(*code)]).collect();
             for (weights, weight) in [
                 (StretchWeights::One, [1].repeat(rows)),
                 (StretchWeights::Each(&each), each.clone()),

@@ -63,7 +63,7 @@ struct Work<'a> {
     /// Counts that need not be made, because a sum over the same rows makes them: the aggregates of both.
     counted: Vec<(usize, usize)>,
     /// Weights as codes, and what the codes stand for, where they are few.
-    coded_weights: Option<(&'a [u8], Box<[u64; 256]>)>,
+    coded_weights: Option<(&'a [u8], Box<[i64; 256]>)>,
     /// What is added up on codes, for each filter that aggregates have.
     on_codes: Vec<Vec<CodeSums<'a>>>,
     /// The one of the first of these that tells which groups have rows.
@@ -101,14 +101,14 @@ pub(super) fn aggregate<'a>(
     for aggregate in &plan.aggregates {
         states.push(States::new(aggregate.aggregate, weight)?);
     }
+    let weights = RowWeights::of(run, prepared)?;
     let is_whole = matches!(selection, Selection::All(count) if *count == run.row_count);
     let settled = match plan.keys.is_empty() && is_whole {
-        true => whole::settle(run, prepared, plan, &mut states)?,
+        true => whole::settle(run, prepared, plan, &weights, &mut states)?,
         false => vec![false; states.len()],
     };
     let weighted =
         plan.aggregates.iter().map(|of| of.aggregate.weight_kind(weight) != WeightKind::One).collect();
-    let weights = RowWeights::of(run, prepared)?;
     let mut work = Work {
         run,
         plan,

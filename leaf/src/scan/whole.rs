@@ -11,10 +11,11 @@ use arrow::buffer::NullBuffer;
 use gannet_query::{AggregateFunction, Input, States, Values, WeightKind, Weights};
 
 use super::Stop;
+use super::arguments::RowWeights;
 use super::code_sums::Packed;
 use super::columns::{Run, Shape};
 use super::prepare::{AggregatePlan, GroupsPlan, Prepared};
-use super::readers::{for_each_null, int_parts};
+use super::readers::{Ints, for_each_null};
 use crate::column::Codes;
 use crate::vectors::vectorized;
 
@@ -23,11 +24,12 @@ pub(super) fn settle(
     run: &Run<'_>,
     prepared: &Prepared<'_>,
     plan: &GroupsPlan<'_>,
+    weights: &RowWeights<'_>,
     states: &mut [States],
 ) -> Result<Vec<bool>, Stop> {
     let kind = |aggregate: &AggregatePlan<'_>| aggregate.aggregate.weight_kind(prepared.plan.weight);
     let weighing = match plan.aggregates.iter().any(|aggregate| kind(aggregate) == WeightKind::Int) {
-        true => Weighing::of(run, prepared)?,
+        true => Weighing::of(run, prepared, weights),
         false => None,
     };
     let mut settled = Vec::with_capacity(states.len());
@@ -62,36 +64,26 @@ enum Weighing<'a> {
 }
 
 impl<'a> Weighing<'a> {
-    fn of(run: &'a Run<'_>, prepared: &Prepared<'_>) -> Result<Option<Weighing<'a>>, Stop> {
-        let Some(column) = prepared.weight.filter(|column| !run.is_missing(*column)) else {
-            return Ok(Some(Weighing::Alike(1)));
+    fn of(run: &Run<'_>, prepared: &Prepared<'_>, weights: &RowWeights<'a>) -> Option<Weighing<'a>> {
+        let (ints, column) = match (weights, prepared.weight) {
+            (RowWeights::Ints(ints), Some(column)) => (ints, column),
+            (RowWeights::One, _) => return Some(Weighing::Alike(1)),
+            (RowWeights::Ints(_) | RowWeights::Floats(_), _) => return None,
         };
         // Sums by code take as long to add up as so many rows.
         if run.row_count < ROWS_MIN {
-            return Ok(None);
+            return None;
         }
-        // A row without weight stands for one event.
-        let (codes, weights) = match run.slot(column)?.shape() {
-            Shape::Constant(value) => {
-                let parts = int_parts(value);
-                let weight = parts.map(|(values, nulls)| if nulls.is_some() { 1 } else { values[0] });
-                return Ok(weight.map(Weighing::Alike));
-            }
-            Shape::Dictionary { values, codes: Codes::U8(codes), .. } => match int_parts(&values) {
-                Some((values, None)) => (codes, values.iter().copied().chain([1]).collect::<Vec<_>>()),
-                _ => return Ok(None),
-            },
-            Shape::Packed { base, gcd, codes: Codes::U8(codes), validity: None } => {
-                let weight = |code: i64| base.wrapping_add(gcd.wrapping_mul(code));
-                (codes, (0..=i64::from(u8::MAX)).map(weight).collect())
-            }
-            _ => return Ok(None),
-        };
+        if let Ints::Constant(weight) = ints {
+            // A row without weight stands for one event.
+            return Some(Weighing::Alike(weight.unwrap_or(1)));
+        }
+        let (codes, weights) = weights.coded()?;
         let events = match run.int_sum(column) {
             Some((sum, nulls)) => sum + i128::from(nulls),
-            None => weigh(&weights, counts(codes)),
+            None => weigh(&weights[..], counts(codes)),
         };
-        Ok(Some(Weighing::Few { codes, weights, events, looked_up: OnceCell::new() }))
+        Some(Weighing::Few { codes, weights: weights.to_vec(), events, looked_up: OnceCell::new() })
     }
 
     /// The events that the rows with a value stand for.
