@@ -30,7 +30,7 @@ use gannet_query::ColumnType;
 use rayon::ThreadPool;
 
 const VALUE: &str = "value";
-const LIMITS: ScanLimits = ScanLimits { memory_bytes_max: 8 << 30, result_bytes_max: 1 << 30 };
+const LIMITS: ScanLimits<'_> = ScanLimits { memory_bytes_max: 8 << 30, result_bytes_max: 1 << 30, top: None };
 
 fn main() {
     let arguments = Arguments::of_process();

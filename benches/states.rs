@@ -10,11 +10,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::array::{Array, ArrayData, ArrayRef, Int64Array, StringArray};
-use arrow::datatypes::DataType;
+use arrow::array::{Array, ArrayData, ArrayRef, AsArray, Int64Array, StringArray};
+use arrow::datatypes::{DataType, Int64Type};
 use gannet_query::{
-    Aggregate, AggregateFunction, Body, Expr, Groups, Input, Key, Merger, Output, Plan, States, TimeRange,
-    Values, WeightKind, Weights,
+    Aggregate, AggregateFunction, Body, Expr, Groups, Input, Key, Merger, Output, PlacedKeys, Plan, States,
+    TimeRange, Values, WeightKind, Weights,
 };
 
 const BLOCK: usize = 65_536;
@@ -249,14 +249,17 @@ impl Columns {
             states.resize(keys.len());
             let input = self.input(Argument::None, WeightKind::Int, start..start + rows.len());
             start += rows.len();
+            if rows_as_groups {
+                let ints = keys.as_primitive::<Int64Type>();
+                let (placed, places) = PlacedKeys::new(ints.values(), ints.nulls());
+                states.update(&places, &input).expect("the values fit");
+                mergers[index % 2].push_placed(placed, vec![states]).expect("there is memory");
+                continue;
+            }
             states.update(rows, &input).expect("the values fit");
             let groups =
                 Groups { group_count: keys.len(), keys: vec![Arc::clone(keys)], states: vec![states] };
-            if rows_as_groups {
-                mergers[index % 2].push_rows(groups).expect("there is memory");
-            } else {
-                mergers[index % 2].push(Body::Groups(groups)).expect("there is memory");
-            }
+            mergers[index % 2].push(Body::Groups(groups)).expect("there is memory");
         }
         let shares = Merger::shares(mergers).expect("the mergers fit");
         let bodies = shares.into_iter().map(|share| share.merge().expect("the shares fit")).collect();

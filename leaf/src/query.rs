@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use gannet_query::{
     Body, Completeness, LeafEpoch, LeftOut, Missing, MissingReason, Partial, Plan, QueryError, ScanStats,
-    SoFar,
+    SoFar, Top,
 };
 
 use crate::LeafError;
@@ -75,10 +75,11 @@ impl Leaf {
     /// # Errors
     /// [`LeafError::NotServing`], [`LeafError::StalePlan`], [`LeafError::Plan`], [`LeafError::Limit`].
     pub fn query(&self, plan: &Plan, cancel: &Cancel) -> Result<Partial, LeafError> {
-        self.query_watched(plan, cancel, None)
+        self.query_watched(plan, cancel, None, None)
     }
 
-    /// As [`Leaf::query`], with somebody who wants to hear what there is before.
+    /// As [`Leaf::query`], for somebody who wants no other groups than `top` says (some of the others may be there all the
+    /// same), and with somebody who wants to hear what there is before.
     ///
     /// # Errors
     /// As [`Leaf::query`].
@@ -86,6 +87,7 @@ impl Leaf {
         &self,
         plan: &Plan,
         cancel: &Cancel,
+        top: Option<&Top>,
         watch: Option<&Watch<'_>>,
     ) -> Result<Partial, LeafError> {
         let _running = Running::begin(&self.activity);
@@ -98,6 +100,7 @@ impl Leaf {
         let limits = ScanLimits {
             memory_bytes_max: self.config.query_memory_bytes_max,
             result_bytes_max: self.config.query_rows_bytes_max,
+            top,
         };
         let told = |so_far: ScanOutcome<Option<Body>>| {
             let (body, completeness, stats) = self.record(plan, &snapshot, so_far, MissingReason::Running);

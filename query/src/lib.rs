@@ -30,8 +30,8 @@ pub use completeness::{Bucket, Completeness, LeafEpoch, Missing, MissingReason, 
 pub use expr::{BinaryOp, Expr};
 pub use holdings::{ColumnHolding, Holdings, LeafState, Phase, Span, TableHolding};
 pub use partial::{
-    Body, Cutting, Groups, LeftOut, Merger, Partial, RowSet, Several, Share, SoFar, Sum, Top, TopTerm,
-    TopValue, Wanted, cut_for_asker,
+    Body, Cutting, Groups, LeftOut, Merger, Partial, PlacedKeys, RowSet, Several, Share, SoFar, Sum, Top,
+    TopTerm, TopValue, Wanted, cut_for_asker,
 };
 pub use plan::{Key, OrderBy, Output, OutputColumn, Plan, TimeRange, WeightKind};
 pub use value::{ColumnType, TypeSet, Value};

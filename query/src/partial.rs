@@ -12,10 +12,12 @@ use crate::{Completeness, QueryError, ScanStats, States};
 mod keys;
 mod merger;
 mod parts;
+mod placed;
 mod several;
 mod top;
 
 pub use merger::{Merger, Share};
+pub use placed::PlacedKeys;
 pub use several::{Cutting, LeftOut, Several, Sum, Wanted, cut_for_asker};
 pub use top::{Top, TopTerm, TopValue};
 

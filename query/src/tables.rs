@@ -9,6 +9,8 @@ use crate::sketch::hash_int;
 
 const EMPTY: u32 = u32::MAX;
 const SLOTS_MIN: usize = 8;
+/// Ints that are looked up together.
+const TOGETHER: usize = 64;
 
 /// Slots with numbers of entries.
 #[derive(Debug, Clone, Default)]
@@ -77,15 +79,33 @@ impl IntTable {
         self.values.len()
     }
 
-    /// The number of a value; `hash` is its [`hash_int`].
-    #[inline(always)]
-    pub(crate) fn number(&mut self, hash: u64, value: i64) -> u32 {
-        if self.slots.is_full(self.values.len()) {
-            let (values, null) = (&self.values, self.null);
-            let hash = |number| (null != Some(number as u32)).then(|| hash_int(values[number]));
-            self.slots.grow(values.len() * 2, values.len(), hash);
+    /// The numbers of values.
+    ///
+    /// A table is looked through in steps, each for many values: the processor then waits for many places of memory at
+    /// once, and does not have to guess at what the first one holds before it asks for the next.
+    pub(crate) fn number_all(&mut self, values: &[i64], numbers: &mut Vec<u32>) {
+        for values in values.chunks(TOGETHER) {
+            self.reserve(values.len());
+            let mask = self.slots.numbers.len() - 1;
+            let (mut homes, mut known) = ([0u32; TOGETHER], [0i64; TOGETHER]);
+            for (home, value) in homes.iter_mut().zip(values) {
+                *home = self.slots.numbers[hash_int(*value) as usize & mask];
+            }
+            if let Some(last) = self.values.len().checked_sub(1) {
+                for (known, home) in known.iter_mut().zip(&homes) {
+                    *known = self.values[(*home as usize).min(last)];
+                }
+            }
+            for ((home, known), value) in homes.iter().zip(&known).zip(values) {
+                let is_here = (*home != EMPTY) & (known == value);
+                numbers.push(if is_here { *home } else { self.find(*value) });
+            }
         }
-        match self.slots.find(hash, |number| self.values[number] == value) {
+    }
+
+    /// The number of a value for which there is room.
+    fn find(&mut self, value: i64) -> u32 {
+        match self.slots.find(hash_int(value), |number| self.values[number] == value) {
             Ok(number) => number,
             Err(slot) => {
                 let number = self.values.len() as u32;
@@ -93,6 +113,15 @@ impl IntTable {
                 self.values.push(value);
                 number
             }
+        }
+    }
+
+    /// Makes room for so many more.
+    fn reserve(&mut self, values: usize) {
+        let (known, null) = (&self.values, self.null);
+        if self.slots.is_full(known.len() + values) {
+            let hash = |number| (null != Some(number as u32)).then(|| hash_int(known[number]));
+            self.slots.grow(known.len() * 2 + values, known.len(), hash);
         }
     }
 
@@ -298,12 +327,27 @@ mod tests {
                 if value == 500 {
                     assert_eq!(ints.number_null(), 500, "{round}");
                 }
-                assert_eq!(ints.number(hash_int(value - 500), value - 500), expect, "{round}");
+                let mut number = Vec::new();
+                ints.number_all(&[value - 500], &mut number);
+                assert_eq!(number, [expect], "{round}");
                 let text = format!("{value}");
                 assert_eq!(bytes.number(hash_bytes(text.as_bytes()) as u32, text.as_bytes()), value as u32);
             }
         }
         assert_eq!((ints.len(), bytes.len()), (1001, 1000));
+        // Many at once, known and new, some of them twice; 0 is a value although NULL takes its place.
+        let mut numbers = Vec::new();
+        let values: Vec<i64> = (0..700).flat_map(|value| [value, value - 500, value]).collect();
+        ints.number_all(&values, &mut numbers);
+        let expect = |value: i64| match value {
+            0..500 => value as u32 + 501,
+            ..0 => value as u32 + 500,
+            _ => value as u32 + 501,
+        };
+        for (value, number) in values.iter().zip(&numbers) {
+            assert_eq!(*number, expect(*value), "{value}");
+        }
+        assert_eq!(ints.len(), 1201);
         assert_eq!(bytes.get(999), b"999");
     }
 

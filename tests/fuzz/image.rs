@@ -182,7 +182,7 @@ fn ask(block: RowBlock, pool: &rayon::ThreadPool) -> Result<(), String> {
             weight: WeightKind::One,
             output,
         };
-        let limits = ScanLimits { memory_bytes_max: 64 << 20, result_bytes_max: 64 << 20 };
+        let limits = ScanLimits { memory_bytes_max: 64 << 20, result_bytes_max: 64 << 20, top: None };
         if let Ok(outcome) = scan(&runs, &plan, &limits, &Cancel::new(None), pool)
             && outcome.rows_covered != if outcome.unreadable.is_empty() { rows } else { 0 }
         {

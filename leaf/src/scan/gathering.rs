@@ -5,6 +5,7 @@
 //! groups meet by their ids. What is hashed for a group is then a pair of small integers, however long its keys are.
 //!
 //! Beyond [`GROUPS_MAX`] groups, or for keys of types without ids, groups go to a [`Merger`], which is made for millions.
+//! Where rows hardly share groups, it takes the rows.
 
 use std::sync::Arc;
 
@@ -25,6 +26,10 @@ use gannet_query::ColumnType;
 
 /// With more groups than this, tables that are cut into parts are faster than one that is not.
 const GROUPS_MAX: usize = 1 << 17;
+/// So many groups are enough where rows hardly share groups.
+const GROUPS_APART_MAX: usize = 1 << 15;
+/// Rows hardly share groups where a run has fewer rows than this a group.
+const ROWS_APART: usize = 3;
 
 /// See the module.
 #[derive(Debug)]
@@ -33,6 +38,8 @@ pub(super) struct Gathering {
     memory_bytes_max: u64,
     /// `None` when groups go to the merger at once.
     ids: Option<Ids>,
+    /// Whether rows hardly shared groups in the last run whose rows were grouped.
+    is_apart: bool,
 }
 
 /// Groups by the ids of their keys.
@@ -81,11 +88,20 @@ impl Gathering {
             }
             _ => None,
         };
-        Ok(Gathering { merger, memory_bytes_max, ids })
+        Ok(Gathering { merger, memory_bytes_max, ids, is_apart: false })
+    }
+
+    /// Whether rows as groups of their own are welcome, because they hardly share groups.
+    pub(super) fn takes_rows(&self) -> bool {
+        self.ids.is_none() && self.is_apart
     }
 
     /// Adds the groups of a run.
     pub(super) fn push_run(&mut self, mut run: RunGroups<'_>) -> Result<(), ScanError> {
+        if let Some(placed) = run.placed {
+            return Ok(self.merger.push_placed(placed, run.states)?);
+        }
+        self.is_apart = run.group_count * ROWS_APART > run.row_count;
         let Some(ids) = &mut self.ids else {
             return Ok(self.merger.push(Body::Groups(run.into_groups()?))?);
         };
@@ -96,7 +112,8 @@ impl Gathering {
             let limit = self.memory_bytes_max;
             return Err(QueryError::Memory { limit, groups: ids.group_count }.into());
         }
-        if ids.group_count > GROUPS_MAX
+        let groups_max = if self.is_apart { GROUPS_APART_MAX } else { GROUPS_MAX };
+        if ids.group_count > groups_max
             && let Some(ids) = self.ids.take()
         {
             self.merger.push(Body::Groups(ids.finish()))?;

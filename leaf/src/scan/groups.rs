@@ -4,7 +4,7 @@
 //! that needs it takes from the nearest cache. Aggregates with the same FILTER share their rows; arguments reach the
 //! states as plain slices or as codes, never row by row.
 
-use gannet_query::{AggregateFunction, Groups, Input, Plan, States, Values, WeightKind, Weights};
+use gannet_query::{AggregateFunction, Groups, Input, PlacedKeys, Plan, States, Values, WeightKind, Weights};
 
 use super::arguments::{Argument, Buffers, Read, RowWeights, events, takes_codes};
 use super::code_sums::{CodeSums, StretchWeights};
@@ -30,7 +30,11 @@ pub(super) struct RunGroups<'a> {
     pub(super) codes: Vec<Vec<u32>>,
     pub(super) states: Vec<States>,
     pub(super) group_count: usize,
-    /// How many events the selected rows stand for.
+    /// The keys, where each row is a group of its own.
+    pub(super) placed: Option<PlacedKeys>,
+    /// How many rows were selected.
+    pub(super) row_count: usize,
+    /// How many events they stand for.
     pub(super) events: f64,
 }
 
@@ -70,12 +74,14 @@ struct Work<'a> {
     teller: Option<usize>,
 }
 
-/// The groups of a run's selected rows with their states; `None` when there is no row.
+/// The groups of a run's selected rows with their states; `None` when there is no row. `apart` says that rows hardly
+/// share groups.
 pub(super) fn aggregate<'a>(
     run: &'a Run<'_>,
     prepared: &Prepared<'_>,
     plan: &'a GroupsPlan<'_>,
     selection: &Selection,
+    apart: bool,
     scratch: &mut Scratch,
 ) -> Result<Option<RunGroups<'a>>, Stop> {
     if selection.is_empty() {
@@ -109,6 +115,11 @@ pub(super) fn aggregate<'a>(
     };
     let weighted =
         plan.aggregates.iter().map(|of| of.aggregate.weight_kind(weight) != WeightKind::One).collect();
+    let numbering = match apart && is_whole && plan.takes_gaps() {
+        true => Numbering::apart(keys, run.row_count, &mut scratch.ints),
+        false => Err(keys),
+    };
+    let numbered = |keys| Numbering::new(keys, selection.len(), plan.takes_gaps(), scratch);
     let mut work = Work {
         run,
         plan,
@@ -117,7 +128,7 @@ pub(super) fn aggregate<'a>(
         weight: prepared.weight,
         reads_weights: true,
         times,
-        numbering: Numbering::new(keys, selection.len(), plan.takes_gaps(), scratch),
+        numbering: numbering.unwrap_or_else(numbered),
         states,
         weighted,
         settled,
@@ -131,7 +142,7 @@ pub(super) fn aggregate<'a>(
         let left = filter::narrow(run, &plan.filters[filter], selection.clone())?.settle();
         work.add(Some(filter), &left, scratch)?;
     }
-    Ok(Some(work.finish(events, scratch)?))
+    Ok(Some(RunGroups { row_count: selection.len(), events, ..work.finish(scratch)? }))
 }
 
 /// The one group of a plan without keys, when the run's directory knows all that is asked: how many events all its
@@ -180,7 +191,15 @@ fn known<'a>(
         states.update(&[0], &Input { values: Values::Int(&[end]), ..nothing })?;
     }
     let Groups { states, group_count, .. } = whole;
-    Ok(Some(RunGroups { keys: Vec::new(), codes: Vec::new(), states, group_count, events: events as f64 }))
+    Ok(Some(RunGroups {
+        keys: Vec::new(),
+        codes: Vec::new(),
+        states,
+        group_count,
+        placed: None,
+        row_count: run.row_count,
+        events: events as f64,
+    }))
 }
 
 /// The one group of a plan without keys before any row was seen.
@@ -195,7 +214,7 @@ pub(super) fn empty_group(plan: &Plan, groups: &GroupsPlan<'_>) -> Result<Groups
 }
 
 impl GroupsPlan<'_> {
-    /// Whether groups without rows cost little, until they are left out.
+    /// Whether groups without rows cost little, until they are left out, and groups of one row.
     fn takes_gaps(&self) -> bool {
         self.aggregates.iter().all(|of| {
             matches!(
@@ -304,11 +323,11 @@ impl<'a> Work<'a> {
     }
 
     /// What has come together, of the groups that have rows.
-    fn finish(self, events: f64, scratch: &mut Scratch) -> Result<RunGroups<'a>, Stop> {
+    fn finish(self, scratch: &mut Scratch) -> Result<RunGroups<'a>, Stop> {
         let Work { numbering, mut states, counted, on_codes, teller, .. } = self;
         let all = numbering.group_count();
         let told = || teller.map(|teller| on_codes[0][teller].groups()).unwrap_or_default();
-        let Numbered { keys, codes, used } = numbering.finish(told, scratch);
+        let Numbered { keys, codes, used, placed } = numbering.finish(told, scratch);
         let group_count = used.as_ref().map_or(all, Vec::len);
         for (index, states) in states.iter_mut().enumerate() {
             if on_codes.iter().flatten().any(|sums| sums.aggregate() == index) {
@@ -328,7 +347,7 @@ impl<'a> Work<'a> {
                 states[count] = counted;
             }
         }
-        Ok(RunGroups { keys, codes, states, group_count, events })
+        Ok(RunGroups { keys, codes, states, group_count, placed, row_count: 0, events: 0.0 })
     }
 
     /// Takes counts out of the work where a sum over the same rows, each with a value, counts them anyway.

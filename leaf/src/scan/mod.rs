@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use gannet_query::{Body, ColumnType, Plan, QueryError, ScanStats, TypeSet};
+use gannet_query::{Body, ColumnType, Plan, QueryError, ScanStats, Top, TypeSet};
 
 use crate::column::Column;
 use crate::surroundings::Clock;
@@ -102,13 +102,15 @@ pub trait RowRun: Send + Sync {
 #[error("{0}")]
 pub struct RunError(pub String);
 
-/// How much one scan may take.
+/// How much one scan may take, and give.
 #[derive(Debug, Clone, Copy)]
-pub struct ScanLimits {
+pub struct ScanLimits<'a> {
     /// Bytes for groups and their states, for each scanning thread and for the merged result.
     pub memory_bytes_max: u64,
     /// Bytes of rows, for plans that ask for rows.
     pub result_bytes_max: u64,
+    /// Other groups than these may be left out, where that saves work. Who wants no others cuts the outcome once more.
+    pub top: Option<&'a Top>,
 }
 
 /// A time of a clock.
@@ -263,7 +265,7 @@ pub struct Watcher<'a> {
 pub fn scan(
     runs: &[Arc<dyn RowRun>],
     plan: &Plan,
-    limits: &ScanLimits,
+    limits: &ScanLimits<'_>,
     cancel: &Cancel,
     pool: &rayon::ThreadPool,
 ) -> Result<ScanOutcome, ScanError> {
@@ -277,7 +279,7 @@ pub fn scan(
 pub fn scan_watched(
     runs: &[Arc<dyn RowRun>],
     plan: &Plan,
-    limits: &ScanLimits,
+    limits: &ScanLimits<'_>,
     cancel: &Cancel,
     pool: &rayon::ThreadPool,
     watcher: Option<&Watcher<'_>>,

@@ -4,7 +4,9 @@
 //! is not. Where combinations are few beside the rows, a combined code is the number: then there are numbers without
 //! rows, which are left out at the end. Otherwise numbers follow the order of first appearance. Either way they stay the
 //! same for as long as the run is scanned, so that rows can be numbered stretch by stretch, and some of them again for
-//! a FILTER.
+//! a FILTER. Where the runs before showed that rows hardly share groups, each row is one ([`Numbering::apart`]).
+
+use gannet_query::PlacedKeys;
 
 use super::coder::{Coder, NumberTable, Numbers};
 use super::keys::Key;
@@ -73,6 +75,8 @@ enum By {
     Order(Vec<Vec<u32>>),
     /// All stages are by radix, and combined codes are numbers: which of them have rows, unless somebody else knows.
     Plain(Option<Vec<bool>>),
+    /// Each row is a group of its own: the number of each is its place.
+    Apart { placed: PlacedKeys, places: Vec<u32> },
 }
 
 /// The groups of all rows.
@@ -83,6 +87,8 @@ pub(super) struct Numbered<'a> {
     pub(super) codes: Vec<Vec<u32>>,
     /// The number of each group, where others have no rows.
     pub(super) used: Option<Vec<u32>>,
+    /// The keys of the groups, where each row is one.
+    pub(super) placed: Option<PlacedKeys>,
 }
 
 impl<'a> Numbering<'a> {
@@ -132,9 +138,22 @@ impl<'a> Numbering<'a> {
         };
         let group_count = match by {
             By::Plain(_) => bound as usize,
-            By::Table { .. } | By::Order(_) => usize::from(keys.is_empty()),
+            By::Table { .. } | By::Order(_) | By::Apart { .. } => usize::from(keys.is_empty()),
         };
         Numbering { keys, stages, by, group_count }
+    }
+
+    /// With each row as a group of its own, where the only key is one of ints.
+    pub(super) fn apart(
+        mut keys: Vec<Key<'a>>,
+        row_count: usize,
+        ints: &mut Vec<i64>,
+    ) -> Result<Numbering<'a>, Vec<Key<'a>>> {
+        let [Key { coder: Coder::Numbered { ints: reader, .. }, .. }] = &keys[..] else { return Err(keys) };
+        let rows = Rows::all(row_count);
+        let (placed, places) = PlacedKeys::new(reader.read(rows, ints), reader.nulls(rows).as_ref());
+        keys.clear();
+        Ok(Numbering { keys, stages: Vec::new(), by: By::Apart { placed, places }, group_count: row_count })
     }
 
     /// How many groups there are by now.
@@ -167,7 +186,11 @@ impl<'a> Numbering<'a> {
             }
         }
         let (combined, used) = match self.by {
-            By::Order(codes) => return Numbered { keys: self.keys, codes, used: None },
+            By::Order(codes) => return Numbered { keys: self.keys, codes, used: None, placed: None },
+            By::Apart { placed, .. } => {
+                let placed = Some(placed);
+                return Numbered { keys: self.keys, codes: Vec::new(), used: None, placed };
+            }
             By::Table { mut table, used } => {
                 used.iter().for_each(|code| table[*code as usize] = UNSEEN);
                 scratch.table = table;
@@ -183,12 +206,15 @@ impl<'a> Numbering<'a> {
                 (used.clone(), Some(used))
             }
         };
-        Numbered { codes: parts(combined, &self.stages), keys: self.keys, used }
+        Numbered { codes: parts(combined, &self.stages), keys: self.keys, used, placed: None }
     }
 
     /// Puts the group of each of some rows into `scratch.groups`.
     pub(super) fn number(&mut self, rows: Rows<'_>, scratch: &mut Scratch) {
         let Scratch { groups, ints, codes, fresh, .. } = scratch;
+        if let By::Apart { places, .. } = &self.by {
+            return rows.read(places, groups, |place| place);
+        }
         let Some((first, rest)) = self.keys.split_first_mut() else {
             groups.clear();
             groups.resize(rows.len(), 0);
@@ -232,6 +258,7 @@ impl<'a> Numbering<'a> {
                     groups.iter().for_each(|number| marks[*number as usize] = true);
                 }
             }
+            By::Apart { .. } => {}
             // New numbers ascend, so a row is the first of its group when its number is the next one.
             By::Order(firsts) => {
                 fresh.clear();

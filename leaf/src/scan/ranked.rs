@@ -125,7 +125,7 @@ impl Shared {
     pub(super) fn report(
         &self,
         plan: &RowsPlan<'_>,
-        limits: &ScanLimits,
+        limits: &ScanLimits<'_>,
         batch: &RecordBatch,
     ) -> Result<(), ScanError> {
         if plan.limit.is_none() || plan.order_by.is_empty() {
@@ -192,7 +192,7 @@ fn keys(values: &ArrayRef) -> Vec<i64> {
 pub(super) fn rows(
     run: &Run<'_>,
     plan: &RowsPlan<'_>,
-    limits: &ScanLimits,
+    limits: &ScanLimits<'_>,
     selection: Selection,
 ) -> Result<Option<RecordBatch>, Stop> {
     if selection.is_empty() {
@@ -210,7 +210,7 @@ pub(super) fn rows(
 fn first(
     run: &Run<'_>,
     plan: &RowsPlan<'_>,
-    limits: &ScanLimits,
+    limits: &ScanLimits<'_>,
     limit: usize,
     selection: Selection,
 ) -> Result<RecordBatch, Stop> {
@@ -233,7 +233,7 @@ fn first(
 fn sorted(
     run: &Run<'_>,
     plan: &RowsPlan<'_>,
-    limits: &ScanLimits,
+    limits: &ScanLimits<'_>,
     limit: usize,
     selection: &Selection,
 ) -> Result<RecordBatch, Stop> {
@@ -277,7 +277,7 @@ fn keep(
     array: ArrayRef,
     arrays: &mut Vec<ArrayRef>,
     bytes: &mut u64,
-    limits: &ScanLimits,
+    limits: &ScanLimits<'_>,
 ) -> Result<(), ScanError> {
     let needed = array.to_data().get_slice_memory_size()?;
     *bytes += needed as u64;

@@ -32,7 +32,7 @@ struct Scan<'a> {
     next: AtomicUsize,
     failed: AtomicBool,
     prepared: &'a Prepared<'a>,
-    limits: &'a ScanLimits,
+    limits: &'a ScanLimits<'a>,
     cancel: &'a Cancel,
     shared: Option<Shared>,
     interim: Option<Interim<'a>>,
@@ -85,7 +85,7 @@ impl Counts {
 pub(super) fn scan(
     runs: &[Arc<dyn RowRun>],
     plan: &Plan,
-    limits: &ScanLimits,
+    limits: &ScanLimits<'_>,
     cancel: &Cancel,
     watcher: Option<&Watcher<'_>>,
 ) -> Result<ScanOutcome, ScanError> {
@@ -295,14 +295,17 @@ impl Scan<'_> {
         };
         let mut rows = None;
         let events = match &prepared.output {
-            OutputPlan::Groups(plan) => match groups::aggregate(run, prepared, plan, &selection, scratch)? {
-                Some(groups) => {
-                    let events = groups.events;
-                    gathering.push_run(groups)?;
-                    events
+            OutputPlan::Groups(plan) => {
+                let apart = gathering.takes_rows();
+                match groups::aggregate(run, prepared, plan, &selection, apart, scratch)? {
+                    Some(groups) => {
+                        let events = groups.events;
+                        gathering.push_run(groups)?;
+                        events
+                    }
+                    None => 0.0,
                 }
-                None => 0.0,
-            },
+            }
             OutputPlan::Rows(plan) => match &self.shared {
                 Some(_) if !selection.is_empty() => {
                     let events = RowWeights::of(run, prepared)?.events(&selection, scratch);
@@ -336,7 +339,16 @@ impl Scan<'_> {
         }
         // Millions of groups are merged share by share, each by a thread of its own.
         let shares = Merger::shares(mergers)?;
-        let bodies: Result<Vec<Body>, _> = shares.into_par_iter().map(Share::merge).collect();
+        let are_many = shares.len() > 1;
+        let merge = |share: Share| {
+            let mut body = share.merge()?;
+            if let (Body::Groups(groups), Some(top), true) = (&mut body, self.limits.top, are_many) {
+                // The wanted groups of all are among those of the shares. Without an order all are as good.
+                let _ = groups.cut(self.prepared.plan, top);
+            }
+            Ok(body)
+        };
+        let bodies: Result<Vec<Body>, ScanError> = shares.into_par_iter().map(merge).collect();
         let body = Merger::join(bodies?, self.limits.memory_bytes_max)?;
         Ok(counts.outcome(body))
     }

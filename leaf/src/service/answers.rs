@@ -138,7 +138,8 @@ impl Question {
 
     /// Scans; to be called on a thread that may block.
     fn answer(self, cancel: &Cancel, watch: Option<&Watch<'_>>) -> Result<Vec<Reply>, Status> {
-        let partial = self.leaf.query_watched(&self.plan, cancel, watch).map_err(status)?;
+        let partial =
+            self.leaf.query_watched(&self.plan, cancel, self.wanted.top.as_ref(), watch).map_err(status)?;
         drop(self.permit);
         let cut = cut(partial.body, &self.plan, &self.wanted)?;
         replies(Some(&cut), &partial.completeness, &partial.stats, 0)

@@ -230,6 +230,14 @@ impl KeyBatch {
         }
     }
 
+    /// What [`Keys::number`] wants to have of the hashes of these keys: ints are hashed faster than a hash is read.
+    pub(crate) fn tags(&self, hashes: impl Iterator<Item = u64>) -> Vec<u32> {
+        match self {
+            KeyBatch::None(_) | KeyBatch::Int(..) => Vec::new(),
+            KeyBatch::Bytes { .. } => hashes.map(|hash| hash as u32).collect(),
+        }
+    }
+
     /// These keys, in this order.
     pub(crate) fn take(&self, order: &[u32]) -> KeyBatch {
         match self {
@@ -276,27 +284,28 @@ impl Keys {
         }
     }
 
-    /// The group of each of these rows of a batch, new ones at the end. `hashes` are all of the batch's.
+    /// The group of each of these rows of a batch, new ones at the end. `tags` are all of the batch's.
     pub(crate) fn number(
         &mut self,
         batch: &KeyBatch,
-        hashes: &[u64],
+        tags: &[u32],
         rows: Range<usize>,
     ) -> Result<Vec<u32>, QueryError> {
         match (self, batch) {
             (Keys::None, KeyBatch::None(_)) => Ok(vec![0; rows.len()]),
-            (Keys::Int(table), KeyBatch::Int(values, None)) => {
-                let pairs = values[rows.clone()].iter().zip(&hashes[rows]);
-                Ok(pairs.map(|(value, hash)| table.number(*hash, *value)).collect())
+            (Keys::Int(table), KeyBatch::Int(values, nulls)) => {
+                let mut numbers = Vec::with_capacity(rows.len());
+                match nulls {
+                    None => table.number_all(&values[rows], &mut numbers),
+                    Some(nulls) => rows.for_each(|row| match nulls.is_valid(row) {
+                        true => table.number_all(&values[row..=row], &mut numbers),
+                        false => numbers.push(table.number_null()),
+                    }),
+                }
+                Ok(numbers)
             }
-            (Keys::Int(table), KeyBatch::Int(values, Some(nulls))) => Ok(rows
-                .map(|row| match nulls.is_valid(row) {
-                    true => table.number(hashes[row], values[row]),
-                    false => table.number_null(),
-                })
-                .collect()),
             (Keys::Bytes(table), KeyBatch::Bytes { bytes, ends }) => Ok(rows
-                .map(|row| table.number(hashes[row] as u32, &bytes[KeyBatch::entry(bytes, ends, row)]))
+                .map(|row| table.number(tags[row], &bytes[KeyBatch::entry(bytes, ends, row)]))
                 .collect()),
             _ => Err(QueryError::Mismatch("group keys of different types".to_owned())),
         }

@@ -11,7 +11,7 @@ use arrow::compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices
 
 use super::keys::KeyForm;
 use super::parts::{FEW_MAX, Gathered, Part, Shares, Waiting, merge_share};
-use super::{Body, Groups, RowSet};
+use super::{Body, Groups, PlacedKeys, RowSet};
 use crate::plan::Key;
 use crate::value::rows_bytes;
 use crate::{OrderBy, Output, Plan, QueryError, States};
@@ -139,19 +139,27 @@ impl Merger {
         pieces.into_iter().try_for_each(|piece| self.push(piece))
     }
 
-    /// Adds groups whose keys need not be distinct. Where nearly every row of a block is a group of its own, it is faster
-    /// to let each row be one (its states updated with the row's number as its group) than to group the block first.
+    /// Adds rows, each a group of its own, whose states are those of their places.
     ///
     /// # Errors
-    /// As [`Merger::push`].
-    pub fn push_rows(&mut self, groups: Groups) -> Result<(), QueryError> {
-        match &mut self.kind {
-            Kind::Groups(kind) => {
-                check_groups(&kind.plan_keys, kind.empty.len(), &groups)?;
-                kind.push(groups, self.memory_bytes_max)
-            }
-            Kind::Rows { .. } => Err(QueryError::Mismatch("groups and rows in one answer".to_owned())),
+    /// When the plan has another key than one of ints, or as [`Merger::push`].
+    pub fn push_placed(&mut self, placed: PlacedKeys, states: Vec<States>) -> Result<(), QueryError> {
+        let Kind::Groups(kind) = &mut self.kind else {
+            return Err(QueryError::Mismatch("groups and rows in one answer".to_owned()));
+        };
+        let rows = placed.len();
+        let are_of_rows = |states: &States| states.len() == rows;
+        let is_int = matches!(&*kind.form, KeyForm::Int(_));
+        if !is_int || states.len() != kind.empty.len() || !states.iter().all(are_of_rows) {
+            return Err(QueryError::Mismatch(format!(
+                "{rows} rows with one int key and {} states for a plan with {} keys and {} aggregates",
+                states.len(),
+                kind.plan_keys.len(),
+                kind.empty.len(),
+            )));
         }
+        kind.push_first(self.memory_bytes_max)?;
+        kind.gathered.push_placed(&kind.form, &kind.empty, placed, states, self.memory_bytes_max)
     }
 
     /// The sum of all that was pushed; an empty body of the right types when nothing was.

@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use super::Groups;
 use super::keys::{KeyBatch, KeyForm, Keys};
+use super::placed::{PlacedKeys, starts};
 use crate::{QueryError, States};
 
 /// Parts: 2 to this. One and a half million groups make tables of a quarter of a megabyte.
 const PART_BITS: u32 = 8;
-const PARTS: usize = 1 << PART_BITS;
+pub(super) const PARTS: usize = 1 << PART_BITS;
 /// More groups than this are split into parts.
 pub(super) const FEW_MAX: usize = 1 << 15;
 /// So much waits at most, if the memory limit is not a small one.
@@ -31,7 +32,7 @@ pub(super) struct Part {
 #[derive(Debug)]
 pub(super) struct Waiting {
     keys: KeyBatch,
-    hashes: Vec<u64>,
+    tags: Vec<u32>,
     states: Vec<States>,
     /// Where each part begins, and the end of all.
     starts: Vec<usize>,
@@ -44,7 +45,7 @@ pub(super) enum Gathered {
     Many { parts: Vec<Part>, waiting: Vec<Waiting>, waiting_bytes: usize, parts_bytes: usize },
 }
 
-fn part_of(hash: u64) -> usize {
+pub(super) fn part_of(hash: u64) -> usize {
     (hash >> (64 - PART_BITS)) as usize
 }
 
@@ -56,14 +57,14 @@ impl Part {
     fn merge(
         &mut self,
         keys: &KeyBatch,
-        hashes: &[u64],
+        tags: &[u32],
         states: &[States],
         rows: std::ops::Range<usize>,
     ) -> Result<(), QueryError> {
         if rows.is_empty() {
             return Ok(());
         }
-        let to = self.keys.number(keys, hashes, rows.clone())?;
+        let to = self.keys.number(keys, tags, rows.clone())?;
         for (ours, theirs) in self.states.iter_mut().zip(states) {
             ours.resize(self.keys.len());
             ours.merge_range(theirs, rows.clone(), &to)?;
@@ -74,13 +75,14 @@ impl Part {
     /// Adds what waits for this part.
     pub(super) fn merge_waiting(&mut self, waiting: &Waiting, part: usize) -> Result<(), QueryError> {
         let rows = waiting.starts[part]..waiting.starts[part + 1];
-        self.merge(&waiting.keys, &waiting.hashes, &waiting.states, rows)
+        self.merge(&waiting.keys, &waiting.tags, &waiting.states, rows)
     }
 
     /// Adds the groups of another part.
     pub(super) fn merge_part(&mut self, other: &Part) -> Result<(), QueryError> {
         let keys = other.keys.to_batch();
-        self.merge(&keys, &keys.hashes(), &other.states, 0..keys.len())
+        let tags = keys.tags(keys.hashes().into_iter());
+        self.merge(&keys, &tags, &other.states, 0..keys.len())
     }
 
     pub(super) fn measure(&mut self) -> usize {
@@ -102,12 +104,8 @@ impl Part {
 
 impl Waiting {
     /// Puts groups in the order of their parts.
-    fn new(keys: KeyBatch, hashes: Vec<u64>, mut states: Vec<States>) -> Waiting {
-        let mut starts = vec![0usize; PARTS + 1];
-        hashes.iter().for_each(|hash| starts[part_of(*hash) + 1] += 1);
-        for part in 0..PARTS {
-            starts[part + 1] += starts[part];
-        }
+    fn new(keys: KeyBatch, hashes: &[u64], mut states: Vec<States>) -> Waiting {
+        let starts = starts(hashes);
         let mut next = starts.clone();
         let mut order = vec![0u32; hashes.len()];
         for (row, hash) in hashes.iter().enumerate() {
@@ -118,7 +116,7 @@ impl Waiting {
         states.iter_mut().for_each(States::gather);
         Waiting {
             keys: keys.take(&order),
-            hashes: order.iter().map(|row| hashes[*row as usize]).collect(),
+            tags: keys.tags(order.iter().map(|row| hashes[*row as usize])),
             states: states.iter().map(|states| states.take_gathered(&order)).collect(),
             starts,
         }
@@ -126,7 +124,7 @@ impl Waiting {
 
     fn memory_bytes(&self) -> usize {
         self.keys.memory_bytes()
-            + self.hashes.capacity() * 8
+            + self.tags.capacity() * 4
             + self.states.iter().map(States::memory_bytes).sum::<usize>()
             + self.starts.len() * 8
     }
@@ -147,7 +145,7 @@ impl Gathered {
             // So few of them cannot make many: there is nothing to split.
             if part.keys.len() + groups.group_count <= FEW_MAX * 2 {
                 groups.states.iter_mut().for_each(States::gather);
-                part.merge(&keys, &hashes, &groups.states, 0..groups.group_count)?;
+                part.merge(&keys, &keys.tags(hashes.into_iter()), &groups.states, 0..groups.group_count)?;
                 part.measure();
                 if part.keys.len() > FEW_MAX {
                     self.split(form, empty)?;
@@ -156,8 +154,34 @@ impl Gathered {
             }
             self.split(form, empty)?;
         }
+        self.wait(Waiting::new(keys, &hashes, groups.states), memory_bytes_max)
+    }
+
+    /// Adds rows, each a group of its own, with the states of their places.
+    pub(super) fn push_placed(
+        &mut self,
+        form: &KeyForm,
+        empty: &[States],
+        placed: PlacedKeys,
+        mut states: Vec<States>,
+        memory_bytes_max: u64,
+    ) -> Result<(), QueryError> {
+        states.iter_mut().for_each(States::gather);
+        let PlacedKeys { keys, starts } = placed;
+        if let Gathered::Few(part) = self
+            && part.keys.len() + keys.len() <= FEW_MAX
+        {
+            part.merge(&keys, &[], &states, 0..keys.len())?;
+            part.measure();
+            return self.check(memory_bytes_max);
+        }
+        self.split(form, empty)?;
+        self.wait(Waiting { keys, tags: Vec::new(), states, starts }, memory_bytes_max)
+    }
+
+    /// Leaves groups waiting until they are so many that merging them pays.
+    fn wait(&mut self, new: Waiting, memory_bytes_max: u64) -> Result<(), QueryError> {
         if let Gathered::Many { waiting, waiting_bytes, .. } = self {
-            let new = Waiting::new(keys, hashes, groups.states);
             *waiting_bytes += new.memory_bytes();
             waiting.push(new);
             let most = WAITING_BYTES_MAX.min(usize::try_from(memory_bytes_max / 4).unwrap_or(usize::MAX));
@@ -176,7 +200,7 @@ impl Gathered {
         let keys = few.keys.to_batch();
         let hashes = keys.hashes();
         let states: Vec<States> = few.states;
-        let waiting = if keys.len() == 0 { vec![] } else { vec![Waiting::new(keys, hashes, states)] };
+        let waiting = if keys.len() == 0 { vec![] } else { vec![Waiting::new(keys, &hashes, states)] };
         let waiting_bytes = waiting.iter().map(Waiting::memory_bytes).sum();
         *self = Gathered::Many { parts, waiting, waiting_bytes, parts_bytes: 0 };
         Ok(())

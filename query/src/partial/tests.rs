@@ -321,28 +321,29 @@ fn key_text(keys: &[ArrayRef], row: usize) -> String {
 fn many_groups(plan: &Plan, count: &Aggregate, form: usize, blocks: &[Vec<u64>], limit: u64) -> Merger {
     let mut merger = Merger::new(plan, limit).unwrap();
     for (index, numbers) in blocks.iter().enumerate() {
-        let mut numbers = numbers.clone();
-        let mut groups: Vec<u32> = (0..numbers.len() as u32).collect();
-        if index % 2 == 1 {
-            // Grouped; otherwise each row is a group of its own.
-            let all = numbers.clone();
-            numbers.sort_unstable_by_key(|number| (number % 7 == 3, number / 7));
-            numbers.dedup_by_key(|number| if *number % 7 == 3 { u64::MAX } else { *number / 7 });
-            let key = |number: &u64| if number % 7 == 3 { u64::MAX } else { number / 7 };
-            let number: BTreeMap<u64, u32> = numbers.iter().map(key).zip(0..).collect();
-            groups = all.iter().map(|one| number[&key(one)]).collect();
-        }
         let mut states = States::new(count, WeightKind::One).unwrap();
-        states.resize(numbers.len());
         let input = Input { values: Values::None, validity: None, weights: Weights::One, times: &[] };
-        states.update(&groups, &input).unwrap();
-        let groups =
-            Groups { keys: many_keys(form, &numbers), states: vec![states], group_count: numbers.len() };
-        if index % 2 == 1 {
-            merger.push(Body::Groups(groups)).unwrap();
-        } else {
-            merger.push_rows(groups).unwrap();
+        if index % 2 == 0 && form == 0 {
+            // Each row is a group of its own.
+            let keys = many_keys(form, numbers);
+            let ints = keys[0].as_primitive::<Int64Type>();
+            let (placed, places) = PlacedKeys::new(ints.values(), ints.nulls());
+            states.resize(numbers.len());
+            states.update(&places, &input).unwrap();
+            merger.push_placed(placed, vec![states]).unwrap();
+            continue;
         }
+        let key = |number: &u64| if number % 7 == 3 { u64::MAX } else { number / 7 };
+        let all = numbers.clone();
+        let mut numbers = numbers.clone();
+        numbers.sort_unstable_by_key(|number| (number % 7 == 3, number / 7));
+        numbers.dedup_by_key(|number| key(number));
+        let number: BTreeMap<u64, u32> = numbers.iter().map(key).zip(0..).collect();
+        let groups: Vec<u32> = all.iter().map(|one| number[&key(one)]).collect();
+        states.resize(numbers.len());
+        states.update(&groups, &input).unwrap();
+        let keys = many_keys(form, &numbers);
+        merger.push(Body::Groups(Groups { keys, states: vec![states], group_count: numbers.len() })).unwrap();
     }
     merger
 }
@@ -410,11 +411,25 @@ fn few_groups_and_memory_in_shares() {
     assert_eq!(error, QueryError::Mismatch("no bodies to join".to_owned()));
 
     let mut merger = Merger::new(&plan, 100_000).unwrap();
-    let numbers: Vec<u64> = (0..70_000).collect();
-    let mut states = States::new(&count, WeightKind::One).unwrap();
-    states.resize(numbers.len());
-    let keys = many_keys(0, &numbers);
-    let groups = Groups { keys, states: vec![states], group_count: numbers.len() };
-    let error = merger.push_rows(groups).unwrap_err();
-    assert_eq!(error, QueryError::Memory { groups: 10_001, limit: 100_000 });
+    let (placed, places) = PlacedKeys::new(&(0..70_000).collect::<Vec<i64>>(), None);
+    assert_eq!((placed.len(), placed.is_empty()), (70_000, false));
+    let mut sorted = places.clone();
+    sorted.sort_unstable();
+    assert!(sorted.into_iter().eq(0..70_000), "each row has a place of its own");
+    let states = || {
+        let mut states = States::new(&count, WeightKind::One).unwrap();
+        states.resize(70_000);
+        states
+    };
+    let error = merger.push_placed(placed, vec![states()]).unwrap_err();
+    assert_eq!(error, QueryError::Memory { groups: 70_000, limit: 100_000 });
+    for (types, states, wanted) in [
+        (DataType::Utf8, vec![states()], "1 states for a plan with 1 keys and 1 aggregates"),
+        (DataType::Int64, vec![], "0 states for a plan with 1 keys and 1 aggregates"),
+    ] {
+        let (plan, _) = count_plan(vec![Key { expr: Expr::column("k"), data_type: types }]);
+        let (placed, _) = PlacedKeys::new(&vec![5; 70_000], None);
+        let error = Merger::new(&plan, u64::MAX).unwrap().push_placed(placed, states).unwrap_err();
+        assert_eq!(error, QueryError::Mismatch(format!("70000 rows with one int key and {wanted}")));
+    }
 }

@@ -392,7 +392,7 @@ fn an_order_by_time_prunes_runs_that_come_too_late() {
 fn limits_on_memory_are_named() {
     let runs: Vec<Arc<dyn RowRun>> =
         blocks(&[0, 100, 200]).into_iter().map(|run| Arc::new(run) as Arc<dyn RowRun>).collect();
-    let small = ScanLimits { memory_bytes_max: 64, result_bytes_max: 1_000 };
+    let small = ScanLimits { memory_bytes_max: 64, result_bytes_max: 1_000, top: None };
     let check = |plan: Plan, expect: &str| {
         let error = scan(&runs, &plan, &small, &Cancel::default(), &pool()).unwrap_err();
         assert_eq!(error.to_string(), expect);

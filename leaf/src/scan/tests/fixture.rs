@@ -306,7 +306,8 @@ pub(super) fn plan(filter: Option<Expr>, keys: Vec<(Expr, DataType)>, aggregates
     }
 }
 
-pub(super) const LIMITS: ScanLimits = ScanLimits { memory_bytes_max: 1 << 30, result_bytes_max: 1 << 30 };
+pub(super) const LIMITS: ScanLimits<'_> =
+    ScanLimits { memory_bytes_max: 1 << 30, result_bytes_max: 1 << 30, top: None };
 
 pub(super) fn pool() -> rayon::ThreadPool {
     rayon::ThreadPoolBuilder::new().num_threads(2).stack_size(64 << 20).build().unwrap()

@@ -1,6 +1,7 @@
 //! The scan against a reference that goes row by row, over the same rows in every encoding.
 
 mod answers;
+mod apart;
 mod behaviour;
 mod fixture;
 mod interim;
