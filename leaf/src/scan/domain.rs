@@ -16,9 +16,10 @@ use super::columns::{Run, Shape, int_array, repeat};
 use super::compile::Compiled;
 use super::cuts::{self, Scale};
 use super::ints::{self, CodeTest};
-use super::selection::{ROWS_PER_STRETCH, Rows, Selection, pack_bits};
+use super::selection::{ROWS_PER_STRETCH, Rows, Selection};
 use super::{ScanError, Stop};
 use crate::column::Codes;
+use crate::vectors::pack_bits;
 
 /// The distinct values that an expression meets in a run.
 #[derive(Debug)]

@@ -9,8 +9,9 @@ use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampNanosecondType};
 use gannet_query::{BinaryOp, ColumnType, Expr};
 
 use super::prepare::ColumnSpec;
-use super::selection::{Selection, pack_bits};
+use super::selection::Selection;
 use crate::column::Codes;
+use crate::vectors::pack_bits;
 
 /// Which values pass. Lists are sorted and without duplicates.
 #[derive(Debug, Clone, PartialEq, Eq)]

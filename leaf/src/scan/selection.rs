@@ -8,7 +8,6 @@
 use std::borrow::Cow;
 
 use arrow::buffer::BooleanBuffer;
-use wide::u8x16;
 
 use crate::vectors::vectorized;
 
@@ -269,62 +268,10 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// One bit a value, sixty-four at a time. Each test becomes a byte, which the compiler does many at once; then the bits of
-/// the bytes are moved next to each other.
-pub(super) fn pack_bits<T: Copy>(values: &[T], test: impl Fn(T) -> bool) -> BooleanBuffer {
-    vectorized(
-        #[inline(always)]
-        move || pack_all_bits(values, test),
-    )
-}
-
-#[inline(always)]
-fn pack_all_bits<T: Copy>(values: &[T], test: impl Fn(T) -> bool) -> BooleanBuffer {
-    let mut words: Vec<u64> = Vec::with_capacity(values.len().div_ceil(64));
-    let (chunks, rest) = values.as_chunks::<64>();
-    for chunk in chunks {
-        let mut flags = [0u8; 64];
-        for (flag, value) in flags.iter_mut().zip(chunk) {
-            *flag = if test(*value) { u8::MAX } else { 0 };
-        }
-        words.push(high_bits(&flags).to_le());
-    }
-    if !rest.is_empty() {
-        let word =
-            rest.iter().enumerate().fold(0, |word, (bit, value)| word | u64::from(test(*value)) << bit);
-        words.push(word.to_le());
-    }
-    BooleanBuffer::new(words.into(), 0, values.len())
-}
-
-/// The highest bits of bytes.
-#[inline(always)]
-fn high_bits(flags: &[u8; 64]) -> u64 {
-    let (sixteens, _) = flags.as_chunks::<16>();
-    let bits = |sixteen: &[u8; 16]| u64::from(u8x16::new(*sixteen).to_bitmask());
-    sixteens.iter().enumerate().fold(0, |word, (index, sixteen)| word | bits(sixteen) << (index * 16))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::vectors::forms;
-
-    #[test]
-    fn bits_are_those_of_the_test() {
-        forms::both(bits_are_those);
-    }
-
-    fn bits_are_those() {
-        for len in [0_usize, 1, 63, 64, 65, 200] {
-            let values: Vec<u32> = (0..len as u32).map(|row| row.wrapping_mul(2_654_435_761) >> 7).collect();
-            let bits = pack_bits(&values, |value| value % 3 == 0);
-            let expect: Vec<bool> = values.iter().map(|value| value % 3 == 0).collect();
-            assert_eq!(bits.iter().collect::<Vec<bool>>(), expect, "{len}");
-            let set: Vec<u32> = (0..len as u32).filter(|row| expect[*row as usize]).collect();
-            assert_eq!(positions(&bits, set.len()), set, "{len}");
-        }
-    }
 
     #[test]
     fn positions_of_words_with_any_number_of_bits() {

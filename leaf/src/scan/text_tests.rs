@@ -9,9 +9,10 @@ use gannet_query::{BinaryOp, ColumnType, Expr};
 use super::Stop;
 use super::columns::{ListCodes, Run, Shape};
 use super::prepare::ColumnSpec;
-use super::selection::{Selection, pack_bits};
+use super::selection::Selection;
 use crate::column::Codes;
 use crate::text::TextTest;
+use crate::vectors::pack_bits;
 
 /// A test of one column.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -252,9 +252,10 @@ impl Template {
     #[inline]
     fn append_at(&self, shape: usize, rank: usize, out: &mut Vec<u8>) {
         let Some(shape) = self.shapes.get(shape) else { return };
+        let mut digits = [0; DIGITS_MAX];
         for (literal, field) in shape.literals.iter().zip(&shape.fields) {
             out.extend_from_slice(literal);
-            field.append(rank, &self.codes, &self.text, out);
+            out.extend_from_slice(field.get(rank, &self.codes, &self.text, &mut digits));
         }
         if let Some(last) = shape.literals.last() {
             out.extend_from_slice(last);
@@ -377,21 +378,21 @@ impl Field {
         })
     }
 
+    /// The value of a row of the shape; a number is written into `digits`.
     #[inline]
-    fn append(&self, rank: usize, codes: &[u8], text: &[u8], out: &mut Vec<u8>) {
+    fn get<'a>(
+        &self,
+        rank: usize,
+        codes: &[u8],
+        text: &'a [u8],
+        digits: &'a mut [u8; DIGITS_MAX],
+    ) -> &'a [u8] {
         match &self.kind {
             Kind::Number { width, base } => {
-                let mut digits = [0; DIGITS_MAX];
-                out.extend_from_slice(format(
-                    base.wrapping_add(self.codes.get(codes, rank)),
-                    *width,
-                    &mut digits,
-                ));
+                format(base.wrapping_add(self.codes.get(codes, rank)), *width, digits)
             }
-            Kind::Words { ends, .. } => {
-                out.extend_from_slice(ends.get(codes, text, self.codes.get(codes, rank) as usize));
-            }
-            Kind::Plain { ends, .. } => out.extend_from_slice(ends.get(codes, text, rank)),
+            Kind::Words { ends, .. } => ends.get(codes, text, self.codes.get(codes, rank) as usize),
+            Kind::Plain { ends, .. } => ends.get(codes, text, rank),
         }
     }
 }

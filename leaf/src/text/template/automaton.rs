@@ -4,10 +4,14 @@
 //! worked out once for each word, and then looked up for each row. `Contains`, `EndsWith` and `Parts` are the automaton of
 //! Knuth, Morris and Pratt, one behind the other for parts; the others are a tree of the values.
 
+use memchr::memmem::Finder;
+
 use super::super::TextTest;
 
 /// Longest pattern, or all values together, in bytes.
 const PATTERN_BYTES_MAX: usize = 4_096;
+/// Longest first part that [`Idle`] knows the places of.
+const IDLE_BYTES_MAX: usize = 64;
 /// No value goes on from here.
 const DEAD: u16 = u16::MAX;
 
@@ -66,6 +70,38 @@ impl ByteSet {
 
     fn minus(self, other: ByteSet) -> ByteSet {
         ByteSet(std::array::from_fn(|at| self.0[at] & !other.0[at]))
+    }
+}
+
+/// Reading from the state 0, in which nothing was found yet: unless the text has the whole first part, it leads to as many
+/// bytes of it as the text ends with.
+#[derive(Debug)]
+pub(super) struct Idle<'a> {
+    part: &'a [u8],
+    /// For each byte a bit for each of its places in the part.
+    ends: Box<[u64; 256]>,
+    finder: Finder<'a>,
+}
+
+impl Idle<'_> {
+    /// What finds the first part.
+    pub(super) fn finder(&self) -> &Finder<'_> {
+        &self.finder
+    }
+
+    /// The state after text that does not have the whole first part.
+    #[inline]
+    pub(super) fn read(&self, text: &[u8]) -> u16 {
+        let Some(last) = text.last() else { return 0 };
+        let mut places = self.ends[usize::from(*last)];
+        while places != 0 {
+            let place = places.ilog2() as usize;
+            if text.ends_with(&self.part[..=place]) {
+                return place as u16 + 1;
+            }
+            places ^= 1 << place;
+        }
+        0
     }
 }
 
@@ -155,6 +191,38 @@ impl Automaton {
         }
     }
 
+    /// Reading from the state 0, where that can be done without reading.
+    pub(super) fn idle(&self) -> Option<Idle<'_>> {
+        let Automaton::Find { needle, part, begins: 0, .. } = self else { return None };
+        let length = (1..part.len()).find(|at| usize::from(part[*at]) == *at).unwrap_or(needle.len());
+        let part = &needle[..length];
+        if !(1..=IDLE_BYTES_MAX).contains(&length) {
+            return None;
+        }
+        let mut ends = Box::new([0; 256]);
+        for (place, byte) in part.iter().enumerate() {
+            ends[usize::from(*byte)] |= 1 << place;
+        }
+        Some(Idle { part, ends, finder: Finder::new(part) })
+    }
+
+    /// As [`Automaton::read`], of text that leads from the state 0 to `idle`.
+    #[inline]
+    pub(super) fn read_beside(&self, mut state: u16, text: &[u8], first: &Idle<'_>, idle: u16) -> u16 {
+        for (byte, place) in text.iter().zip(1..) {
+            state = self.step(state, *byte);
+            if state == DEAD {
+                break;
+            }
+            // All that counts was read here, so it is the same that would count there.
+            let length = usize::from(state);
+            if length <= place && length < first.part.len() {
+                return idle;
+            }
+        }
+        state
+    }
+
     /// Whether no text changes this state.
     pub(super) fn is_final(&self, state: u16) -> bool {
         match self {
@@ -223,4 +291,52 @@ fn tree(values: &[String]) -> Option<Vec<Place>> {
         nodes[at].accepts = true;
     }
     Some(nodes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn automata() -> impl Strategy<Value = Automaton> {
+        let part = "[ab]{1,5}";
+        let parts = || proptest::collection::vec(part, 2..4);
+        let test = prop_oneof![
+            part.prop_map(TextTest::Contains),
+            part.prop_map(TextTest::EndsWith),
+            (parts(), any::<bool>()).prop_map(|(parts, ends)| TextTest::Parts { parts, begins: false, ends }),
+        ];
+        test.prop_map(|test| Automaton::new(&test).unwrap())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn reading_less_leads_to_the_same_states(automaton in automata(), text in "[abc]{0,12}") {
+            let (text, idle) = (text.as_bytes(), automaton.idle().unwrap());
+            let from_start = automaton.read(0, text);
+            if idle.finder().find(text).is_none() {
+                prop_assert_eq!(idle.read(text), from_start);
+            }
+            let Automaton::Find { part, .. } = &automaton else { panic!("no tree") };
+            for state in 0..part.len() as u16 {
+                let beside = automaton.read_beside(state, text, &idle, from_start);
+                prop_assert_eq!(beside, automaton.read(state, text), "from {}", state);
+            }
+        }
+    }
+
+    #[test]
+    fn long_and_bound_patterns_are_read() {
+        let of = |test: TextTest| Automaton::new(&test).unwrap().idle().is_some();
+        assert!(of(TextTest::Contains("x".repeat(64))));
+        assert!(!of(TextTest::Contains("x".repeat(65))));
+        assert!(!of(TextTest::Contains(String::new())));
+        assert!(!of(TextTest::StartsWith("x".to_owned())));
+        let parts = vec!["x".to_owned(), "y".repeat(100)];
+        assert!(of(TextTest::Parts { parts: parts.clone(), begins: false, ends: true }));
+        assert!(!of(TextTest::Parts { parts, begins: true, ends: false }));
+    }
 }

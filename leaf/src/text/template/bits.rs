@@ -59,18 +59,10 @@ impl Sub {
         let bytes = bytes.get(self.at..).unwrap_or(&[]);
         let mut bit = first * bits;
         let mut out = out;
-        if bits < 8 && first.is_multiple_of(8) {
-            // Eight numbers begin at a byte and lie in one load.
-            let (eights, rest) = out.as_chunks_mut::<8>();
-            for eight in eights {
-                let word = bytes.get(bit / 8..).and_then(|bytes| bytes.first_chunk::<8>());
-                let word = word.map_or(0, |word| u64::from_le_bytes(*word));
-                for (place, number) in eight.iter_mut().enumerate() {
-                    *number = (word >> (place * bits) & self.mask) as u32;
-                }
-                bit += 8 * bits;
-            }
-            out = rest;
+        if first.is_multiple_of(8) {
+            let done = eights_of(bits, bytes.get(bit / 8..).unwrap_or(&[]), out);
+            bit += done * bits;
+            out = &mut out[done..];
         }
         for number in out {
             let word = bytes.get(bit / 8..).and_then(|bytes| bytes.first_chunk::<8>());
@@ -78,6 +70,53 @@ impl Sub {
             bit += bits;
         }
     }
+}
+
+/// Bytes that hold eight numbers of up to 16 bits and what a load behind the last of them reads.
+const EIGHT_BYTES: usize = 24;
+
+/// Reads numbers of so many bits, eight at a time, for as long as there are bytes enough. Returns how many.
+#[inline(always)]
+fn eights_of(bits: usize, bytes: &[u8], out: &mut [u32]) -> usize {
+    match bits {
+        1 => eights::<1>(bytes, out),
+        2 => eights::<2>(bytes, out),
+        3 => eights::<3>(bytes, out),
+        4 => eights::<4>(bytes, out),
+        5 => eights::<5>(bytes, out),
+        6 => eights::<6>(bytes, out),
+        7 => eights::<7>(bytes, out),
+        8 => eights::<8>(bytes, out),
+        9 => eights::<9>(bytes, out),
+        10 => eights::<10>(bytes, out),
+        11 => eights::<11>(bytes, out),
+        12 => eights::<12>(bytes, out),
+        13 => eights::<13>(bytes, out),
+        14 => eights::<14>(bytes, out),
+        15 => eights::<15>(bytes, out),
+        16 => eights::<16>(bytes, out),
+        _ => 0,
+    }
+}
+
+/// Eight numbers of `BITS` bits begin at a byte, and where each of them lies after that is known when this is compiled.
+#[inline(always)]
+fn eights<const BITS: usize>(bytes: &[u8], out: &mut [u32]) -> usize {
+    let (eights, _) = out.as_chunks_mut::<8>();
+    let mut done = 0;
+    for (index, eight) in eights.iter_mut().enumerate() {
+        let Some(bytes) = bytes.get(index * BITS..).and_then(|bytes| bytes.first_chunk::<EIGHT_BYTES>())
+        else {
+            break;
+        };
+        for (place, number) in eight.iter_mut().enumerate() {
+            let (byte, shift) = (place * BITS / 8, place * BITS % 8);
+            let word = [bytes[byte], bytes[byte + 1], bytes[byte + 2], bytes[byte + 3]];
+            *number = u32::from_le_bytes(word) >> shift & ((1 << BITS) - 1);
+        }
+        done += 8;
+    }
+    done
 }
 
 /// Appends numbers of these bits, each of which fits.
@@ -153,6 +192,34 @@ impl Ends {
             end <= start
         };
         (all, (0..self.count).any(is_empty))
+    }
+
+    /// The pieces that have some text, ascending, and maybe others whose end and what follows have it; all pieces have
+    /// `total` bytes together, which are looked through as a whole.
+    pub(super) fn having(
+        &self,
+        finder: &memchr::memmem::Finder<'_>,
+        bytes: &[u8],
+        text: &[u8],
+        total: usize,
+    ) -> Vec<u32> {
+        let all = text.get(self.text_at..self.text_at.saturating_add(total)).unwrap_or(&[]);
+        let groups = self.count.div_ceil(GROUP);
+        let (mut pieces, mut group, mut at) = (Vec::new(), 0, 0);
+        while let Some(found) = all.get(at..).and_then(|rest| finder.find(rest)) {
+            at += found;
+            while group + 1 < groups && self.starts.get(bytes, group + 1) as usize <= at {
+                group += 1;
+            }
+            let base = self.starts.get(bytes, group) as usize;
+            let mut in_group = group * GROUP..self.count.min((group + 1) * GROUP);
+            let end = |piece: usize| base.saturating_add(self.ends.get(bytes, piece) as usize);
+            let piece = in_group.find(|piece| end(*piece) > at);
+            pieces.extend(piece.map(|piece| piece as u32));
+            // Behind the piece, which is known to have it.
+            at = piece.map_or(0, end).max(at + 1);
+        }
+        pieces
     }
 
     /// Whether the pieces follow one another without gaps and have so many bytes together.

@@ -9,10 +9,10 @@
 use arrow::buffer::BooleanBuffer;
 
 use super::super::TextTest;
-use super::automaton::Automaton;
+use super::automaton::{Automaton, Idle};
 use super::bits::Sub;
 use super::{DIGITS_MAX, Field, Kind, Shape, Template, format};
-use crate::vectors::vectorized;
+use crate::vectors::{pack_bits, vectorized};
 
 /// For fewer rows, making tables does not pay.
 const ROWS_MIN: usize = 256;
@@ -26,6 +26,7 @@ const VECTOR: usize = 1_024;
 /// What became of the rows of a shape.
 enum Outcome {
     All(bool),
+    /// 1 for each row that passes, 0 for the others.
     Each(Vec<u8>),
 }
 
@@ -43,27 +44,30 @@ pub(super) fn matches(template: &Template, test: &TextTest, positions: Option<&[
             located => located,
         },
     };
+    let idle = automaton.idle();
     let mut outcomes = Vec::with_capacity(template.shapes.len());
     for (index, shape) in template.shapes.iter().enumerate() {
         let (ranks, count) = match &located {
             Some((_, ranks)) => (Some(&ranks[index][..]), ranks[index].len()),
             None => (None, shape.row_count),
         };
-        let Some(outcome) = Run::new(template, &automaton, ranks, count).over(shape) else {
+        let Some(outcome) = Run::new(template, (&automaton, idle.as_ref()), ranks, count).over(shape) else {
             return by_decoding(template, test, positions, count);
         };
         outcomes.push(outcome);
     }
-    let mut bits = Bits { left: outcomes.iter().map(Outcome::left).collect(), words: Vec::new() };
+    let mut bits = Bits::new(&outcomes);
     match (located, template.which) {
         (Some((shapes, _)), _) => bits.add(&shapes),
         (None, None) => return outcomes[0].bits(count),
         (None, Some(which)) => {
-            let mut shapes = [0_u32; VECTOR];
+            let (mut unpacked, mut shapes) = ([0_u32; VECTOR], [0_u8; VECTOR]);
             for first in (0..count).step_by(VECTOR) {
-                let shapes = &mut shapes[..VECTOR.min(count - first)];
-                which.shapes.unpack(&template.codes, first, shapes);
-                bits.add(shapes);
+                let rows = VECTOR.min(count - first);
+                which.shapes.unpack(&template.codes, first, &mut unpacked[..rows]);
+                // There are at most 255.
+                shapes.iter_mut().zip(&unpacked).for_each(|(shape, unpacked)| *shape = *unpacked as u8);
+                bits.add(&shapes[..rows]);
             }
         }
     }
@@ -71,46 +75,74 @@ pub(super) fn matches(template: &Template, test: &TextTest, positions: Option<&[
 }
 
 /// The shape of each row, and of each shape which of its rows they are; `None` when there is no such shape.
-fn locate(template: &Template, positions: &[u32]) -> Option<(Vec<u32>, Vec<Vec<u32>>)> {
+fn locate(template: &Template, positions: &[u32]) -> Option<(Vec<u8>, Vec<Vec<u32>>)> {
     let mut shapes = Vec::with_capacity(positions.len());
     let mut ranks: Vec<Vec<u32>> = vec![Vec::new(); template.shapes.len()];
     let mut reader = template.reader();
     for position in positions {
         let (shape, rank) = reader.locate(*position as usize);
         ranks.get_mut(shape)?.push(rank as u32);
-        shapes.push(shape as u32);
+        shapes.push(shape as u8);
     }
     Some((shapes, ranks))
 }
 
 /// One bit a row, from what became of each shape.
 struct Bits<'a> {
-    /// Of each shape, by its number.
-    left: Vec<Left<'a>>,
+    /// Shapes of which some rows pass.
+    passing: Vec<Passing<'a>>,
     words: Vec<u64>,
 }
 
-/// What is left of the rows of a shape. Where all have one answer, it is the only one there is, and none is taken: which
-/// shape comes next is not to be foreseen, so nothing branches on it.
-struct Left<'a> {
-    passes: &'a [u8],
+/// Rows of a shape of which some pass.
+struct Passing<'a> {
+    shape: u8,
+    outcome: &'a Outcome,
+    /// How many rows of the shape came before.
     next: usize,
-    step: usize,
 }
 
-impl Bits<'_> {
-    /// Adds rows of these shapes. All calls but the last add a multiple of 64.
-    fn add(&mut self, shapes: &[u32]) {
-        for shapes in shapes.chunks(64) {
-            let mut word = 0;
-            for (place, shape) in shapes.iter().enumerate() {
-                let Some(left) = self.left.get_mut(*shape as usize) else { continue };
-                let passes = left.passes.get(left.next).is_some_and(|passes| *passes != 0);
-                left.next += left.step;
-                word |= u64::from(passes) << place;
-            }
-            self.words.push(word.to_le());
+impl<'a> Bits<'a> {
+    fn new(outcomes: &'a [Outcome]) -> Bits<'a> {
+        let shapes = (0_u8..).zip(outcomes).filter(|(_, outcome)| outcome.has_some());
+        Bits {
+            passing: shapes.map(|(shape, outcome)| Passing { shape, outcome, next: 0 }).collect(),
+            words: Vec::new(),
         }
+    }
+
+    /// Adds rows of these shapes. All calls but the last add a multiple of 64.
+    fn add(&mut self, shapes: &[u8]) {
+        let first = self.words.len();
+        self.words.resize(first + shapes.len().div_ceil(64), 0);
+        for passing in &mut self.passing {
+            let shape = passing.shape;
+            let rows = pack_bits(shapes, move |other| other == shape);
+            let (rows, _) = rows.values().as_chunks::<8>();
+            for (word, rows) in self.words[first..].iter_mut().zip(rows) {
+                *word |= passing.take(u64::from_le_bytes(*rows)).to_le();
+            }
+        }
+    }
+}
+
+impl Passing<'_> {
+    /// Of the next rows of the shape, which are at these bits, the bits of those that pass.
+    fn take(&mut self, mut rows: u64) -> u64 {
+        let Outcome::Each(outcome) = self.outcome else { return rows };
+        let count = rows.count_ones() as usize;
+        let outcome = outcome.get(self.next..self.next + count).unwrap_or_default();
+        self.next += count;
+        if memchr::memchr(1, outcome).is_none() {
+            return 0;
+        }
+        let mut passing = 0;
+        for passes in outcome {
+            let lowest = rows & rows.wrapping_neg();
+            passing |= if *passes != 0 { lowest } else { 0 };
+            rows ^= lowest;
+        }
+        passing
     }
 }
 
@@ -130,10 +162,11 @@ fn by_decoding(
 }
 
 impl Outcome {
-    fn left(&self) -> Left<'_> {
+    /// Whether some row passes.
+    fn has_some(&self) -> bool {
         match self {
-            Outcome::All(passes) => Left { passes: if *passes { &[1] } else { &[0] }, next: 0, step: 0 },
-            Outcome::Each(rows) => Left { passes: rows, next: 0, step: 1 },
+            Outcome::All(passes) => *passes,
+            Outcome::Each(rows) => memchr::memchr(1, rows).is_some(),
         }
     }
 
@@ -141,7 +174,7 @@ impl Outcome {
         match self {
             Outcome::All(true) => BooleanBuffer::new_set(count),
             Outcome::All(false) => BooleanBuffer::new_unset(count),
-            Outcome::Each(rows) => BooleanBuffer::collect_bool(count, |row| rows[row] != 0),
+            Outcome::Each(rows) => pack_bits(&rows[..count], |passes| passes != 0),
         }
     }
 }
@@ -164,6 +197,7 @@ impl Step {
 struct Run<'a> {
     template: &'a Template,
     automaton: &'a Automaton,
+    idle: Option<&'a Idle<'a>>,
     /// Which rows of the shape, all without it.
     ranks: Option<&'a [u32]>,
     count: usize,
@@ -178,11 +212,11 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(
         template: &'a Template,
-        automaton: &'a Automaton,
+        (automaton, idle): (&'a Automaton, Option<&'a Idle<'a>>),
         ranks: Option<&'a [u32]>,
         count: usize,
     ) -> Run<'a> {
-        Run { template, automaton, ranks, count, states: vec![0], rows: None, steps: Vec::new() }
+        Run { template, automaton, idle, ranks, count, states: vec![0], rows: None, steps: Vec::new() }
     }
 
     /// `None` when there are too many states.
@@ -241,19 +275,44 @@ impl<'a> Run<'a> {
         self.automaton.read_any(state, facts.bytes, facts.has_empty)
     }
 
+    /// The pieces of a field's text that have all of what is looked for first.
+    fn having(&self, field: &Field) -> Vec<u32> {
+        let (Some(idle), Kind::Words { ends, bytes, .. } | Kind::Plain { ends, bytes }) =
+            (self.idle, &field.kind)
+        else {
+            return Vec::new();
+        };
+        ends.having(idle.finder(), &self.template.codes, &self.template.text, *bytes)
+    }
+
     fn table(&mut self, field: &Field, code_count: usize, fixed: &[Option<u16>]) -> Option<()> {
         let bits = field.codes.bits();
         let mut next = vec![0_u8; self.states.len() << bits];
         let mut states = Vec::new();
         let mut digits = [0; DIGITS_MAX];
         let Template { codes, text, .. } = self.template;
+        let having = self.having(field);
+        let mut having = having.iter().peekable();
         for code in 0..code_count {
-            let value = match &field.kind {
-                Kind::Number { width, base } => format(base.wrapping_add(code as u64), *width, &mut digits),
-                Kind::Words { ends, .. } | Kind::Plain { ends, .. } => ends.get(codes, text, code),
+            let (value, has) = match &field.kind {
+                // What is found in digits is found by reading them.
+                Kind::Number { width, base } => {
+                    (format(base.wrapping_add(code as u64), *width, &mut digits), true)
+                }
+                Kind::Words { ends, .. } | Kind::Plain { ends, .. } => {
+                    (ends.get(codes, text, code), having.next_if(|piece| **piece as usize == code).is_some())
+                }
             };
+            let idle = self
+                .idle
+                .map(|idle| (idle, if has { self.automaton.read(0, value) } else { idle.read(value) }));
             for (index, state) in self.states.iter().enumerate() {
-                let after = fixed[index].unwrap_or_else(|| self.automaton.read(*state, value));
+                let after = match (fixed[index], idle) {
+                    (Some(after), _) => after,
+                    (None, Some((_, after))) if *state == 0 => after,
+                    (None, Some((idle, after))) => self.automaton.read_beside(*state, value, idle, after),
+                    (None, None) => self.automaton.read(*state, value),
+                };
                 next[index << bits | code] = intern(&mut states, after)?;
             }
         }
@@ -271,19 +330,27 @@ impl<'a> Run<'a> {
         let first = self.flush(all);
         let mut rows = self.rows.take().unwrap_or_else(|| vec![first; self.count]);
         let mut states = Vec::new();
-        let mut value = Vec::new();
+        let mut digits = [0; DIGITS_MAX];
         let mut numbers = Numbers { automaton: self.automaton, tables: Vec::new() };
+        let Template { codes, text, .. } = self.template;
+        // The pieces of plain text are those of the rows.
+        let idle = self.idle.filter(|_| matches!(field.kind, Kind::Plain { .. }) && self.ranks.is_none());
+        let having = idle.map(|_| self.having(field)).unwrap_or_default();
+        let mut having = having.iter().peekable();
         for (place, row) in rows.iter_mut().enumerate() {
             let index = usize::from(*row);
+            let has = having.next_if(|piece| **piece as usize == place).is_some();
             let after = fixed[index].unwrap_or_else(|| {
+                let state = self.states[index];
                 let rank = self.ranks.map_or(place, |ranks| ranks[place] as usize);
                 if let Kind::Number { width: 0..=1, base } = field.kind {
-                    let number = base.wrapping_add(field.codes.get(&self.template.codes, rank));
-                    return numbers.read(self.states[index], number);
+                    return numbers.read(state, base.wrapping_add(field.codes.get(codes, rank)));
                 }
-                value.clear();
-                field.append(rank, &self.template.codes, &self.template.text, &mut value);
-                self.automaton.read(self.states[index], &value)
+                let value = field.get(rank, codes, text, &mut digits);
+                match idle {
+                    Some(idle) if state == 0 && !has => idle.read(value),
+                    _ => self.automaton.read(state, value),
+                }
             });
             *row = intern(&mut states, after)?;
         }
