@@ -9,6 +9,7 @@ use arrow::array::UInt32Array;
 use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 
 use super::{Codes, Column};
+use crate::vectors::vectorized;
 
 impl Codes {
     /// The codes at some positions.
@@ -31,8 +32,23 @@ impl Codes {
 /// The validity at some positions; `None` when all of them have a value.
 pub fn pick_validity(validity: Option<&NullBuffer>, positions: &[u32]) -> Option<NullBuffer> {
     let bits = validity?.inner();
-    let there = |place: usize| bits.value(positions[place] as usize);
-    let picked = NullBuffer::new(BooleanBuffer::collect_bool(positions.len(), there));
+    let (bytes, offset) = (bits.values(), bits.offset());
+    let mut words = vec![0_u64; positions.len().div_ceil(64)];
+    let all = &mut words;
+    vectorized(
+        #[inline(always)]
+        move || {
+            for (word, positions) in all.iter_mut().zip(positions.chunks(64)) {
+                let mut picked = 0;
+                for (place, position) in positions.iter().enumerate() {
+                    let bit = *position as usize + offset;
+                    picked |= u64::from(bytes[bit / 8] >> (bit % 8) & 1) << place;
+                }
+                *word = picked.to_le();
+            }
+        },
+    );
+    let picked = NullBuffer::new(BooleanBuffer::new(words.into(), 0, positions.len()));
     (picked.null_count() > 0).then_some(picked)
 }
 

@@ -28,6 +28,8 @@ use gannet_query::ColumnType;
 const GROUPS_MAX: usize = 1 << 17;
 /// So many groups are enough where rows hardly share groups.
 const GROUPS_APART_MAX: usize = 1 << 15;
+/// Bytes of a state that is merged in no time.
+const LIGHT_BYTES_MAX: usize = 64;
 /// Rows hardly share groups where a run has fewer rows than this a group.
 const ROWS_APART: usize = 3;
 
@@ -38,7 +40,9 @@ pub(super) struct Gathering {
     memory_bytes_max: u64,
     /// `None` when groups go to the merger at once.
     ids: Option<Ids>,
-    /// Whether rows hardly shared groups in the last run whose rows were grouped.
+    /// Whether the only key is one of ints, so that the merger takes rows.
+    has_int_key: bool,
+    /// Whether it does, and rows hardly shared groups in the last run whose rows were grouped.
     is_apart: bool,
 }
 
@@ -88,7 +92,9 @@ impl Gathering {
             }
             _ => None,
         };
-        Ok(Gathering { merger, memory_bytes_max, ids, is_apart: false })
+        let is_int = |ids: &Ids| matches!(&ids.keys[..], [KeyIds::Ints(..)]);
+        let has_int_key = ids.as_ref().is_some_and(is_int);
+        Ok(Gathering { merger, memory_bytes_max, ids, has_int_key, is_apart: false })
     }
 
     /// Whether rows as groups of their own are welcome, because they hardly share groups.
@@ -101,21 +107,15 @@ impl Gathering {
         if let Some(placed) = run.placed {
             return Ok(self.merger.push_placed(placed, run.states)?);
         }
-        self.is_apart = run.group_count * ROWS_APART > run.row_count;
+        self.is_apart = self.has_int_key && run.group_count * ROWS_APART > run.row_count;
         let Some(ids) = &mut self.ids else {
             return Ok(self.merger.push(Body::Groups(run.into_groups()?))?);
         };
         run.states.iter_mut().for_each(States::gather);
         ids.push(&run)?;
-        let memory = ids.memory_bytes();
-        if memory as u64 > self.memory_bytes_max {
-            let limit = self.memory_bytes_max;
-            return Err(QueryError::Memory { limit, groups: ids.group_count }.into());
-        }
+        self.check_memory()?;
         let groups_max = if self.is_apart { GROUPS_APART_MAX } else { GROUPS_MAX };
-        if ids.group_count > groups_max
-            && let Some(ids) = self.ids.take()
-        {
+        if let Some(ids) = self.ids.take_if(|ids| ids.group_count > groups_max) {
             self.merger.push(Body::Groups(ids.finish()))?;
         }
         Ok(())
@@ -124,6 +124,29 @@ impl Gathering {
     /// Adds rows, or groups that were put together elsewhere.
     pub(super) fn push(&mut self, body: Body) -> Result<(), ScanError> {
         Ok(self.merger.push(body)?)
+    }
+
+    /// Adds what another thread gathered, where both have their groups by ids (and so none elsewhere) and adding them up
+    /// is quick; gives it back where not. A merger of both would compare keys group by group, and not once for each value.
+    pub(super) fn absorb(&mut self, mut other: Gathering) -> Result<Option<Gathering>, ScanError> {
+        match (&mut self.ids, other.ids.take_if(|ids| ids.is_light())) {
+            (Some(ours), Some(theirs)) => {
+                ours.absorb(theirs)?;
+                self.check_memory()?;
+                Ok(None)
+            }
+            (_, Some(theirs)) => Ok(Some(Gathering { ids: Some(theirs), ..other })),
+            (_, None) => Ok(Some(other)),
+        }
+    }
+
+    fn check_memory(&self) -> Result<(), ScanError> {
+        let Some(ids) = &self.ids else { return Ok(()) };
+        if ids.memory_bytes() as u64 > self.memory_bytes_max {
+            let limit = self.memory_bytes_max;
+            return Err(QueryError::Memory { limit, groups: ids.group_count }.into());
+        }
+        Ok(())
     }
 
     pub(super) fn finish(mut self) -> Result<Merger, ScanError> {
@@ -136,7 +159,6 @@ impl Gathering {
 
 impl Ids {
     fn push(&mut self, run: &RunGroups<'_>) -> Result<(), ScanError> {
-        let mut groups: Vec<u32> = Vec::new();
         let mut of_keys: Vec<Vec<u32>> = Vec::with_capacity(self.keys.len());
         for (ids, (key, codes)) in self.keys.iter_mut().zip(run.keys.iter().zip(&run.codes)) {
             let bound = codes.iter().max().map_or(0, |code| *code as usize + 1);
@@ -152,8 +174,13 @@ impl Ids {
             ids.number(&values, |place, id| to[used[place] as usize] = id)?;
             of_keys.push(codes.iter().map(|code| to[*code as usize]).collect());
         }
+        self.add(&of_keys, &run.states)
+    }
+
+    /// Adds groups by the ids of each key, and their states, which are gathered.
+    fn add(&mut self, of_keys: &[Vec<u32>], states: &[States]) -> Result<(), ScanError> {
         let Some((first, rest)) = of_keys.split_first() else { return Ok(()) };
-        groups.extend_from_slice(first);
+        let mut groups = first.clone();
         for (pairs, ids) in self.pairs.iter_mut().zip(rest) {
             pairs.number(&mut groups, ids);
         }
@@ -161,16 +188,33 @@ impl Ids {
         for (place, group) in groups.iter().enumerate() {
             if *group as usize == self.group_count {
                 self.group_count += 1;
-                for (all, ids) in self.group_ids.iter_mut().zip(&of_keys) {
+                for (all, ids) in self.group_ids.iter_mut().zip(of_keys) {
                     all.push(ids[place]);
                 }
             }
         }
-        for (ours, theirs) in self.states.iter_mut().zip(&run.states) {
+        for (ours, theirs) in self.states.iter_mut().zip(states) {
             ours.resize(self.group_count);
             ours.merge(theirs, &groups)?;
         }
         Ok(())
+    }
+
+    /// Whether states take so little memory that many of them are merged in no time.
+    fn is_light(&self) -> bool {
+        let bytes: usize = self.states.iter().map(States::memory_bytes).sum();
+        bytes <= self.group_count * LIGHT_BYTES_MAX * self.states.len()
+    }
+
+    /// Adds the groups of another thread.
+    fn absorb(&mut self, mut other: Ids) -> Result<(), ScanError> {
+        other.states.iter_mut().for_each(States::gather);
+        let mut of_keys = Vec::with_capacity(self.keys.len());
+        for ((ours, theirs), group_ids) in self.keys.iter_mut().zip(&other.keys).zip(&other.group_ids) {
+            let to = ours.numbers_of(theirs);
+            of_keys.push(group_ids.iter().map(|id| to[*id as usize]).collect());
+        }
+        self.add(&of_keys, &other.states)
     }
 
     fn finish(self) -> Groups {
@@ -215,6 +259,24 @@ impl KeyIds {
             }
         }
         Ok(())
+    }
+
+    /// The ids here of all values of another.
+    fn numbers_of(&mut self, other: &KeyIds) -> Vec<u32> {
+        match (self, other) {
+            (KeyIds::Ints(ours, _), KeyIds::Ints(theirs, _)) => {
+                let id = |(at, value): (usize, &u64)| match theirs.null == Some(at as u32) {
+                    true => ours.number_null(),
+                    false => ours.number(*value),
+                };
+                theirs.values.iter().enumerate().map(id).collect()
+            }
+            (KeyIds::Texts(ours), KeyIds::Texts(theirs)) => {
+                (0..theirs.ends.len() as u32).map(|id| ours.number(theirs.get(id))).collect()
+            }
+            // The keys of one plan are of the same types on all threads.
+            (KeyIds::Ints(..) | KeyIds::Texts(_), _) => Vec::new(),
+        }
     }
 
     /// The values of some ids.

@@ -322,7 +322,7 @@ impl Scan<'_> {
     }
 
     fn finish(self, mut threads: Vec<Gathered>) -> Result<ScanOutcome, ScanError> {
-        let mut mergers = vec![nothing(self.prepared, self.limits)?.finish()?];
+        let mut mergers = Vec::new();
         let mut counts = Counts::default();
         if self.cancel.is_abandoned() {
             // Merging what nobody waits for would only take time: nothing is covered.
@@ -333,9 +333,24 @@ impl Scan<'_> {
             mergers.push(merger);
             counts.merge(handed_in);
         }
+        let mut first: Option<Gathering> = None;
         for gathered in threads {
-            mergers.push(gathered.gathering.finish()?);
             counts.merge(gathered.counts);
+            let left = match &mut first {
+                Some(first) => first.absorb(gathered.gathering)?,
+                None => first.replace(gathered.gathering),
+            };
+            if let Some(left) = left {
+                mergers.push(left.finish()?);
+            }
+        }
+        if let Some(first) = first {
+            mergers.push(first.finish()?);
+        }
+        // Without keys there is a group even of no rows.
+        let is_keyless = matches!(&self.prepared.output, OutputPlan::Groups(plan) if plan.keys.is_empty());
+        if mergers.is_empty() || is_keyless {
+            mergers.push(nothing(self.prepared, self.limits)?.finish()?);
         }
         // Millions of groups are merged share by share, each by a thread of its own.
         let shares = Merger::shares(mergers)?;
