@@ -19,11 +19,15 @@ use arrow::array::{Array, StringArray};
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer};
 
 use crate::column::pick_validity;
+use template::Asked;
 
 /// The most bytes of text that one column of a run may decode to: what one array can hold.
 pub const TEXT_BYTES_MAX: u64 = i32::MAX as u64;
 /// A form has at most this many buffers.
 pub const BUFFERS_MAX: usize = 4;
+
+/// Few rows have a value where it is fewer than one in this many.
+const SPARSE: usize = 3;
 
 /// A form of stored text. The number is what an image says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -279,21 +283,31 @@ impl StoredText {
         StringArray::new(OffsetBuffer::new(offsets.into()), Buffer::from_vec(bytes), nulls)
     }
 
+    /// Whether so few rows have a value that the others are better passed over.
+    fn is_sparse(&self) -> bool {
+        let valid = |validity: &NullBuffer| validity.len() - validity.null_count();
+        self.validity.as_ref().is_some_and(|validity| valid(validity) * SPARSE < self.row_count)
+    }
+
     /// One bit for each of the rows at `positions`, or for each row without them: set where the test passes, not where
     /// the row has no value. `None` when decoding is as cheap.
     pub fn matches(&self, test: &TextTest, positions: Option<&[u32]>) -> Option<BooleanBuffer> {
         let bits = match &self.kind {
-            Kind::Hex(hex) => hex.matches(test, positions),
-            Kind::Template(template, None) => template.matches(test, positions),
-            Kind::Template(template, rows @ Some(all)) => match positions {
-                None => template.matches(test, Some(all)),
-                Some(positions) => {
-                    let rows: Vec<u32> =
-                        positions.iter().map(|row| stored_row(rows, *row as usize) as u32).collect();
-                    template.matches(test, Some(&rows))
+            Kind::Hex(hex) => hex.matches(test, positions)?,
+            Kind::Template(template, all) => match (all.as_deref(), positions) {
+                (None, None) => match &self.validity {
+                    Some(validity) if self.is_sparse() => {
+                        return Some(template.matches(test, Asked::Among(validity.inner())));
+                    }
+                    _ => template.matches(test, Asked::All),
+                },
+                (None, Some(rows)) | (Some(rows), None) => template.matches(test, Asked::At(rows)),
+                (Some(all), Some(positions)) => {
+                    let rows: Vec<u32> = positions.iter().map(|row| all[*row as usize]).collect();
+                    template.matches(test, Asked::At(&rows))
                 }
             },
-        }?;
+        };
         Some(match (&self.validity, positions) {
             (None, _) => bits,
             (Some(validity), None) => &bits & validity.inner(),

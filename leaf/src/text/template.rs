@@ -47,6 +47,7 @@ use super::{TEXT_BYTES_MAX, TextParts, TextTest, Verified};
 use automaton::ByteSet;
 use bits::{Ends, Sub, bits_for};
 pub use encode::encode;
+pub(super) use search::Asked;
 
 const SHAPES_MAX: usize = 255;
 const FIELDS_MAX: usize = 255;
@@ -245,8 +246,8 @@ impl Template {
         Reader { template: self, next: 0, ranks: vec![0; self.shapes.len()] }
     }
 
-    pub(super) fn matches(&self, test: &TextTest, positions: Option<&[u32]>) -> Option<BooleanBuffer> {
-        Some(search::matches(self, test, positions))
+    pub(super) fn matches(&self, test: &TextTest, asked: Asked<'_>) -> BooleanBuffer {
+        search::matches(self, test, asked)
     }
 
     #[inline]

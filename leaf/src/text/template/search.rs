@@ -30,19 +30,39 @@ enum Outcome {
     Each(Vec<u8>),
 }
 
-/// One bit for each of the rows at `positions`, or for each row: whether it passes.
-pub(super) fn matches(template: &Template, test: &TextTest, positions: Option<&[u32]>) -> BooleanBuffer {
-    let count = positions.map_or(template.row_count, <[u32]>::len);
-    let automaton = if count < ROWS_MIN { None } else { Automaton::new(test) };
-    let Some(automaton) = automaton else {
-        return by_decoding(template, test, positions, count);
+/// The rows that are asked about.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) enum Asked<'a> {
+    All,
+    /// Those whose bits are set; the others do not pass.
+    Among(&'a BooleanBuffer),
+    /// By position.
+    At(&'a [u32]),
+}
+
+/// One bit for each row, or for each of those at positions: whether it passes.
+pub(super) fn matches(template: &Template, test: &TextTest, asked: Asked<'_>) -> BooleanBuffer {
+    let count = match asked {
+        Asked::All => template.row_count,
+        Asked::Among(bits) => bits.count_set_bits(),
+        Asked::At(positions) => positions.len(),
     };
-    let located = match positions {
-        None => None,
-        Some(positions) => match locate(template, positions) {
-            None => return by_decoding(template, test, Some(positions), count),
-            located => located,
-        },
+    let automaton = if count < ROWS_MIN { None } else { Automaton::new(test) };
+    automaton
+        .and_then(|automaton| by_shape(template, &automaton, asked))
+        .unwrap_or_else(|| by_decoding(template, test, asked))
+}
+
+/// As [`matches`], one shape after the other; `None` where that does not work.
+fn by_shape(template: &Template, automaton: &Automaton, asked: Asked<'_>) -> Option<BooleanBuffer> {
+    let among: Vec<u64> = match asked {
+        Asked::Among(bits) => bits.bit_chunks().iter_padded().collect(),
+        Asked::All | Asked::At(_) => Vec::new(),
+    };
+    let located = match asked {
+        Asked::All => None,
+        Asked::Among(_) => Some((Vec::new(), locate_among(template, &among))),
+        Asked::At(positions) => Some(locate(template, positions)?),
     };
     let idle = automaton.idle();
     let mut outcomes = Vec::with_capacity(template.shapes.len());
@@ -51,27 +71,83 @@ pub(super) fn matches(template: &Template, test: &TextTest, positions: Option<&[
             Some((_, ranks)) => (Some(&ranks[index][..]), ranks[index].len()),
             None => (None, shape.row_count),
         };
-        let Some(outcome) = Run::new(template, (&automaton, idle.as_ref()), ranks, count).over(shape) else {
-            return by_decoding(template, test, positions, count);
-        };
-        outcomes.push(outcome);
+        outcomes.push(Run::new(template, (automaton, idle.as_ref()), ranks, count).over(shape)?);
     }
     let mut bits = Bits::new(&outcomes);
-    match (located, template.which) {
-        (Some((shapes, _)), _) => bits.add(&shapes),
-        (None, None) => return outcomes[0].bits(count),
-        (None, Some(which)) => {
-            let (mut unpacked, mut shapes) = ([0_u32; VECTOR], [0_u8; VECTOR]);
-            for first in (0..count).step_by(VECTOR) {
-                let rows = VECTOR.min(count - first);
-                which.shapes.unpack(&template.codes, first, &mut unpacked[..rows]);
-                // There are at most 255.
-                shapes.iter_mut().zip(&unpacked).for_each(|(shape, unpacked)| *shape = *unpacked as u8);
-                bits.add(&shapes[..rows]);
-            }
+    let count = match (asked, &located, template.which) {
+        (Asked::At(positions), Some((shapes, _)), _) => {
+            bits.add(shapes, None);
+            positions.len()
         }
+        (Asked::Among(_), _, _) => {
+            for_each_shapes(template, |first, shapes| bits.add(shapes, Some(&among[first / 64..])));
+            template.row_count
+        }
+        (_, _, None) => return Some(outcomes[0].bits(template.row_count)),
+        (_, _, Some(_)) => {
+            for_each_shapes(template, |_, shapes| bits.add(shapes, None));
+            template.row_count
+        }
+    };
+    Some(BooleanBuffer::new(bits.words.into(), 0, count))
+}
+
+/// Calls `each` with the first of some rows and the shapes of all of them, a multiple of 64 but for the last.
+fn for_each_shapes(template: &Template, mut each: impl FnMut(usize, &[u8])) {
+    let (mut unpacked, mut shapes) = ([0_u32; VECTOR], [0_u8; VECTOR]);
+    for first in (0..template.row_count).step_by(VECTOR) {
+        let rows = VECTOR.min(template.row_count - first);
+        if let Some(which) = template.which {
+            let (unpacked, codes) = (&mut unpacked[..rows], &template.codes[..]);
+            let shapes = &mut shapes[..rows];
+            vectorized(
+                #[inline(always)]
+                move || {
+                    which.shapes.unpack(codes, first, unpacked);
+                    // There are at most 255.
+                    shapes.iter_mut().zip(unpacked).for_each(|(shape, unpacked)| *shape = *unpacked as u8);
+                },
+            );
+        }
+        each(first, &shapes[..rows]);
     }
-    BooleanBuffer::new(bits.words.into(), 0, count)
+}
+
+/// Of each shape which of its rows have their bit set.
+fn locate_among(template: &Template, among: &[u64]) -> Vec<Vec<u32>> {
+    let mut ranks: Vec<Vec<u32>> = vec![Vec::new(); template.shapes.len()];
+    let mut before = vec![0_u32; ranks.len()];
+    for_each_shapes(template, |first, shapes| {
+        for ((shape, ranks), before) in (0_u8..).zip(&mut ranks).zip(&mut before) {
+            let (words, asked) = (words_of(shapes, shape), &among[first / 64..]);
+            *before = vectorized(
+                #[inline(always)]
+                || rank(&words, asked, *before, ranks),
+            );
+        }
+    });
+    ranks
+}
+
+/// Adds the rank of each row of a shape that is asked about, from the first of them on; returns the rank of the next row.
+#[inline(always)]
+fn rank(words: &[u64], asked: &[u64], mut next: u32, ranks: &mut Vec<u32>) -> u32 {
+    for (rows, asked) in words.iter().zip(asked) {
+        let mut wanted = rows & asked;
+        while wanted != 0 {
+            let lowest = wanted & wanted.wrapping_neg();
+            ranks.push(next + (rows & (lowest - 1)).count_ones());
+            wanted ^= lowest;
+        }
+        next += rows.count_ones();
+    }
+    next
+}
+
+/// A bit for each of these rows that has a shape.
+fn words_of(shapes: &[u8], shape: u8) -> Vec<u64> {
+    let rows = pack_bits(shapes, move |other| other == shape);
+    rows.values().as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect()
 }
 
 /// The shape of each row, and of each shape which of its rows they are; `None` when there is no such shape.
@@ -111,23 +187,29 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Adds rows of these shapes. All calls but the last add a multiple of 64.
-    fn add(&mut self, shapes: &[u8]) {
+    /// Adds rows of these shapes, of which only those count whose bits are set. All calls but the last add a multiple of
+    /// 64.
+    fn add(&mut self, shapes: &[u8], among: Option<&[u64]>) {
         let first = self.words.len();
         self.words.resize(first + shapes.len().div_ceil(64), 0);
         for passing in &mut self.passing {
-            let shape = passing.shape;
-            let rows = pack_bits(shapes, move |other| other == shape);
-            let (rows, _) = rows.values().as_chunks::<8>();
-            for (word, rows) in self.words[first..].iter_mut().zip(rows) {
-                *word |= passing.take(u64::from_le_bytes(*rows)).to_le();
-            }
+            let (rows, words) = (words_of(shapes, passing.shape), &mut self.words[first..]);
+            vectorized(
+                #[inline(always)]
+                move || {
+                    for ((index, word), rows) in words.iter_mut().enumerate().zip(rows) {
+                        let asked = among.map_or(u64::MAX, |among| among[index]);
+                        *word |= passing.take(rows & asked).to_le();
+                    }
+                },
+            );
         }
     }
 }
 
 impl Passing<'_> {
     /// Of the next rows of the shape, which are at these bits, the bits of those that pass.
+    #[inline(always)]
     fn take(&mut self, mut rows: u64) -> u64 {
         let Outcome::Each(outcome) = self.outcome else { return rows };
         let count = rows.count_ones() as usize;
@@ -146,19 +228,21 @@ impl Passing<'_> {
     }
 }
 
-fn by_decoding(
-    template: &Template,
-    test: &TextTest,
-    positions: Option<&[u32]>,
-    count: usize,
-) -> BooleanBuffer {
+fn by_decoding(template: &Template, test: &TextTest, asked: Asked<'_>) -> BooleanBuffer {
     let mut reader = template.reader();
     let mut value = Vec::new();
-    BooleanBuffer::collect_bool(count, |place| {
+    let mut passes = |row: usize| {
         value.clear();
-        reader.append(positions.map_or(place, |positions| positions[place] as usize), &mut value);
+        reader.append(row, &mut value);
         std::str::from_utf8(&value).is_ok_and(|value| test.passes(value))
-    })
+    };
+    match asked {
+        Asked::All => BooleanBuffer::collect_bool(template.row_count, passes),
+        Asked::Among(bits) => {
+            BooleanBuffer::collect_bool(template.row_count, |row| bits.value(row) && passes(row))
+        }
+        Asked::At(rows) => BooleanBuffer::collect_bool(rows.len(), |place| passes(rows[place] as usize)),
+    }
 }
 
 impl Outcome {
