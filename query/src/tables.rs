@@ -339,11 +339,7 @@ mod tests {
         let mut numbers = Vec::new();
         let values: Vec<i64> = (0..700).flat_map(|value| [value, value - 500, value]).collect();
         ints.number_all(&values, &mut numbers);
-        let expect = |value: i64| match value {
-            0..500 => value as u32 + 501,
-            ..0 => value as u32 + 500,
-            _ => value as u32 + 501,
-        };
+        let expect = |value: i64| (value + 500) as u32 + u32::from(value >= 0);
         for (value, number) in values.iter().zip(&numbers) {
             assert_eq!(*number, expect(*value), "{value}");
         }

@@ -297,14 +297,10 @@ impl Scan<'_> {
         let events = match &prepared.output {
             OutputPlan::Groups(plan) => {
                 let apart = gathering.takes_rows();
-                match groups::aggregate(run, prepared, plan, &selection, apart, scratch)? {
-                    Some(groups) => {
-                        let events = groups.events;
-                        gathering.push_run(groups)?;
-                        events
-                    }
-                    None => 0.0,
-                }
+                let groups = groups::aggregate(run, prepared, plan, &selection, apart, scratch)?;
+                let events = groups.as_ref().map_or(0.0, |groups| groups.events);
+                groups.map(|groups| gathering.push_run(groups)).transpose()?;
+                events
             }
             OutputPlan::Rows(plan) => match &self.shared {
                 Some(_) if !selection.is_empty() => {

@@ -256,3 +256,58 @@ pub(super) fn write_ends(lengths: &[usize], out: &mut Vec<u8>) -> u8 {
     write(ends.into_iter(), bits, out);
     bits
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vectors::{forms, vectorized};
+
+    #[test]
+    fn many_numbers_are_read_as_single_ones_are() {
+        forms::both(many_numbers);
+    }
+
+    fn many_numbers() {
+        for bits in 0..=32_u8 {
+            let mask = u64::MAX.checked_shr(64 - u32::from(bits)).unwrap_or(0);
+            let numbers: Vec<u64> =
+                (0..300_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) & mask).collect();
+            let mut bytes = vec![7; 3];
+            write(numbers.iter().copied(), bits, &mut bytes);
+            bytes.extend([0; PAD]);
+            let sub = Sub::open(u64::from(bits), numbers.len(), &mut 3, &bytes).unwrap();
+            for (first, count) in [(0, 300), (8, 292), (16, 5), (3, 100), (299, 1), (296, 4), (300, 0)] {
+                let mut out = vec![u32::MAX; count];
+                let all = &mut out[..];
+                vectorized(
+                    #[inline(always)]
+                    || sub.unpack(&bytes, first, all),
+                );
+                let one = |index: usize| sub.get(&bytes, index) as u32;
+                assert!(out.iter().copied().eq((first..first + count).map(one)), "{bits} bits from {first}");
+                assert!((first..first + count).all(|index| sub.get(&bytes, index) == numbers[index]));
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_are_found_by_what_they_have() {
+        let pieces = ["ab", "", "xabx", "b", "a", "b", "", "aab", "xx", "abab"];
+        for repeated in [1, 10] {
+            let pieces: Vec<&str> = pieces.iter().copied().cycle().take(pieces.len() * repeated).collect();
+            let lengths: Vec<usize> = pieces.iter().map(|piece| piece.len()).collect();
+            let mut bytes = Vec::new();
+            let bits = write_ends(&lengths, &mut bytes);
+            bytes.extend([0; PAD]);
+            let text = pieces.concat();
+            let places = (pieces.len(), text.len(), u64::from(bits));
+            let ends = Ends::open(places, 0, &mut 0, &bytes).unwrap();
+            let finder = memchr::memmem::Finder::new("ab");
+            let found = ends.having(&finder, &bytes, text.as_bytes(), text.len());
+            assert!(found.is_sorted_by(|a, b| a < b), "{found:?}");
+            for (index, piece) in (0_u32..).zip(&pieces) {
+                assert!(!piece.contains("ab") || found.contains(&index), "{index} of {repeated}");
+            }
+        }
+    }
+}
