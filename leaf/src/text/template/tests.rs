@@ -278,7 +278,7 @@ proptest! {
         cuts in proptest::collection::vec((any::<usize>(), 0_usize..9, 1_usize..9), 1..6),
     ) {
         // The same lines over and over make few shapes, and enough rows for tables; few rows may have a value at all.
-        let line = |row: usize| lines[row * 7 % lines.len()].as_deref().filter(|_| row % one_in == 0);
+        let line = |row: usize| lines[row * 7 % lines.len()].as_deref().filter(|_| row.is_multiple_of(one_in));
         let array: StringArray = (0..more * one_in).map(line).collect();
         prop_assume!(array.null_count() < array.len());
         for level in [cut::Level::Fine, cut::Level::Coarse] {
