@@ -34,17 +34,23 @@ pub(crate) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
+/// One bit a value.
+pub(crate) fn pack_bits<T: Copy>(values: &[T], test: impl Fn(T) -> bool) -> BooleanBuffer {
+    let words: Vec<u64> = pack_words(values, test).into_iter().map(u64::to_le).collect();
+    BooleanBuffer::new(words.into(), 0, values.len())
+}
+
 /// One bit a value, sixty-four at a time. Each test becomes a byte, which the compiler does many at once; then the bits of
 /// the bytes are moved next to each other.
-pub(crate) fn pack_bits<T: Copy>(values: &[T], test: impl Fn(T) -> bool) -> BooleanBuffer {
+pub(crate) fn pack_words<T: Copy>(values: &[T], test: impl Fn(T) -> bool) -> Vec<u64> {
     vectorized(
         #[inline(always)]
-        move || pack_all_bits(values, test),
+        move || pack_all_words(values, test),
     )
 }
 
 #[inline(always)]
-fn pack_all_bits<T: Copy>(values: &[T], test: impl Fn(T) -> bool) -> BooleanBuffer {
+fn pack_all_words<T: Copy>(values: &[T], test: impl Fn(T) -> bool) -> Vec<u64> {
     let mut words: Vec<u64> = Vec::with_capacity(values.len().div_ceil(64));
     let (chunks, rest) = values.as_chunks::<64>();
     for chunk in chunks {
@@ -52,14 +58,14 @@ fn pack_all_bits<T: Copy>(values: &[T], test: impl Fn(T) -> bool) -> BooleanBuff
         for (flag, value) in flags.iter_mut().zip(chunk) {
             *flag = if test(*value) { u8::MAX } else { 0 };
         }
-        words.push(high_bits(&flags).to_le());
+        words.push(high_bits(&flags));
     }
     if !rest.is_empty() {
-        let word =
-            rest.iter().enumerate().fold(0, |word, (bit, value)| word | u64::from(test(*value)) << bit);
-        words.push(word.to_le());
+        words.push(
+            rest.iter().enumerate().fold(0, |word, (bit, value)| word | u64::from(test(*value)) << bit),
+        );
     }
-    BooleanBuffer::new(words.into(), 0, values.len())
+    words
 }
 
 /// The highest bits of bytes.

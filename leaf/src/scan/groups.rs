@@ -142,7 +142,7 @@ pub(super) fn aggregate<'a>(
         let left = filter::narrow(run, &plan.filters[filter], selection.clone())?.settle();
         work.add(Some(filter), &left, scratch)?;
     }
-    Ok(Some(RunGroups { row_count: selection.len(), events, ..work.finish(scratch)? }))
+    Ok(Some(work.finish(selection.len(), events, scratch)?))
 }
 
 /// The one group of a plan without keys, when the run's directory knows all that is asked: how many events all its
@@ -323,7 +323,7 @@ impl<'a> Work<'a> {
     }
 
     /// What has come together, of the groups that have rows.
-    fn finish(self, scratch: &mut Scratch) -> Result<RunGroups<'a>, Stop> {
+    fn finish(self, row_count: usize, events: f64, scratch: &mut Scratch) -> Result<RunGroups<'a>, Stop> {
         let Work { numbering, mut states, counted, on_codes, teller, .. } = self;
         let all = numbering.group_count();
         let told = || teller.map(|teller| on_codes[0][teller].groups()).unwrap_or_default();
@@ -347,7 +347,7 @@ impl<'a> Work<'a> {
                 states[count] = counted;
             }
         }
-        Ok(RunGroups { keys, codes, states, group_count, placed, row_count: 0, events: 0.0 })
+        Ok(RunGroups { keys, codes, states, group_count, placed, row_count, events })
     }
 
     /// Takes counts out of the work where a sum over the same rows, each with a value, counts them anyway.

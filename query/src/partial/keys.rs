@@ -311,6 +311,14 @@ impl Keys {
         }
     }
 
+    /// As [`KeyBatch::tags`], of these keys, which know them.
+    pub(crate) fn tags(&self) -> Vec<u32> {
+        match self {
+            Keys::None | Keys::Int(_) => Vec::new(),
+            Keys::Bytes(table) => table.iter().map(|(tag, _)| tag).collect(),
+        }
+    }
+
     /// The keys as a batch.
     pub(crate) fn to_batch(&self) -> KeyBatch {
         match self {

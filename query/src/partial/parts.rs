@@ -81,8 +81,7 @@ impl Part {
     /// Adds the groups of another part.
     pub(super) fn merge_part(&mut self, other: &Part) -> Result<(), QueryError> {
         let keys = other.keys.to_batch();
-        let tags = keys.tags(keys.hashes().into_iter());
-        self.merge(&keys, &tags, &other.states, 0..keys.len())
+        self.merge(&keys, &other.keys.tags(), &other.states, 0..keys.len())
     }
 
     pub(super) fn measure(&mut self) -> usize {

@@ -12,7 +12,7 @@ use super::super::TextTest;
 use super::automaton::{Automaton, Idle};
 use super::bits::Sub;
 use super::{DIGITS_MAX, Field, Kind, Shape, Template, format};
-use crate::vectors::{pack_bits, vectorized};
+use crate::vectors::{pack_bits, pack_words, vectorized};
 
 /// For fewer rows, making tables does not pay.
 const ROWS_MIN: usize = 256;
@@ -55,99 +55,80 @@ pub(super) fn matches(template: &Template, test: &TextTest, asked: Asked<'_>) ->
 
 /// As [`matches`], one shape after the other; `None` where that does not work.
 fn by_shape(template: &Template, automaton: &Automaton, asked: Asked<'_>) -> Option<BooleanBuffer> {
-    let among: Vec<u64> = match asked {
-        Asked::Among(bits) => bits.bit_chunks().iter_padded().collect(),
-        Asked::All | Asked::At(_) => Vec::new(),
+    let among: Option<Vec<u64>> = match asked {
+        Asked::Among(bits) => Some(bits.bit_chunks().iter_padded().collect()),
+        Asked::All | Asked::At(_) => None,
     };
-    let located = match asked {
-        Asked::All => None,
-        Asked::Among(_) => Some((Vec::new(), locate_among(template, &among))),
-        Asked::At(positions) => Some(locate(template, positions)?),
+    let (shapes, ranks) = match asked {
+        Asked::At(positions) => {
+            let (shapes, ranks) = locate(template, positions)?;
+            (shapes, Some(ranks))
+        }
+        Asked::All | Asked::Among(_) => {
+            let shapes = shapes(template);
+            let ranks = among.as_ref().map(|among| locate_among(template, &shapes, among));
+            (shapes, ranks)
+        }
     };
     let idle = automaton.idle();
     let mut outcomes = Vec::with_capacity(template.shapes.len());
     for (index, shape) in template.shapes.iter().enumerate() {
-        let (ranks, count) = match &located {
-            Some((_, ranks)) => (Some(&ranks[index][..]), ranks[index].len()),
-            None => (None, shape.row_count),
-        };
+        let ranks = ranks.as_ref().map(|ranks| &ranks[index][..]);
+        let count = ranks.map_or(shape.row_count, <[u32]>::len);
         outcomes.push(Run::new(template, (automaton, idle.as_ref()), ranks, count).over(shape)?);
     }
-    let mut bits = Bits::new(&outcomes);
-    let count = match (asked, &located, template.which) {
-        (Asked::At(positions), Some((shapes, _)), _) => {
-            bits.add(shapes, None);
-            positions.len()
-        }
-        (Asked::Among(_), _, _) => {
-            for_each_shapes(template, |first, shapes| bits.add(shapes, Some(&among[first / 64..])));
-            template.row_count
-        }
-        (_, _, None) => return Some(outcomes[0].bits(template.row_count)),
-        (_, _, Some(_)) => {
-            for_each_shapes(template, |_, shapes| bits.add(shapes, None));
-            template.row_count
-        }
-    };
-    Some(BooleanBuffer::new(bits.words.into(), 0, count))
+    if let (Asked::All, [only]) = (asked, &outcomes[..]) {
+        return Some(only.bits(template.row_count));
+    }
+    Some(BooleanBuffer::new(passing(&outcomes, &shapes, among.as_deref()).into(), 0, shapes.len()))
 }
 
-/// Calls `each` with the first of some rows and the shapes of all of them, a multiple of 64 but for the last.
-fn for_each_shapes(template: &Template, mut each: impl FnMut(usize, &[u8])) {
-    let (mut unpacked, mut shapes) = ([0_u32; VECTOR], [0_u8; VECTOR]);
-    for first in (0..template.row_count).step_by(VECTOR) {
-        let rows = VECTOR.min(template.row_count - first);
-        if let Some(which) = template.which {
-            let (unpacked, codes) = (&mut unpacked[..rows], &template.codes[..]);
-            let shapes = &mut shapes[..rows];
-            vectorized(
-                #[inline(always)]
-                move || {
-                    which.shapes.unpack(codes, first, unpacked);
-                    // There are at most 255.
-                    shapes.iter_mut().zip(unpacked).for_each(|(shape, unpacked)| *shape = *unpacked as u8);
-                },
-            );
-        }
-        each(first, &shapes[..rows]);
-    }
+/// The shape of each row.
+fn shapes(template: &Template) -> Vec<u8> {
+    let mut shapes = vec![0; template.row_count];
+    let Some(which) = template.which else { return shapes };
+    let codes = &template.codes[..];
+    let all = &mut shapes[..];
+    vectorized(
+        #[inline(always)]
+        move || {
+            let mut unpacked = [0_u32; VECTOR];
+            for (index, shapes) in all.chunks_mut(VECTOR).enumerate() {
+                which.shapes.unpack(codes, index * VECTOR, &mut unpacked[..shapes.len()]);
+                // There are at most 255.
+                shapes.iter_mut().zip(&unpacked).for_each(|(shape, unpacked)| *shape = *unpacked as u8);
+            }
+        },
+    );
+    shapes
 }
 
 /// Of each shape which of its rows have their bit set.
-fn locate_among(template: &Template, among: &[u64]) -> Vec<Vec<u32>> {
-    let mut ranks: Vec<Vec<u32>> = vec![Vec::new(); template.shapes.len()];
-    let mut before = vec![0_u32; ranks.len()];
-    for_each_shapes(template, |first, shapes| {
-        for ((shape, ranks), before) in (0_u8..).zip(&mut ranks).zip(&mut before) {
-            let (words, asked) = (words_of(shapes, shape), &among[first / 64..]);
-            *before = vectorized(
-                #[inline(always)]
-                || rank(&words, asked, *before, ranks),
-            );
-        }
-    });
-    ranks
+fn locate_among(template: &Template, shapes: &[u8], among: &[u64]) -> Vec<Vec<u32>> {
+    let of_shape = |shape: u8| {
+        let rows = pack_words(shapes, move |other| other == shape);
+        vectorized(
+            #[inline(always)]
+            move || ranks(&rows, among),
+        )
+    };
+    (0_u8..).zip(&template.shapes).map(|(shape, _)| of_shape(shape)).collect()
 }
 
-/// Adds the rank of each row of a shape that is asked about, from the first of them on; returns the rank of the next row.
+/// The rank of each row of a shape that is asked about.
 #[inline(always)]
-fn rank(words: &[u64], asked: &[u64], mut next: u32, ranks: &mut Vec<u32>) -> u32 {
-    for (rows, asked) in words.iter().zip(asked) {
+fn ranks(rows: &[u64], among: &[u64]) -> Vec<u32> {
+    let (mut ranks, mut before) = (Vec::new(), 0);
+    for (rows, asked) in rows.iter().zip(among) {
         let mut wanted = rows & asked;
         while wanted != 0 {
             let lowest = wanted & wanted.wrapping_neg();
-            ranks.push(next + (rows & (lowest - 1)).count_ones());
+            ranks.push(before + (rows & (lowest - 1)).count_ones());
             wanted ^= lowest;
         }
-        next += rows.count_ones();
+        before += rows.count_ones();
     }
-    next
-}
-
-/// A bit for each of these rows that has a shape.
-fn words_of(shapes: &[u8], shape: u8) -> Vec<u64> {
-    let rows = pack_bits(shapes, move |other| other == shape);
-    rows.values().as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect()
+    ranks
 }
 
 /// The shape of each row, and of each shape which of its rows they are; `None` when there is no such shape.
@@ -163,69 +144,25 @@ fn locate(template: &Template, positions: &[u32]) -> Option<(Vec<u8>, Vec<Vec<u3
     Some((shapes, ranks))
 }
 
-/// One bit a row, from what became of each shape.
-struct Bits<'a> {
-    /// Shapes of which some rows pass.
-    passing: Vec<Passing<'a>>,
-    words: Vec<u64>,
-}
-
-/// Rows of a shape of which some pass.
-struct Passing<'a> {
-    shape: u8,
-    outcome: &'a Outcome,
-    /// How many rows of the shape came before.
-    next: usize,
-}
-
-impl<'a> Bits<'a> {
-    fn new(outcomes: &'a [Outcome]) -> Bits<'a> {
-        let shapes = (0_u8..).zip(outcomes).filter(|(_, outcome)| outcome.has_some());
-        Bits {
-            passing: shapes.map(|(shape, outcome)| Passing { shape, outcome, next: 0 }).collect(),
-            words: Vec::new(),
-        }
+/// One bit for each of these rows, from what became of each shape; of rows whose bits are set, if only some are asked
+/// about.
+fn passing(outcomes: &[Outcome], shapes: &[u8], among: Option<&[u64]>) -> Vec<u64> {
+    let mut words = vec![0; shapes.len().div_ceil(64)];
+    for (shape, outcome) in (0_u8..).zip(outcomes).filter(|(_, outcome)| outcome.has_some()) {
+        let rows = pack_words(shapes, move |other| other == shape);
+        let words = &mut words[..];
+        vectorized(
+            #[inline(always)]
+            move || {
+                let mut next = 0;
+                for (index, (word, rows)) in words.iter_mut().zip(rows).enumerate() {
+                    let asked = among.map_or(u64::MAX, |among| among[index]);
+                    *word |= outcome.take(rows & asked, &mut next).to_le();
+                }
+            },
+        );
     }
-
-    /// Adds rows of these shapes, of which only those count whose bits are set. All calls but the last add a multiple of
-    /// 64.
-    fn add(&mut self, shapes: &[u8], among: Option<&[u64]>) {
-        let first = self.words.len();
-        self.words.resize(first + shapes.len().div_ceil(64), 0);
-        for passing in &mut self.passing {
-            let (rows, words) = (words_of(shapes, passing.shape), &mut self.words[first..]);
-            vectorized(
-                #[inline(always)]
-                move || {
-                    for ((index, word), rows) in words.iter_mut().enumerate().zip(rows) {
-                        let asked = among.map_or(u64::MAX, |among| among[index]);
-                        *word |= passing.take(rows & asked).to_le();
-                    }
-                },
-            );
-        }
-    }
-}
-
-impl Passing<'_> {
-    /// Of the next rows of the shape, which are at these bits, the bits of those that pass.
-    #[inline(always)]
-    fn take(&mut self, mut rows: u64) -> u64 {
-        let Outcome::Each(outcome) = self.outcome else { return rows };
-        let count = rows.count_ones() as usize;
-        let outcome = outcome.get(self.next..self.next + count).unwrap_or_default();
-        self.next += count;
-        if memchr::memchr(1, outcome).is_none() {
-            return 0;
-        }
-        let mut passing = 0;
-        for passes in outcome {
-            let lowest = rows & rows.wrapping_neg();
-            passing |= if *passes != 0 { lowest } else { 0 };
-            rows ^= lowest;
-        }
-        passing
-    }
+    words
 }
 
 fn by_decoding(template: &Template, test: &TextTest, asked: Asked<'_>) -> BooleanBuffer {
@@ -246,6 +183,26 @@ fn by_decoding(template: &Template, test: &TextTest, asked: Asked<'_>) -> Boolea
 }
 
 impl Outcome {
+    /// Of the next rows of the shape, which are at these bits, the bits of those that pass; `next` says how many rows came
+    /// before.
+    #[inline(always)]
+    fn take(&self, mut rows: u64, next: &mut usize) -> u64 {
+        let Outcome::Each(outcome) = self else { return rows };
+        let count = rows.count_ones() as usize;
+        let outcome = outcome.get(*next..*next + count).unwrap_or_default();
+        *next += count;
+        if memchr::memchr(1, outcome).is_none() {
+            return 0;
+        }
+        let mut passing = 0;
+        for passes in outcome {
+            let lowest = rows & rows.wrapping_neg();
+            passing |= if *passes != 0 { lowest } else { 0 };
+            rows ^= lowest;
+        }
+        passing
+    }
+
     /// Whether some row passes.
     fn has_some(&self) -> bool {
         match self {
