@@ -7,6 +7,7 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit};
 use gannet_query::{AggregateFunction, Values, WeightKind, Weights};
 
 use super::Stop;
+use super::arithmetic::Computed;
 use super::coder::Coder;
 use super::columns::{Run, Shape};
 use super::compile::Compiled;
@@ -26,6 +27,8 @@ pub(super) enum Argument<'a> {
     Scaled(Ints<'a>, u8),
     /// A code a row and the value of each code; codes beyond are NULL.
     Codes(Coder<'a>, ArrayRef),
+    /// Arithmetic of ints.
+    Computed(Computed<'a>),
     /// An expression that is evaluated row by row.
     Expression(&'a Compiled),
 }
@@ -72,11 +75,16 @@ impl<'a> Argument<'a> {
         run: &'a Run<'_>,
         plan: &'a ArgumentPlan,
         selection: &Selection,
-        mut functions: impl Iterator<Item = &'a AggregateFunction>,
+        functions: impl Iterator<Item = &'a AggregateFunction>,
     ) -> Result<Argument<'a>, Stop> {
-        let adds = functions.all(|function| {
-            matches!(function, AggregateFunction::Sum | AggregateFunction::Min | AggregateFunction::Max)
-        });
+        let (mut adds, mut sums) = (true, false);
+        for function in functions {
+            sums |= matches!(function, AggregateFunction::Sum);
+            adds &= matches!(
+                function,
+                AggregateFunction::Sum | AggregateFunction::Min | AggregateFunction::Max
+            );
+        }
         if let Some(column) = plan.float_of {
             let slot = run.slot(column)?;
             if !matches!(slot.shape(), Shape::Constant(_)) {
@@ -87,6 +95,9 @@ impl<'a> Argument<'a> {
             let slot = run.slot(column)?;
             match (slot.shape(), &plan.compiled.data_type) {
                 (Shape::Packed { .. } | Shape::Ints { .. }, _) => {
+                    return Ok(Argument::Ints(slot.ints(run.row_count)?));
+                }
+                (Shape::Dictionary { .. }, DataType::Int64) if adds && sums => {
                     return Ok(Argument::Ints(slot.ints(run.row_count)?));
                 }
                 (Shape::Dictionary { values, codes, .. }, _) => {
@@ -111,10 +122,12 @@ impl<'a> Argument<'a> {
             }
         }
         match per_value(run, &plan.compiled, None, selection)? {
-            Some((Coder::One, value)) if value.len() == 1 => Ok(constant(value)),
-            Some((coder, values)) => Ok(Argument::Codes(coder, values)),
-            None => Ok(Argument::Expression(&plan.compiled)),
+            Some((Coder::One, value)) if value.len() == 1 => return Ok(constant(value)),
+            Some((coder, values)) => return Ok(Argument::Codes(coder, values)),
+            None => {}
         }
+        let computed = plan.formula.as_ref().map(|formula| Computed::of(run, formula)).transpose()?.flatten();
+        Ok(computed.map_or(Argument::Expression(&plan.compiled), Argument::Computed))
     }
 
     /// Whether every row of the run is known to have a value.
@@ -122,6 +135,7 @@ impl<'a> Argument<'a> {
         match self {
             Argument::Ints(ints) | Argument::Scaled(ints, _) => !ints.has_nulls(),
             Argument::Floats(floats) => !floats.has_nulls(),
+            Argument::Computed(computed) => !computed.has_nulls(),
             Argument::Codes(..) | Argument::Expression(_) => false,
         }
     }
@@ -130,7 +144,10 @@ impl<'a> Argument<'a> {
     pub(super) fn bound(&self) -> Option<u64> {
         match self {
             Argument::Ints(ints) | Argument::Scaled(ints, _) => ints.bound(),
-            Argument::Floats(_) | Argument::Codes(..) | Argument::Expression(_) => None,
+            Argument::Floats(_)
+            | Argument::Codes(..)
+            | Argument::Computed(_)
+            | Argument::Expression(_) => None,
         }
     }
 
@@ -179,6 +196,10 @@ impl<'a> Argument<'a> {
                         owned(take(values, &out.iter().map(there).collect::<UInt32Array>(), None)?)
                     }
                 }
+            }
+            Argument::Computed(computed) => {
+                let nulls = computed.nulls(rows);
+                Read::Ints(computed.read(rows, ints), nulls)
             }
             Argument::Expression(compiled) => owned(run.evaluate(compiled, rows)?),
         })

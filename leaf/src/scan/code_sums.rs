@@ -2,7 +2,8 @@
 //!
 //! A sum of weight × (base + gcd × code) needs the sum of weight × code and that of the weights alone, and the largest
 //! code stands for the largest value. So what is asked of a column of packed ints is found without decoding it: codes
-//! of any width are added to totals of the run, one for each group, and become sums once per run.
+//! of any width are added to totals of the run, one for each group, and become sums once per run. The ints of a
+//! dictionary are added likewise, as their distances from the least of them.
 //!
 //! Where both sums of a stretch of rows fit into 64 bits together, they are one number, and a row takes one
 //! multiplication and one addition: (code + 2^s) × weight adds the code to the lower s bits and the weight to the rest.
@@ -22,7 +23,7 @@ use gannet_query::{AggregateFunction, Input, States, Values, Weights};
 
 use super::ScanError;
 use super::arguments::{Argument, RowWeights};
-use super::readers::{Floats, Ints, for_each_null, nulls_at};
+use super::readers::{Floats, Ints, code_max, for_each_null, nulls_at, nulls_coded};
 use super::selection::Rows;
 use crate::column::Codes;
 
@@ -44,13 +45,23 @@ pub(super) struct Packed<'a> {
     pub(super) validity: Option<&'a NullBuffer>,
 }
 
+/// The ints of a dictionary, as if what is listed for their codes were packed.
+#[derive(Debug)]
+struct Listed<'a> {
+    packed: Packed<'a>,
+    /// From the least int to that of each code; at the code of NULL it is 0.
+    distances: Vec<u32>,
+    null: Option<u32>,
+}
+
 /// What is found for each group.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 enum What<'a> {
     Events,
     /// What the sum at this place counts anyway.
     EventsOf(usize),
     Sum(Packed<'a>),
+    SumListed(Listed<'a>),
     Max(Packed<'a>),
     Min(Packed<'a>),
 }
@@ -91,6 +102,9 @@ impl<'a> CodeSums<'a> {
     ) -> Option<CodeSums<'a>> {
         let what = match (function, argument) {
             (AggregateFunction::Count, None) => What::Events,
+            (AggregateFunction::Sum, Some(Argument::Ints(ints @ Ints::Dictionary { .. }))) => {
+                What::SumListed(Listed::of(ints)?)
+            }
             (AggregateFunction::Sum, Some(argument)) => What::Sum(summed(argument)?),
             (AggregateFunction::Max, Some(argument)) => What::Max(ordered(argument)?),
             (AggregateFunction::Min, Some(argument)) => What::Min(ordered(argument)?),
@@ -100,8 +114,9 @@ impl<'a> CodeSums<'a> {
             None => 1,
             Some(weights) => weights.bound().filter(|_| weights.least().is_some_and(|least| least >= 0))?,
         };
-        let code_max = match what {
+        let code_max = match &what {
             What::Events | What::EventsOf(_) => 1,
+            What::SumListed(listed) => listed.distances.iter().copied().max()?.into(),
             What::Sum(packed) | What::Max(packed) | What::Min(packed) => code_max(packed.codes)?,
         };
         code_max.checked_mul(weight_max)?.checked_mul(row_count as u64)?;
@@ -130,7 +145,7 @@ impl<'a> CodeSums<'a> {
     pub(super) fn share(all: &mut [CodeSums<'_>]) {
         for place in 0..all.len() {
             let counts_alike = |other: &CodeSums<'_>| {
-                matches!(other.what, What::Sum(_)) && other.weighted == all[place].weighted
+                matches!(other.what, What::Sum(_) | What::SumListed(_)) && other.weighted == all[place].weighted
             };
             if matches!(all[place].what, What::Events)
                 && let Some(other) = all.iter().position(counts_alike)
@@ -143,7 +158,7 @@ impl<'a> CodeSums<'a> {
 
     /// Whether a group without events is one without rows.
     pub(super) fn tells_groups(&self, weights: &RowWeights<'_>) -> bool {
-        matches!(self.what, What::Events | What::Sum(_))
+        matches!(self.what, What::Events | What::Sum(_) | What::SumListed(_))
             && (!self.weighted || weights.least().is_some_and(|least| least >= 1))
     }
 
@@ -163,9 +178,16 @@ impl<'a> CodeSums<'a> {
     ) {
         let weights = if self.weighted { weights } else { StretchWeights::One };
         let (totals, weight_max) = (&mut self.totals, self.weight_max);
-        match self.what {
+        match &self.what {
             What::EventsOf(_) => {}
             What::Events => totals.count(groups, weights),
+            What::SumListed(listed) => {
+                totals.add(groups, listed.read(rows, out), weights, weight_max);
+                if let Some(nulls) = nulls_coded(listed.packed.codes, listed.null, rows) {
+                    self.missing.resize(totals.0.len(), 0);
+                    count_missing(&mut self.missing, &nulls, groups, weights);
+                }
+            }
             What::Sum(packed) => {
                 match codes_at(packed.codes, rows, out) {
                     Slice::U8(codes) => totals.add(groups, codes, weights, weight_max),
@@ -208,12 +230,12 @@ impl<'a> CodeSums<'a> {
     }
 
     fn put(&self, states: &mut States, events: &Totals, used: &[u32]) -> Result<bool, ScanError> {
-        Ok(match self.what {
+        Ok(match &self.what {
             What::Events | What::EventsOf(_) => {
                 let mut events = used.iter().map(|group| events.0[*group as usize][1]).enumerate();
                 events.all(|(group, events)| states.add_count(group, events.into()))
             }
-            What::Sum(packed) => used.iter().enumerate().all(|(place, group)| {
+            What::Sum(packed) | What::SumListed(Listed { packed, .. }) => used.iter().enumerate().all(|(place, group)| {
                 let [codes, all] = self.totals.0[*group as usize];
                 let events = all - self.missing.get(*group as usize).copied().unwrap_or(0);
                 let sum = packed.sum(codes.into(), events.into());
@@ -231,6 +253,32 @@ impl<'a> CodeSums<'a> {
                 true
             }
         })
+    }
+}
+
+impl<'a> Listed<'a> {
+    /// `None` where they lie too far apart, or are none.
+    fn of(ints: &Ints<'a>) -> Option<Listed<'a>> {
+        let Ints::Dictionary { table, codes, null } = ints else { return None };
+        let base = ints.least()?;
+        let (_, values) = table.split_last()?;
+        let distance = |value: &i64| u32::try_from(value.checked_sub(base)?).ok();
+        let mut distances = values.iter().map(distance).collect::<Option<Vec<u32>>>()?;
+        distances.push(0);
+        let packed = Packed { base, gcd: 1, digits: None, codes, validity: None };
+        Some(Listed { packed, distances, null: *null })
+    }
+
+    /// The distances at some rows.
+    fn read<'s>(&self, rows: Rows<'_>, out: &'s mut Vec<u32>) -> &'s [u32] {
+        let distances = &self.distances[..];
+        match self.packed.codes {
+            Codes::U8(codes) => rows.read(codes, out, move |code| distances[usize::from(code)]),
+            Codes::U16(codes) => rows.read(codes, out, move |code| distances[usize::from(code)]),
+            Codes::U32(codes) => rows.read(codes, out, move |code| distances[code as usize]),
+            Codes::U64(codes) => rows.read(codes, out, move |code| distances[code as usize]),
+        }
+        out
     }
 }
 
@@ -255,7 +303,10 @@ fn summed<'a>(argument: &Argument<'a>) -> Option<Packed<'a>> {
     match argument {
         Argument::Ints(ints) | Argument::Floats(Floats::Ints(ints)) => packed(ints, None),
         Argument::Scaled(ints, digits) => packed(ints, Some(*digits)),
-        Argument::Floats(_) | Argument::Codes(..) | Argument::Expression(_) => None,
+        Argument::Floats(_)
+        | Argument::Codes(..)
+        | Argument::Computed(_)
+        | Argument::Expression(_) => None,
     }
 }
 
@@ -264,7 +315,10 @@ fn ordered<'a>(argument: &Argument<'a>) -> Option<Packed<'a>> {
     let packed = match argument {
         Argument::Ints(ints) => packed(ints, None),
         Argument::Scaled(ints, digits) => packed(ints, Some(*digits)),
-        Argument::Floats(_) | Argument::Codes(..) | Argument::Expression(_) => None,
+        Argument::Floats(_)
+        | Argument::Codes(..)
+        | Argument::Computed(_)
+        | Argument::Expression(_) => None,
     };
     packed.filter(Packed::is_whole)
 }
@@ -275,16 +329,6 @@ fn packed<'a>(ints: &Ints<'a>, digits: Option<u8>) -> Option<Packed<'a>> {
             Some(Packed { base: *base, gcd: *gcd, digits, codes, validity: *validity })
         }
         _ => None,
-    }
-}
-
-/// The largest code of this width; `None` where totals would not hold the sum of two.
-fn code_max(codes: &Codes) -> Option<u64> {
-    match codes {
-        Codes::U8(_) => Some(u64::from(u8::MAX)),
-        Codes::U16(_) => Some(u64::from(u16::MAX)),
-        Codes::U32(_) => Some(u64::from(u32::MAX)),
-        Codes::U64(_) => None,
     }
 }
 

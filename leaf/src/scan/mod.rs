@@ -26,6 +26,7 @@ use crate::column::Column;
 use crate::surroundings::Clock;
 
 mod arguments;
+mod arithmetic;
 mod code_sums;
 mod coder;
 mod columns;

@@ -9,6 +9,7 @@ use gannet_query::{
 };
 
 use super::ScanError;
+use super::arithmetic::{Formula, formula};
 use super::compile::{Compiled, compile};
 use super::floats::float_test;
 use super::ints::{IntTest, int_test};
@@ -62,6 +63,8 @@ pub(super) struct ArgumentPlan {
     pub(super) column: Option<usize>,
     /// The int column that the argument is, as floats.
     pub(super) float_of: Option<usize>,
+    /// The expression, when it is no more than arithmetic of ints.
+    pub(super) formula: Option<Formula>,
 }
 
 /// What is asked, compiled.
@@ -221,7 +224,8 @@ fn groups<'p>(
     let argument = |(expr, data_type): (&Expr, &DataType)| {
         let compiled = compile(expr, specs, Some(data_type))?;
         let column = plain_column(expr, data_type, specs);
-        Ok(ArgumentPlan { compiled, column, float_of: float_of(expr, data_type, specs) })
+        let formula = formula(expr, data_type, specs);
+        Ok(ArgumentPlan { compiled, column, float_of: float_of(expr, data_type, specs), formula })
     };
     let arguments = arguments.into_iter().map(argument).collect::<Result<_, ScanError>>()?;
     let filters = filters.into_iter().map(|filter| conjuncts(filter, specs)).collect::<Result<_, _>>()?;

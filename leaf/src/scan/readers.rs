@@ -70,14 +70,7 @@ impl Ints<'_> {
         match self {
             Ints::Constant(value) => Some(value.unwrap_or(0).unsigned_abs()),
             Ints::Packed { base, gcd, codes, .. } => {
-                // What the codes could hold at most, which nothing in a directory can belie.
-                let code_max = match codes {
-                    Codes::U8(_) => u64::from(u8::MAX),
-                    Codes::U16(_) => u64::from(u16::MAX),
-                    Codes::U32(_) => u64::from(u32::MAX),
-                    Codes::U64(_) => return None,
-                };
-                let last = i128::from(*base) + i128::from(*gcd) * i128::from(code_max);
+                let last = i128::from(*base) + i128::from(*gcd) * i128::from(code_max(codes)?);
                 Some(u64::try_from(last.unsigned_abs()).unwrap_or(u64::MAX).max(base.unsigned_abs()))
             }
             Ints::Dictionary { table, .. } => table.iter().map(|value| value.unsigned_abs()).max(),
@@ -87,16 +80,22 @@ impl Ints<'_> {
 
     /// No value is smaller; `None` where only the values tell.
     pub(super) fn least(&self) -> Option<i64> {
+        self.ends().map(|(least, _)| least)
+    }
+
+    /// No value is smaller than the first or larger than the second; `None` where only the values tell.
+    pub(super) fn ends(&self) -> Option<(i64, i64)> {
         match self {
-            Ints::Constant(value) => Some(value.unwrap_or(0)),
+            Ints::Constant(value) => Some((value.unwrap_or(0), value.unwrap_or(0))),
             // Whatever the codes are, they lead up from the base, unless they could lead around the end.
-            Ints::Packed { base, gcd, .. } => {
-                let bound = self.bound().filter(|bound| i64::try_from(*bound).is_ok() && *gcd >= 0);
-                bound.map(|_| *base)
+            Ints::Packed { base, gcd, codes, .. } => {
+                let last = i128::from(*base) + i128::from(*gcd) * i128::from(code_max(codes)?);
+                i64::try_from(last).ok().filter(|_| *gcd >= 0).map(|last| (*base, last))
             }
             // The last one is read for NULL.
             Ints::Dictionary { table, .. } => {
-                table.split_last().and_then(|(_, values)| values.iter().copied().min())
+                let (_, values) = table.split_last()?;
+                Some((values.iter().copied().min()?, values.iter().copied().max()?))
             }
             Ints::Values(..) | Ints::Cast(..) => None,
         }
@@ -108,12 +107,7 @@ impl Ints<'_> {
             Ints::Constant(Some(_)) => None,
             Ints::Constant(None) => Some(NullBuffer::new_null(rows.len())),
             Ints::Packed { validity, .. } | Ints::Values(_, validity) => nulls_at(*validity, rows),
-            Ints::Dictionary { null: None, .. } => None,
-            Ints::Dictionary { codes, null: Some(null), .. } => {
-                let valid = |place| codes.get(rows.get(place)) != u64::from(*null);
-                let nulls = NullBuffer::new(BooleanBuffer::collect_bool(rows.len(), valid));
-                (nulls.null_count() > 0).then_some(nulls)
-            }
+            Ints::Dictionary { codes, null, .. } => nulls_coded(codes, *null, rows),
             Ints::Cast(_, validity) => nulls_at(validity.as_ref(), rows),
         }
     }
@@ -182,6 +176,16 @@ impl Floats<'_> {
     }
 }
 
+/// What codes could hold at most, which nothing in a directory can belie; `None` for 64 bits.
+pub(super) fn code_max(codes: &Codes) -> Option<u64> {
+    match codes {
+        Codes::U8(_) => Some(u64::from(u8::MAX)),
+        Codes::U16(_) => Some(u64::from(u16::MAX)),
+        Codes::U32(_) => Some(u64::from(u32::MAX)),
+        Codes::U64(_) => None,
+    }
+}
+
 /// A slice of the values, or a copy of those that are asked for.
 fn read<'s, T: Copy>(values: &'s [T], rows: Rows<'_>, out: &'s mut Vec<T>) -> &'s [T] {
     match rows {
@@ -220,6 +224,14 @@ pub(super) fn nulls_at(validity: Option<&NullBuffer>, rows: Rows<'_>) -> Option<
             NullBuffer::new(BooleanBuffer::collect_bool(rows.len(), |place| bits.value(rows[place] as usize)))
         }
     };
+    (nulls.null_count() > 0).then_some(nulls)
+}
+
+/// The validity at some rows of codes, one of which is that of NULL; `None` when all are there.
+pub(super) fn nulls_coded(codes: &Codes, null: Option<u32>, rows: Rows<'_>) -> Option<NullBuffer> {
+    let null = u64::from(null?);
+    let valid = |place| codes.get(rows.get(place)) != null;
+    let nulls = NullBuffer::new(BooleanBuffer::collect_bool(rows.len(), valid));
     (nulls.null_count() > 0).then_some(nulls)
 }
 

@@ -306,6 +306,27 @@ fn weights_in_all_their_forms() {
 }
 
 #[test]
+fn arithmetic_of_ints() {
+    let of = |op, left: &str, right: &str| binary(op, column(left), column(right));
+    for op in [BinaryOp::Plus, BinaryOp::Minus, BinaryOp::Multiply] {
+        // With and without NULLs, below zero, as one value, and beyond 64 bits, where it wraps.
+        for (left, right) in [("status", "small"), ("size", "small"), ("bytes", "gone")] {
+            check_aggregate(AggregateFunction::Sum, of(op, left, right), DataType::Int64);
+        }
+        check_aggregate(AggregateFunction::Max, of(op, "wide", "size"), DataType::Int64);
+        check_aggregate(AggregateFunction::Sum, binary(op, column("size"), Expr::int(-3)), DataType::Int64);
+        check_aggregate(AggregateFunction::Max, binary(op, Expr::int(7), column("size")), DataType::Int64);
+    }
+    for by in [1, -7, 1_000, i64::MIN] {
+        let over = binary(BinaryOp::Divide, of(BinaryOp::Minus, "status", "size"), Expr::int(by));
+        check_aggregate(AggregateFunction::Sum, over.clone(), DataType::Int64);
+        let negative = Expr::Negative(Box::new(over));
+        check_aggregate(AggregateFunction::Min, negative.clone(), DataType::Int64);
+        check_aggregate(AggregateFunction::Distinct, negative, DataType::Int64);
+    }
+}
+
+#[test]
 fn several_aggregates_of_few_and_of_many_groups() {
     use AggregateFunction::*;
     let of = |function, name: &str| aggregate(function, column(name), DataType::Int64);
