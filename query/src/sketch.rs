@@ -186,6 +186,31 @@ impl Sketch {
         }
     }
 
+    /// Counts values as so many events each, as [`Sketch::add`] does one by one.
+    pub(crate) fn add_all(&mut self, items: &[(f64, f64)]) {
+        let mut left = items.iter();
+        while let Some((value, weight)) = left.next() {
+            self.add(*value, *weight);
+            // Buckets of ordinary values alone: not of those that count as zero, and not of NaN.
+            if let Buckets::Dense { first, weights } = &mut self.positive
+                && *first >= BUCKET_NORMAL
+                && weights.len() <= (BUCKET_INFINITY - *first) as usize
+            {
+                let (mut min, mut max) = (self.min, self.max);
+                // Until one comes that is in none of them.
+                for (value, weight) in left.as_slice() {
+                    let index = ((value.to_bits() >> BUCKET_SHIFT) as u32).wrapping_sub(*first) as usize;
+                    let Some(known) = weights.get_mut(index).filter(|_| *weight > 0.0) else { break };
+                    *known += weight;
+                    min = min.min(*value);
+                    max = max.max(*value);
+                    left.next();
+                }
+                (self.min, self.max) = (min, max);
+            }
+        }
+    }
+
     /// Adds another sketch's values.
     pub fn merge(&mut self, other: &Sketch) {
         self.positive.merge(&other.positive);
@@ -311,6 +336,24 @@ fn middle(bucket: u32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_values_count_as_they_do_one_by_one() {
+        // Buckets next to those of NaN, and next to those that count as zero.
+        let odd = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, -3.5, 5e-324, f64::MIN_POSITIVE];
+        for (low, factor) in [(1.0, 1.07), (f64::MIN_POSITIVE, 1.01), (f64::MAX / 1e3, 1.02), (-1.0, 1.1)] {
+            let mut items: Vec<(f64, f64)> =
+                (0..400).map(|step| (low * f64::powi(factor, step * 7 % 300), f64::from(step % 5))).collect();
+            for (place, value) in odd.into_iter().cycle().take(64).enumerate() {
+                items.insert(place * 6, (value, 2.0));
+            }
+            items.push((7.0, f64::NAN));
+            let (mut all, mut each) = (Sketch::default(), Sketch::default());
+            items.iter().for_each(|(value, weight)| each.add(*value, *weight));
+            items.chunks(97).for_each(|items| all.add_all(items));
+            assert_eq!(all, each, "from {low}");
+        }
+    }
 
     fn check_quantiles(values: &[(f64, f64)]) {
         let mut sketch = Sketch::default();

@@ -523,6 +523,29 @@ fn a_filter_tells_which_texts_are_not_there() {
 }
 
 #[test]
+fn ids_of_a_few_rows_each_have_a_filter_of_the_ids() {
+    let id = |n: usize| format!("{:016x}", (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let filter_bytes = |rows_each: usize| {
+        let ids: StringArray = (0..20_000).map(|row| Some(id(row / rows_each))).collect();
+        let block = RowBlock::seal(ID, &[batch(&[("id", Arc::new(ids))])]).expect("rows to seal");
+        let block = RowBlock::open(aligned(block.image()), ID).expect("an image just written");
+        assert!((0..20_000 / rows_each).all(|n| block.may_hold_text("id", &id(n))));
+        let admitted = (0..1_000).filter(|n| block.may_hold_text("id", &id(50_000 + n))).count();
+        let place = block.column_meta("id").expect("a column").stored.buffers.get(decode::TEXT_FILTER).copied();
+        let bytes = place.map_or(0, |place| place.len as usize);
+        assert!(bytes == 0 || admitted < 100, "{admitted} of 1000");
+        bytes
+    };
+    // A byte for each id. Ids of many rows are a dictionary, which needs no filter.
+    for rows_each in [1, 5, 20] {
+        let ids = 20_000 / rows_each;
+        let bytes = filter_bytes(rows_each);
+        assert!((ids * 3 / 4..ids * 5 / 4 + 64).contains(&bytes), "{bytes} bytes for {ids} ids");
+    }
+    assert_eq!(filter_bytes(2_000), 0);
+}
+
+#[test]
 fn large_columns_survive_any_bytes() {
     let columns = large_columns();
     let columns: Vec<(&str, ArrayRef)> =

@@ -31,6 +31,8 @@ pub(crate) struct Quantiles {
     table: Table,
     /// Values and weights.
     gathered: Gathered<(f64, f64)>,
+    /// There was no room for a table: all rows are gathered.
+    has_no_room: bool,
 }
 
 /// Weights by group and bucket; `width` is 0 while there is none.
@@ -74,22 +76,29 @@ impl Table {
         let rows = groups.len();
         let values = &values[..rows];
         let mut missed = Vec::new();
-        let (first, width) = (self.first, self.width);
-        for_each_valid(rows, validity, |row| {
-            let (value, group, weight) = (values[row], groups[row] as usize, weight(row));
-            let index = bucket(value).wrapping_sub(first) as usize;
-            if index >= width {
-                missed.push(row as u32);
-            } else if weight > 0.0 {
-                self.weights[group * width + index] += weight;
-                if value < self.min[group] {
-                    self.min[group] = value;
+        let Table { first, width, ref mut weights, ref mut min, ref mut max } = *self;
+        let (weights, min, max) = (&mut weights[..], &mut min[..], &mut max[..]);
+        for_each_valid(
+            rows,
+            validity,
+            // Called, it would read all that it works with again for each row.
+            #[inline(always)]
+            |row| {
+                let (value, group, weight) = (values[row], groups[row] as usize, weight(row));
+                let index = bucket(value).wrapping_sub(first) as usize;
+                if index >= width {
+                    missed.push(row as u32);
+                } else if weight > 0.0 {
+                    weights[group * width + index] += weight;
+                    if value < min[group] {
+                        min[group] = value;
+                    }
+                    if value > max[group] {
+                        max[group] = value;
+                    }
                 }
-                if value > self.max[group] {
-                    self.max[group] = value;
-                }
-            }
-        });
+            },
+        );
         missed
     }
 
@@ -164,6 +173,27 @@ impl Quantiles {
         validity: Option<&NullBuffer>,
         weight: impl Fn(usize) -> f64,
     ) {
+        if self.has_no_room {
+            self.gathered.reserve(groups.len());
+            for_each_valid(groups.len(), validity, |row| {
+                self.gathered.push(groups[row], (values[row], weight(row)));
+            });
+        } else {
+            self.add_to_table(groups, values, validity, weight);
+        }
+        if self.gathered.is_full() {
+            self.settle();
+        }
+    }
+
+    #[inline(always)]
+    fn add_to_table(
+        &mut self,
+        groups: &[u32],
+        values: &[f64],
+        validity: Option<&NullBuffer>,
+        weight: impl Fn(usize) -> f64,
+    ) {
         let mut missed = self.table.add(groups, values, validity, &weight);
         if self.cover(values, &missed) {
             let part = |row: &u32| (groups[*row as usize], values[*row as usize]);
@@ -175,9 +205,6 @@ impl Quantiles {
         for row in missed {
             let row = row as usize;
             self.gathered.push(groups[row], (values[row], weight(row)));
-        }
-        if self.gathered.is_full() {
-            self.settle();
         }
     }
 
@@ -199,7 +226,9 @@ impl Quantiles {
         let low = *buckets.select_nth_unstable(few).1;
         let high_place = buckets.len() - 1 - few;
         let high = *buckets.select_nth_unstable(high_place).1;
-        self.table.cover(self.sketches.len(), low, high)
+        let covered = self.table.cover(self.sketches.len(), low, high);
+        self.has_no_room = !covered && self.table.width == 0;
+        covered
     }
 
     /// Sorts what was gathered, for a merge.
@@ -213,7 +242,7 @@ impl Quantiles {
         let (table, gathered) = (std::mem::take(&mut self.table), std::mem::take(&mut self.gathered));
         for (group, sketch) in self.sketches.iter_mut().enumerate() {
             table.merge_into(group, sketch);
-            gathered.of(group).iter().for_each(|(value, weight)| sketch.add(*value, *weight));
+            sketch.add_all(gathered.of(group));
         }
     }
 
@@ -223,7 +252,7 @@ impl Quantiles {
             let ours = &mut self.sketches[*group as usize];
             ours.merge(&other.sketches[index]);
             other.table.merge_into(index, ours);
-            other.gathered.of(index).iter().for_each(|(value, weight)| ours.add(*value, *weight));
+            ours.add_all(other.gathered.of(index));
         }
     }
 
@@ -239,7 +268,7 @@ impl Quantiles {
         for (sketch, group) in sketches.iter_mut().zip(groups) {
             self.table.merge_into(*group as usize, sketch);
         }
-        Quantiles { sketches, table: Table::default(), gathered: self.gathered.take(groups) }
+        Quantiles { sketches, gathered: self.gathered.take(groups), ..Quantiles::default() }
     }
 
     /// The quantiles of settled ones.

@@ -11,7 +11,7 @@ use super::super::layout::{Encoding, PREFIX_BYTES, ValueRange};
 use super::numbers::estimate;
 use super::{Parts, Preference, validity_buffer};
 use crate::packing::{pack, pack_bits};
-use crate::text::{self, BUFFERS_MAX, TextParts, filter};
+use crate::text::{self, BUFFERS_MAX, Form, TextParts, filter};
 
 /// Distinct strings in the order in which they were first seen, and which of them each string is.
 #[derive(Default)]
@@ -161,14 +161,14 @@ fn preferred(array: &StringArray, preference: Preference) -> Option<Parts> {
 }
 
 fn of_text(text: TextParts, array: &StringArray, distinct_count: u64) -> Parts {
-    let value_count = array.len() - array.null_count();
-    let mut parts = Parts { distinct_count, ..Parts::new(Encoding::of_form(text.form)) };
+    let form = text.form;
+    let mut parts = Parts { distinct_count, ..Parts::new(Encoding::of_form(form)) };
     parts.stored.base = text.parameter as i64;
     parts.buffers = text.buffers;
     parts.buffers.resize(BUFFERS_MAX, Buffer::default());
     parts.buffers.push(validity_buffer(array.nulls()));
-    if is_needle(array, distinct_count) {
-        parts.buffers.push(filter::build(array.iter().flatten(), value_count));
+    if is_needle(form, array, distinct_count) {
+        parts.buffers.push(filter::build(array.iter().flatten(), distinct_count as usize));
     }
     parts
 }
@@ -195,13 +195,17 @@ fn looks_distinct(array: &StringArray) -> bool {
     sample.len() > SAMPLE / 4 && distinct.len() * 10 > sample.len() * 9
 }
 
-/// Whether values are looked up one by one: long, and hardly one of them twice.
-fn is_needle(array: &StringArray, distinct_count: u64) -> bool {
+/// Whether values are looked up one by one: long, and hardly one of them twice, or ids of which each has a few rows.
+fn is_needle(form: Form, array: &StringArray, distinct_count: u64) -> bool {
     const BYTES_MIN: usize = 12;
     let value_count = array.len() - array.null_count();
     let offsets = array.value_offsets();
     let bytes = (offsets[array.len()] - offsets[0]) as usize;
-    distinct_count * 10 > value_count as u64 * 9 && bytes >= value_count * BYTES_MIN && value_count >= SAMPLE
+    let are_many = match form {
+        Form::Hex => distinct_count * 64 > value_count as u64,
+        Form::Template => distinct_count * 10 > value_count as u64 * 9,
+    };
+    are_many && bytes >= value_count * BYTES_MIN && value_count >= SAMPLE
 }
 
 fn of_dictionary(dictionary: &Dictionary<'_>) -> Parts {
