@@ -9,7 +9,6 @@ use arrow::array::UInt32Array;
 use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 
 use super::{Codes, Column};
-use crate::vectors::vectorized;
 
 impl Codes {
     /// The codes at some positions.
@@ -29,31 +28,76 @@ impl Codes {
     }
 }
 
-/// The validity at some positions; `None` when all of them have a value.
+/// The validity at some ascending positions; `None` when all of them have a value.
 pub fn pick_validity(validity: Option<&NullBuffer>, positions: &[u32]) -> Option<NullBuffer> {
     let bits = validity?.inner();
-    let (bytes, offset) = (bits.values(), bits.offset());
     let mut words = vec![0_u64; positions.len().div_ceil(64)];
-    let all = &mut words;
-    vectorized(
-        #[inline(always)]
-        move || {
-            for (word, positions) in all.iter_mut().zip(positions.chunks(64)) {
-                let mut picked = 0;
-                for (place, position) in positions.iter().enumerate() {
-                    let bit = *position as usize + offset;
-                    picked |= u64::from(bytes[bit / 8] >> (bit % 8) & 1) << place;
-                }
-                *word = picked.to_le();
-            }
-        },
-    );
+    let (whole, rest) = positions.as_chunks::<64>();
+    for (word, positions) in words.iter_mut().zip(whole) {
+        *word = pick_close(bits, positions).unwrap_or_else(|| pick_each(bits, positions)).to_le();
+    }
+    if let (Some(word), false) = (words.last_mut(), rest.is_empty()) {
+        *word = pick_each(bits, rest).to_le();
+    }
     let picked = NullBuffer::new(BooleanBuffer::new(words.into(), 0, positions.len()));
     (picked.null_count() > 0).then_some(picked)
 }
 
+/// The bits at up to 64 positions, the first lowest.
+fn pick_each(bits: &BooleanBuffer, positions: &[u32]) -> u64 {
+    let (bytes, offset) = (bits.values(), bits.offset());
+    let mut picked = 0;
+    for (place, position) in positions.iter().enumerate() {
+        let bit = *position as usize + offset;
+        picked |= u64::from(bytes[bit / 8] >> (bit % 8) & 1) << place;
+    }
+    picked
+}
+
+/// Rows among which 64 positions are close together.
+const CLOSE: usize = 256;
+
+/// As [`pick_each`], where the positions ascend and are close together: the bits between are spread to bytes first, of
+/// which each is one load, and what was found is pressed to bits again eight at a time. `None` where they are not.
+fn pick_close(bits: &BooleanBuffer, positions: &[u32; 64]) -> Option<u64> {
+    let at = |position: u32| position as usize + bits.offset();
+    let first = at(positions[0]) / 8 * 8;
+    let end = at(positions[63]) + 1;
+    if end <= first || end - first > CLOSE {
+        return None;
+    }
+    let bytes = &bits.values()[first / 8..end.div_ceil(8)];
+    let mut spread = [0_u8; CLOSE];
+    for (eight, byte) in spread.as_chunks_mut::<8>().0.iter_mut().zip(bytes) {
+        *eight = SPREAD[usize::from(*byte)];
+    }
+    let mut picked = 0;
+    for (index, eight) in positions.as_chunks::<8>().0.iter().enumerate() {
+        let found = eight.map(|position| spread[at(position).wrapping_sub(first) % CLOSE]);
+        // Byte i holds bit 0 alone; the factor moves it to bit 56 + i, and no two of them to the same place.
+        let pressed = u64::from_le_bytes(found).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+        picked |= pressed << (index * 8);
+    }
+    Some(picked)
+}
+
+/// The bits of a byte, lowest first, as bytes.
+static SPREAD: [[u8; 8]; 256] = {
+    let mut spread = [[0; 8]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut bit = 0;
+        while bit < 8 {
+            spread[byte][bit] = (byte >> bit & 1) as u8;
+            bit += 1;
+        }
+        byte += 1;
+    }
+    spread
+};
+
 impl Column {
-    /// The column of the rows at some positions.
+    /// The column of the rows at some ascending positions.
     ///
     /// # Panics
     /// When a position is not below the number of rows. Distinct positions never decode to more than an array can hold.
@@ -178,5 +222,27 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn validity_at_positions_of_any_density() {
+        let rows = 5_000_u32;
+        let all: NullBuffer = (0..rows).map(|row| row * row % 11 % 3 != 1).collect();
+        for offset in [0, 1, 63, 200] {
+            let validity = all.slice(offset, rows as usize - offset);
+            for (step, gap) in [(1, 1), (2, 1), (3, 2), (5, 3), (7, 7), (64, 1), (65, 64), (4_000, 1)] {
+                // Runs of some rows with gaps between them.
+                let positions: Vec<u32> =
+                    (0..validity.len() as u32).filter(|row| row % step < step.div_ceil(gap)).collect();
+                for positions in [&positions[..], &positions[..positions.len() / 2], &positions[..1]] {
+                    let expect: NullBuffer =
+                        positions.iter().map(|row| validity.is_valid(*row as usize)).collect();
+                    let expect = Some(expect).filter(|expect| expect.null_count() > 0);
+                    let said = format!("from {offset}, {} positions, {step} {gap}", positions.len());
+                    assert_eq!(pick_validity(Some(&validity), positions), expect, "{said}");
+                }
+            }
+        }
+        assert_eq!(pick_validity(None, &[1, 2]), None);
     }
 }

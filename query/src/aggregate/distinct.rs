@@ -1,9 +1,9 @@
 //! Exact distinct values a group.
 //!
 //! Ints (and what is known as ints) are kept as their hashes, which no two of them share. Rows are gathered first,
-//! without the pairs of group and value that were seen just before; when states merge they become a list a group, and
-//! the lists are put into a table a group. A table that grows beyond what caches hold is split by the top bits of the
-//! hashes: hashes are then collected for each part, and put into it many at a time.
+//! without the pairs of group and value that were seen just before, as long as some do come again; when states merge
+//! they become a list a group, and the lists are put into a table a group. A table that grows beyond what caches hold is
+//! split by the top bits of the hashes: hashes are then collected for each part, and put into it many at a time.
 //!
 //! For the wire a group's values are listed in the order of their hashes. A list that comes in that order is known to
 //! hold no value twice, so it is left as it is until another one has to be merged with it; lists in any other order
@@ -33,6 +33,8 @@ use crate::tables::ByteTable;
 
 /// Pairs that are remembered while rows are gathered: a power of two.
 const RECENT: usize = 1 << 10;
+/// Fewer than one row in so many that brings one of them again is not worth the look.
+const RECENT_ONE_IN: usize = 16;
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -55,16 +57,28 @@ enum Sets {
     Counted(Vec<i64>),
 }
 
-/// The pairs of group and hash that came last, one at each place.
+/// The pairs of group and hash that came last, one at each place; no places where looking for them is in vain.
 #[derive(Debug, Clone, Default)]
-struct Recent(Vec<(u32, u64)>);
+struct Recent {
+    pairs: Vec<(u32, u64)>,
+    is_vain: bool,
+}
 
 impl Recent {
+    fn open(&mut self) {
+        self.pairs.resize(if self.is_vain { 0 } else { RECENT }, (u32::MAX, 0));
+    }
+
+    /// Notes how many of some rows were new.
+    fn found(&mut self, new: usize, rows: usize) {
+        self.is_vain |= rows >= RECENT && new > rows - rows / RECENT_ONE_IN;
+    }
+
     /// False when the pair is among the last.
     #[inline(always)]
     fn is_new(&mut self, group: u32, hash: u64) -> bool {
         let place = (hash as usize ^ (group as usize).wrapping_mul(0x9e37)) % RECENT;
-        match self.0.get_mut(place) {
+        match self.pairs.get_mut(place) {
             Some(recent) => std::mem::replace(recent, (group, hash)) != (group, hash),
             None => true,
         }
@@ -140,8 +154,9 @@ impl Distinct {
                 }
             })?,
             Sets::Ints { gathered, recent, .. } => {
-                recent.0.resize(RECENT, (u32::MAX, 0));
+                recent.open();
                 gathered.reserve(groups.len());
+                let before = gathered.len();
                 let mut push = |group: u32, value: Known<'_>| {
                     if let Known::Int(int) = value {
                         let hash = hash_int(int);
@@ -155,6 +170,7 @@ impl Distinct {
                     Values::Int(_) if kind == Kind::Int => for_each(groups, input, kind, push)?,
                     _ => visit_all(&mut push)?,
                 }
+                recent.found(gathered.len() - before, groups.len());
                 if gathered.is_full() {
                     self.settle();
                 }
@@ -352,7 +368,7 @@ impl Distinct {
     pub(crate) fn memory_bytes(&self) -> usize {
         let sets = match &self.sets {
             Sets::Ints { sets, gathered, recent } => {
-                let gathered = gathered.memory_bytes() + recent.0.capacity() * 16;
+                let gathered = gathered.memory_bytes() + recent.pairs.capacity() * 16;
                 gathered + sets.iter().map(|set| 32 + set.memory_bytes()).sum::<usize>()
             }
             Sets::Bytes(sets) => sets.iter().map(|set| 96 + set.memory_bytes()).sum(),

@@ -33,6 +33,10 @@ impl<T: Copy + Default> Gathered<T> {
         self.items.len() >= GATHERED_MAX
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
+    }
+
     /// Makes room for so many more, which may be in any order.
     pub(crate) fn reserve(&mut self, items: usize) {
         if !self.starts.is_empty() {

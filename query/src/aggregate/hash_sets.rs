@@ -1,6 +1,10 @@
 //! Sets of the hashes of ints, from a handful to many millions.
+//!
+//! The parts of a set that was split have nothing to do with one another: where many hashes go to many parts at once, all
+//! threads of the pool that this runs in put them there.
 
 use arrow::buffer::ScalarBuffer;
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, IntoParallelRefMutIterator, ParallelIterator};
 
 use crate::tables::HashSet64;
 
@@ -11,6 +15,8 @@ const PART_BITS: u32 = 6;
 /// Hashes are collected for a part until there are so many, and half as many as it has: then the part is read from
 /// memory once for many of them.
 const WAITING_MIN: usize = 256;
+/// Fewer hashes are put into the parts of a set by one thread.
+const SHARED_MIN: usize = 1 << 15;
 
 /// The hashes of a group's values.
 #[derive(Debug, Clone, Default)]
@@ -40,6 +46,13 @@ impl Part {
         for hash in self.waiting.drain(..) {
             self.set.insert(hash);
         }
+    }
+
+    fn merge(&mut self, other: &Part) {
+        self.set.reserve(self.set.len() + self.waiting.len() + other.set.len());
+        self.settle();
+        other.set.iter().for_each(|hash| self.set.insert(hash));
+        other.waiting.iter().for_each(|hash| self.set.insert(*hash));
     }
 }
 
@@ -76,12 +89,7 @@ impl IntSet {
             }
             (_, IntSet::Ordered(hashes) | IntSet::List(hashes)) => self.extend(hashes),
             (IntSet::Split(ours), IntSet::Split(theirs)) => {
-                for (ours, theirs) in ours.iter_mut().zip(theirs) {
-                    ours.set.reserve(ours.set.len() + ours.waiting.len() + theirs.set.len());
-                    ours.settle();
-                    theirs.set.iter().for_each(|hash| ours.set.insert(hash));
-                    theirs.waiting.iter().for_each(|hash| ours.set.insert(*hash));
-                }
+                ours.par_iter_mut().zip(theirs.par_iter()).for_each(|(ours, theirs)| ours.merge(theirs));
             }
             (_, IntSet::Whole(set)) => self.extend_with(set.len(), set.iter()),
             (_, IntSet::Split(parts)) => {
@@ -153,7 +161,10 @@ impl IntSet {
         }
         // A long list was split above.
         if let IntSet::Split(parts) = self {
-            parts.iter_mut().for_each(Part::settle);
+            match parts.iter().map(|part| part.waiting.len()).sum::<usize>() < SHARED_MIN {
+                true => parts.iter_mut().for_each(Part::settle),
+                false => parts.par_iter_mut().for_each(Part::settle),
+            }
         }
     }
 
