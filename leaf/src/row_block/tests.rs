@@ -531,7 +531,8 @@ fn ids_of_a_few_rows_each_have_a_filter_of_the_ids() {
         let block = RowBlock::open(aligned(block.image()), ID).expect("an image just written");
         assert!((0..20_000 / rows_each).all(|n| block.may_hold_text("id", &id(n))));
         let admitted = (0..1_000).filter(|n| block.may_hold_text("id", &id(50_000 + n))).count();
-        let place = block.column_meta("id").expect("a column").stored.buffers.get(decode::TEXT_FILTER).copied();
+        let place =
+            block.column_meta("id").expect("a column").stored.buffers.get(decode::TEXT_FILTER).copied();
         let bytes = place.map_or(0, |place| place.len as usize);
         assert!(bytes == 0 || admitted < 100, "{admitted} of 1000");
         bytes

@@ -80,10 +80,8 @@ impl<'a> Argument<'a> {
         let (mut adds, mut sums) = (true, false);
         for function in functions {
             sums |= matches!(function, AggregateFunction::Sum);
-            adds &= matches!(
-                function,
-                AggregateFunction::Sum | AggregateFunction::Min | AggregateFunction::Max
-            );
+            adds &=
+                matches!(function, AggregateFunction::Sum | AggregateFunction::Min | AggregateFunction::Max);
         }
         if let Some(column) = plan.float_of {
             let slot = run.slot(column)?;
@@ -144,10 +142,9 @@ impl<'a> Argument<'a> {
     pub(super) fn bound(&self) -> Option<u64> {
         match self {
             Argument::Ints(ints) | Argument::Scaled(ints, _) => ints.bound(),
-            Argument::Floats(_)
-            | Argument::Codes(..)
-            | Argument::Computed(_)
-            | Argument::Expression(_) => None,
+            Argument::Floats(_) | Argument::Codes(..) | Argument::Computed(_) | Argument::Expression(_) => {
+                None
+            }
         }
     }
 

@@ -160,7 +160,8 @@ impl Op {
             Op::Plus => (left.0 + right.0, left.1 + right.1),
             Op::Minus => (left.0 - right.1, left.1 - right.0),
             Op::Times | Op::Over => {
-                let of = |left: i128, right: i128| if self == Op::Times { left * right } else { left / right };
+                let of =
+                    |left: i128, right: i128| if self == Op::Times { left * right } else { left / right };
                 let corners =
                     [of(left.0, right.0), of(left.0, right.1), of(left.1, right.0), of(left.1, right.1)];
                 corners.iter().fold((corners[0], corners[0]), |(least, greatest), corner| {
@@ -221,7 +222,10 @@ mod tests {
                 Op::Times => wide_left * wide_right,
                 Op::Over => wide_left / wide_right,
             };
-            assert!((ends.0..=ends.1).contains(&expect), "{left} {op:?} {right} is {expect}, not in {ends:?}");
+            assert!(
+                (ends.0..=ends.1).contains(&expect),
+                "{left} {op:?} {right} is {expect}, not in {ends:?}"
+            );
             let fits = i64::try_from(expect).is_ok();
             assert!(!fits || i128::from(found) == expect, "{left} {op:?} {right} is {expect}, not {found}");
         }

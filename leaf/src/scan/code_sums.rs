@@ -145,7 +145,8 @@ impl<'a> CodeSums<'a> {
     pub(super) fn share(all: &mut [CodeSums<'_>]) {
         for place in 0..all.len() {
             let counts_alike = |other: &CodeSums<'_>| {
-                matches!(other.what, What::Sum(_) | What::SumListed(_)) && other.weighted == all[place].weighted
+                matches!(other.what, What::Sum(_) | What::SumListed(_))
+                    && other.weighted == all[place].weighted
             };
             if matches!(all[place].what, What::Events)
                 && let Some(other) = all.iter().position(counts_alike)
@@ -235,12 +236,14 @@ impl<'a> CodeSums<'a> {
                 let mut events = used.iter().map(|group| events.0[*group as usize][1]).enumerate();
                 events.all(|(group, events)| states.add_count(group, events.into()))
             }
-            What::Sum(packed) | What::SumListed(Listed { packed, .. }) => used.iter().enumerate().all(|(place, group)| {
-                let [codes, all] = self.totals.0[*group as usize];
-                let events = all - self.missing.get(*group as usize).copied().unwrap_or(0);
-                let sum = packed.sum(codes.into(), events.into());
-                states.add_sum(place, sum, packed.digits, events.into())
-            }),
+            What::Sum(packed) | What::SumListed(Listed { packed, .. }) => {
+                used.iter().enumerate().all(|(place, group)| {
+                    let [codes, all] = self.totals.0[*group as usize];
+                    let events = all - self.missing.get(*group as usize).copied().unwrap_or(0);
+                    let sum = packed.sum(codes.into(), events.into());
+                    states.add_sum(place, sum, packed.digits, events.into())
+                })
+            }
             What::Max(packed) | What::Min(packed) => {
                 // A FILTER may have left a group without rows.
                 let kept = used.iter().map(|group| self.totals.0[*group as usize][0]).enumerate();
@@ -303,10 +306,7 @@ fn summed<'a>(argument: &Argument<'a>) -> Option<Packed<'a>> {
     match argument {
         Argument::Ints(ints) | Argument::Floats(Floats::Ints(ints)) => packed(ints, None),
         Argument::Scaled(ints, digits) => packed(ints, Some(*digits)),
-        Argument::Floats(_)
-        | Argument::Codes(..)
-        | Argument::Computed(_)
-        | Argument::Expression(_) => None,
+        Argument::Floats(_) | Argument::Codes(..) | Argument::Computed(_) | Argument::Expression(_) => None,
     }
 }
 
@@ -315,10 +315,7 @@ fn ordered<'a>(argument: &Argument<'a>) -> Option<Packed<'a>> {
     let packed = match argument {
         Argument::Ints(ints) => packed(ints, None),
         Argument::Scaled(ints, digits) => packed(ints, Some(*digits)),
-        Argument::Floats(_)
-        | Argument::Codes(..)
-        | Argument::Computed(_)
-        | Argument::Expression(_) => None,
+        Argument::Floats(_) | Argument::Codes(..) | Argument::Computed(_) | Argument::Expression(_) => None,
     };
     packed.filter(Packed::is_whole)
 }

@@ -4,7 +4,9 @@
 //! threads of the pool that this runs in put them there.
 
 use arrow::buffer::ScalarBuffer;
-use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, IntoParallelRefMutIterator, ParallelIterator};
+use rayon::iter::{
+    IndexedParallelIterator, IntoParallelRefIterator, IntoParallelRefMutIterator, ParallelIterator,
+};
 
 use crate::tables::HashSet64;
 
