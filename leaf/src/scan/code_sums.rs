@@ -23,7 +23,7 @@ use gannet_query::{AggregateFunction, Input, States, Values, Weights};
 
 use super::ScanError;
 use super::arguments::{Argument, RowWeights};
-use super::readers::{Floats, Ints, code_max, for_each_null, nulls_at, nulls_coded};
+use super::readers::{Floats, Ints, code_max, for_each_null, look_up, nulls_at, nulls_coded};
 use super::selection::Rows;
 use crate::column::Codes;
 
@@ -182,24 +182,15 @@ impl<'a> CodeSums<'a> {
         match &self.what {
             What::EventsOf(_) => {}
             What::Events => totals.count(groups, weights),
-            What::SumListed(listed) => {
-                totals.add(groups, listed.read(rows, out), weights, weight_max);
-                if let Some(nulls) = nulls_coded(listed.packed.codes, listed.null, rows) {
-                    self.missing.resize(totals.0.len(), 0);
-                    count_missing(&mut self.missing, &nulls, groups, weights);
-                }
+            What::SumListed(Listed { packed, distances, .. }) => {
+                look_up(distances, packed.codes, rows, out);
+                totals.add(groups, out, weights, weight_max);
             }
-            What::Sum(packed) => {
-                match codes_at(packed.codes, rows, out) {
-                    Slice::U8(codes) => totals.add(groups, codes, weights, weight_max),
-                    Slice::U16(codes) => totals.add(groups, codes, weights, weight_max),
-                    Slice::U32(codes) => totals.add(groups, codes, weights, weight_max),
-                }
-                if let Some(nulls) = nulls_at(packed.validity, rows) {
-                    self.missing.resize(totals.0.len(), 0);
-                    count_missing(&mut self.missing, &nulls, groups, weights);
-                }
-            }
+            What::Sum(packed) => match codes_at(packed.codes, rows, out) {
+                Slice::U8(codes) => totals.add(groups, codes, weights, weight_max),
+                Slice::U16(codes) => totals.add(groups, codes, weights, weight_max),
+                Slice::U32(codes) => totals.add(groups, codes, weights, weight_max),
+            },
             What::Max(packed) => match codes_at(packed.codes, rows, out) {
                 Slice::U8(codes) => totals.choose::<_, true>(groups, codes),
                 Slice::U16(codes) => totals.choose::<_, true>(groups, codes),
@@ -210,6 +201,15 @@ impl<'a> CodeSums<'a> {
                 Slice::U16(codes) => totals.choose::<_, false>(groups, codes),
                 Slice::U32(codes) => totals.choose::<_, false>(groups, codes),
             },
+        }
+        let nulls = match &self.what {
+            What::Sum(packed) => nulls_at(packed.validity, rows),
+            What::SumListed(Listed { packed, null, .. }) => nulls_coded(packed.codes, *null, rows),
+            What::Events | What::EventsOf(_) | What::Max(_) | What::Min(_) => None,
+        };
+        if let Some(nulls) = nulls {
+            self.missing.resize(self.totals.0.len(), 0);
+            count_missing(&mut self.missing, &nulls, groups, weights);
         }
     }
 
@@ -270,18 +270,6 @@ impl<'a> Listed<'a> {
         distances.push(0);
         let packed = Packed { base, gcd: 1, digits: None, codes, validity: None };
         Some(Listed { packed, distances, null: *null })
-    }
-
-    /// The distances at some rows.
-    fn read<'s>(&self, rows: Rows<'_>, out: &'s mut Vec<u32>) -> &'s [u32] {
-        let distances = &self.distances[..];
-        match self.packed.codes {
-            Codes::U8(codes) => rows.read(codes, out, move |code| distances[usize::from(code)]),
-            Codes::U16(codes) => rows.read(codes, out, move |code| distances[usize::from(code)]),
-            Codes::U32(codes) => rows.read(codes, out, move |code| distances[code as usize]),
-            Codes::U64(codes) => rows.read(codes, out, move |code| distances[code as usize]),
-        }
-        out
     }
 }
 

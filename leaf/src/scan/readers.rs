@@ -53,12 +53,7 @@ impl Ints<'_> {
                 // Distances of more than i64::MAX wrap around twice and come out right.
                 Codes::U64(codes) => unpack(rows, codes, *base, *gcd, |code| code as i64, out),
             },
-            Ints::Dictionary { table, codes, .. } => match codes {
-                Codes::U8(codes) => rows.read(codes, out, move |code| table[usize::from(code)]),
-                Codes::U16(codes) => rows.read(codes, out, move |code| table[usize::from(code)]),
-                Codes::U32(codes) => rows.read(codes, out, move |code| table[code as usize]),
-                Codes::U64(codes) => rows.read(codes, out, move |code| table[code as usize]),
-            },
+            Ints::Dictionary { table, codes, .. } => look_up(table, codes, rows, out),
             Ints::Values(values, _) => return read(values, rows, out),
             Ints::Cast(values, _) => return read(values, rows, out),
         }
@@ -194,6 +189,17 @@ fn read<'s, T: Copy>(values: &'s [T], rows: Rows<'_>, out: &'s mut Vec<T>) -> &'
             rows.read(values, out, |value| value);
             out
         }
+    }
+}
+
+/// What a table has at the codes of some rows.
+#[inline]
+pub(super) fn look_up<T: Copy>(table: &[T], codes: &Codes, rows: Rows<'_>, out: &mut Vec<T>) {
+    match codes {
+        Codes::U8(codes) => rows.read(codes, out, move |code| table[usize::from(code)]),
+        Codes::U16(codes) => rows.read(codes, out, move |code| table[usize::from(code)]),
+        Codes::U32(codes) => rows.read(codes, out, move |code| table[code as usize]),
+        Codes::U64(codes) => rows.read(codes, out, move |code| table[code as usize]),
     }
 }
 
