@@ -6,7 +6,8 @@ const FIRST: &str = "SELECT x, count(*) AS n FROM t GROUP BY x ORDER BY n DESC, 
 
 /// The groups of an answer, and what its record says of them.
 async fn groups(aggregator: &Aggregator, sql: &str) -> String {
-    let answer = aggregator.query(sql, soon()).await.unwrap_or_else(|failure| panic!("{sql}: {failure:?}"));
+    let answer =
+        aggregator.query(sql, at_leisure()).await.unwrap_or_else(|failure| panic!("{sql}: {failure:?}"));
     let mut text = String::new();
     for batch in &answer.batches {
         let keys = batch.column(0).as_primitive::<Int64Type>();
