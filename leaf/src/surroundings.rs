@@ -7,6 +7,7 @@
 //! on the wall clock, only what people see and how long rows are kept.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -46,9 +47,8 @@ pub enum JobKind {
     Seal,
     /// Writing and reading files: waits for the disk.
     Store,
-    /// A scan that somebody waits for. Only a door gives these, and the next two, inside a tokio runtime.
-    Scan,
-    /// Anything else that a door is asked for: soon done.
+    /// Anything but a scan that a door is asked for: soon done. Only a door gives these, and the next, inside a tokio
+    /// runtime.
     Request,
     /// Handing over at a stop, which waits for scans to end.
     HandOver,
@@ -58,6 +58,12 @@ pub enum JobKind {
 pub trait Background: fmt::Debug + Send + Sync {
     /// Does the job some time, on another thread.
     fn spawn(&self, kind: JobKind, job: Job);
+
+    /// Does a scan that somebody waits for, on a thread of the pool from its beginning to its end: a thread of its own
+    /// would be woken twice to do nothing but wait. Who waits hears that there is no answer when the job panics.
+    fn scan(&self, pool: &rayon::ThreadPool, job: Job) {
+        pool.spawn_fifo(move || drop(catch_unwind(AssertUnwindSafe(job))));
+    }
 }
 
 /// All of it. See the module.
@@ -142,7 +148,7 @@ impl Background for Threads {
             JobKind::Seal => self.seal.spawn_fifo(job),
             JobKind::Store => self.store.spawn_fifo(job),
             // Whoever waits hears of it through a channel of the job.
-            JobKind::Scan | JobKind::Request | JobKind::HandOver => drop(tokio::task::spawn_blocking(job)),
+            JobKind::Request | JobKind::HandOver => drop(tokio::task::spawn_blocking(job)),
         }
     }
 }

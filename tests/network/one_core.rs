@@ -133,7 +133,7 @@ impl OneCore {
         }
     }
 
-    async fn scan(self, job: Job) {
+    async fn take_turn(self, job: Job) {
         let Ok(_turn) = Arc::clone(&self.turns).acquire_owned().await else { return };
         let turns = Arc::new(Turns { turn: Mutex::new(Turn::Scan), changed: Condvar::new() });
         *self.running.lock() = Some(Arc::clone(&turns));
@@ -154,7 +154,6 @@ impl Background for OneCore {
     fn spawn(&self, kind: JobKind, job: Job) {
         match kind {
             JobKind::Seal | JobKind::Store => self.jobs.spawn(kind, job),
-            JobKind::Scan => drop(tokio::spawn(self.clone().scan(job))),
             JobKind::Request => {
                 let wait = self.rng.lock().random_range(0..=self.request_ms.load(Ordering::Relaxed));
                 let life = self.life.clone();
@@ -173,6 +172,10 @@ impl Background for OneCore {
                 });
             }
         }
+    }
+
+    fn scan(&self, _: &rayon::ThreadPool, job: Job) {
+        drop(tokio::spawn(self.clone().take_turn(job)));
     }
 }
 

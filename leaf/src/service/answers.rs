@@ -19,7 +19,6 @@ use crate::Leaf;
 use crate::planted::{Bug, planted};
 use crate::query::Watch;
 use crate::scan::{Cancel, Deadline};
-use crate::surroundings::JobKind;
 
 pub(super) type Replies = Pin<Box<dyn Stream<Item = Reply> + Send>>;
 
@@ -124,15 +123,16 @@ impl Refining {
 }
 
 impl Question {
-    /// Has it answered beside the runtime's threads.
+    /// Has it answered on the threads that scan.
     fn begin(
         self,
         answer: impl FnOnce(Question) -> Result<Vec<Reply>, Status> + Send + 'static,
     ) -> oneshot::Receiver<Result<Vec<Reply>, Status>> {
         let (reply, answered) = oneshot::channel();
-        let background = Arc::clone(&self.leaf.surroundings.background);
+        let leaf = Arc::clone(&self.leaf);
         // Nobody may be waiting any more.
-        background.spawn(JobKind::Scan, Box::new(move || drop(reply.send(answer(self)))));
+        let job = Box::new(move || drop(reply.send(answer(self))));
+        leaf.surroundings.background.scan(&leaf.scan_pool, job);
         answered
     }
 
