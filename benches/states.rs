@@ -262,7 +262,7 @@ impl Columns {
             mergers[index % 2].push(Body::Groups(groups)).expect("there is memory");
         }
         let shares = Merger::shares(mergers).expect("the mergers fit");
-        let bodies = shares.into_iter().map(|share| share.merge().expect("the shares fit")).collect();
+        let bodies = shares.into_iter().map(|share| share.merge(None).expect("the shares fit")).collect();
         match Merger::join(bodies, 1 << 32).expect("there is memory") {
             Body::Groups(groups) => groups.group_count as u64,
             Body::Rows(_) => 0,

@@ -311,9 +311,9 @@ impl HeldBlock {
         self.readable().map(RowBlock::columns).unwrap_or_default()
     }
 
-    /// False when a string column certainly has no row with this value.
-    pub fn may_hold_text(&self, name: &str, value: &str) -> bool {
-        self.readable().is_ok_and(|block| block.may_hold_text(name, value))
+    /// False when a string column certainly has no row with this value, or one that begins with it.
+    pub fn may_hold_text(&self, name: &str, value: &str, is_prefix: bool) -> bool {
+        self.readable().is_ok_and(|block| block.may_hold_text(name, value, is_prefix))
     }
 
     /// Its memory goes back to the system once nobody reads it any more.

@@ -22,11 +22,11 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::buffer::Buffer;
 use gannet_query::{ColumnType, TIME_COLUMN};
 
-use crate::column::Column;
+use crate::column::{Column, codes_of};
 use crate::text::Verified;
 use crate::text::filter::may_contain;
 pub use encode::Preference;
@@ -284,9 +284,9 @@ impl RowBlock {
         Ok(self.column(name)?.map(|column| column.pick(rows)))
     }
 
-    /// False when a string column certainly has no row with this value: judged by its range and its filter, without
-    /// touching the column.
-    pub fn may_hold_text(&self, name: &str, value: &str) -> bool {
+    /// False when a string column certainly has no row with this value, or none with a value that begins with it: judged
+    /// by its range, its filter and the dictionary that was read before, without touching the column.
+    pub fn may_hold_text(&self, name: &str, value: &str, is_prefix: bool) -> bool {
         let Some(index) = self.index_of(name) else { return false };
         let (meta, touched) = (&self.columns[index], &self.touched()[index]);
         if meta.column_type != ColumnType::String {
@@ -294,12 +294,22 @@ impl RowBlock {
         }
         if let Some(ValueRange::Text(first, last)) = &meta.range {
             let prefix = &value.as_bytes()[..value.len().min(layout::PREFIX_BYTES)];
-            if prefix < &first[..] || prefix > &last[..] {
+            let first = if is_prefix { &first[..first.len().min(prefix.len())] } else { &first[..] };
+            if prefix < first || prefix > &last[..] {
                 return false;
             }
         }
         if meta.stored.encoding.form().is_none() {
-            return meta.null_count < self.header.row_count as u64;
+            // Of a dictionary that was read before.
+            let values = touched.values.get().map(|values| values.as_string::<i32>());
+            return meta.null_count < self.header.row_count as u64
+                && values.is_none_or(|values| {
+                    let (first, end) = codes_of(values, value, is_prefix);
+                    first < end
+                });
+        }
+        if is_prefix {
+            return true;
         }
         let place = meta.stored.buffers[decode::TEXT_FILTER];
         let filter = &self.image[place.offset as usize..(place.offset + place.len) as usize];

@@ -47,8 +47,8 @@ impl RowRun for HeldBlock {
         self.readable().ok()?.find(name, near)?.1.int_range()
     }
 
-    fn may_hold_text(&self, name: &str, value: &str) -> bool {
-        HeldBlock::may_hold_text(self, name, value)
+    fn may_hold_text(&self, name: &str, value: &str, is_prefix: bool) -> bool {
+        HeldBlock::may_hold_text(self, name, value, is_prefix)
     }
 
     fn int_sum(&self, name: &str, near: usize) -> Option<(i128, u64)> {

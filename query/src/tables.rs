@@ -134,6 +134,19 @@ impl IntTable {
         })
     }
 
+    /// A table of some of these ints, which are distinct; NULL may be one of them.
+    pub(crate) fn some(&self, numbers: &[u32]) -> IntTable {
+        let mut some = IntTable::default();
+        for number in numbers {
+            if self.null == Some(*number) {
+                some.number_null();
+            } else {
+                some.number_all(&[self.values[*number as usize]], &mut Vec::new());
+            }
+        }
+        some
+    }
+
     pub(crate) fn null(&self) -> Option<u32> {
         self.null
     }
@@ -175,6 +188,15 @@ impl ByteTable {
     pub(crate) fn get(&self, number: usize) -> &[u8] {
         let start = if number == 0 { 0 } else { self.ends[number - 1] };
         &self.bytes[start..self.ends[number]]
+    }
+
+    /// A table of some of these entries, which are distinct.
+    pub(crate) fn some(&self, numbers: &[u32]) -> ByteTable {
+        let mut some = ByteTable::default();
+        for number in numbers {
+            some.number(self.tags[*number as usize], self.get(*number as usize));
+        }
+        some
     }
 
     /// The entries with the low bits of their hashes.

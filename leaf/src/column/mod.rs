@@ -13,10 +13,29 @@ pub use pick::pick_validity;
 
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
+use arrow::array::{Array, ArrayRef, StringArray};
 use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 
 use crate::text::StoredText;
+
+/// The codes of the values of a dictionary that are a text, or begin with it: from the first to before the second.
+pub fn codes_of(values: &StringArray, text: &str, is_prefix: bool) -> (usize, usize) {
+    let is_one = |value: &str| if is_prefix { value.starts_with(text) } else { value == text };
+    (place(values, |value| value < text), place(values, |value| value < text || is_one(value)))
+}
+
+/// How many values, which are in order, come before those for which `is_before` does not hold.
+fn place(values: &StringArray, is_before: impl Fn(&str) -> bool) -> usize {
+    let (mut low, mut high) = (0, values.len());
+    while low < high {
+        let middle = low.midpoint(high);
+        match is_before(values.value(middle)) {
+            true => low = middle + 1,
+            false => high = middle,
+        }
+    }
+    low
+}
 
 /// Integers in as few bytes as they need.
 #[derive(Debug, Clone)]
@@ -102,4 +121,28 @@ pub enum Column {
     },
     /// Anything else, already as an Arrow array: plain floats, bools and strings, open rows.
     Plain(ArrayRef),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_of_a_dictionary_tells_the_codes_of_texts_and_of_what_begins_with_them() {
+        let values = StringArray::from(vec!["", "a", "ab", "abc", "abd", "b", "\u{10ffff}"]);
+        for (text, codes, begin) in [
+            ("", 0..1, 0..7),
+            ("a", 1..2, 1..5),
+            ("ab", 2..3, 2..5),
+            ("abd", 4..5, 4..5),
+            ("abcd", 4..4, 4..4),
+            ("b", 5..6, 5..6),
+            ("c", 6..6, 6..6),
+            ("\u{10ffff}", 6..7, 6..7),
+            ("\u{10ffff}a", 7..7, 7..7),
+        ] {
+            assert_eq!(codes_of(&values, text, false), (codes.start, codes.end), "{text:?}");
+            assert_eq!(codes_of(&values, text, true), (begin.start, begin.end), "{text:?}...");
+        }
+    }
 }

@@ -513,37 +513,69 @@ fn a_filter_tells_which_texts_are_not_there() {
     let place = block.column_meta("hex").expect("a column").stored.buffers[decode::TEXT_FILTER];
     assert!(place.len > 0);
     let opened = RowBlock::open(aligned(&bytes), ID).expect("an image just written");
-    assert!(opened.may_hold_text("hex", &value) && !opened.may_hold_text("gone", &value));
-    let admitted = (0..1_000).filter(|n| opened.may_hold_text("hex", &format!("000{n:013x}"))).count();
+    assert!(opened.may_hold_text("hex", &value, false) && !opened.may_hold_text("gone", &value, false));
+    let admitted = (0..1_000).filter(|n| opened.may_hold_text("hex", &format!("000{n:013x}"), false)).count();
     assert!(admitted < 100, "{admitted} of 1000");
     // A filter that was damaged admits everything.
     bytes[place.offset as usize..(place.offset + place.len) as usize].fill(0);
     let damaged = RowBlock::open(aligned(&bytes), ID).expect("buffers are not read");
-    assert!(damaged.may_hold_text("hex", &value) && damaged.column("hex").is_err());
+    assert!(damaged.may_hold_text("hex", &value, false) && damaged.column("hex").is_err());
 }
 
 #[test]
-fn ids_of_a_few_rows_each_have_a_filter_of_the_ids() {
+fn the_range_of_a_text_column_tells_which_prefixes_are_not_there() {
+    let texts: StringArray = (0..3_000).map(|row| Some(format!("/shop/items/{row:08}/of-many"))).collect();
+    let block = RowBlock::seal(ID, &[batch(&[("path", Arc::new(texts))])]).expect("rows to seal");
+    for (prefix, is_there) in [
+        ("", true),
+        ("/", true),
+        ("/shop/items/0", true),
+        ("/shop/items/00000000/of", true),
+        ("/shop/items/00009", true),
+        ("/shop/items/1", false),
+        ("/shop/items/ ", false),
+        ("/shop/j", false),
+        ("/shop/h", false),
+        ("0", false),
+    ] {
+        assert_eq!(block.may_hold_text("path", prefix, true), is_there, "{prefix}");
+    }
+    // No row is the prefix itself.
+    assert!(!block.may_hold_text("path", "/shop/items/", false) && !block.may_hold_text("path", "", false));
+}
+
+#[test]
+fn ids_of_a_few_rows_here_and_there_have_a_filter_of_the_ids() {
     let id = |n: usize| format!("{:016x}", (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let filter_bytes = |rows_each: usize| {
-        let ids: StringArray = (0..20_000).map(|row| Some(id(row / rows_each))).collect();
+    let seal = |id_of: &dyn Fn(usize) -> usize| {
+        let ids: StringArray = (0..20_000).map(|row| Some(id(id_of(row)))).collect();
         let block = RowBlock::seal(ID, &[batch(&[("id", Arc::new(ids))])]).expect("rows to seal");
-        let block = RowBlock::open(aligned(block.image()), ID).expect("an image just written");
-        assert!((0..20_000 / rows_each).all(|n| block.may_hold_text("id", &id(n))));
-        let admitted = (0..1_000).filter(|n| block.may_hold_text("id", &id(50_000 + n))).count();
-        let place =
-            block.column_meta("id").expect("a column").stored.buffers.get(decode::TEXT_FILTER).copied();
-        let bytes = place.map_or(0, |place| place.len as usize);
-        assert!(bytes == 0 || admitted < 100, "{admitted} of 1000");
-        bytes
+        RowBlock::open(aligned(block.image()), ID).expect("an image just written")
     };
-    // A byte for each id. Ids of many rows are a dictionary, which needs no filter.
-    for rows_each in [1, 5, 20] {
+    let encoding = |block: &RowBlock| block.column_meta("id").expect("a column").encoding().to_owned();
+    for rows_each in [1, 5] {
         let ids = 20_000 / rows_each;
-        let bytes = filter_bytes(rows_each);
+        let block = seal(&|row| row % ids);
+        assert_eq!(encoding(&block), "hex", "{rows_each} rows each");
+        assert!((0..ids).all(|n| block.may_hold_text("id", &id(n), false)));
+        let admitted = (0..1_000).filter(|n| block.may_hold_text("id", &id(50_000 + n), false)).count();
+        assert!(admitted < 100, "{admitted} of 1000");
+        let place = block.column_meta("id").expect("a column").stored.buffers[decode::TEXT_FILTER];
+        // A byte for each id.
+        let bytes = place.len as usize;
         assert!((ids * 3 / 4..ids * 5 / 4 + 64).contains(&bytes), "{bytes} bytes for {ids} ids");
     }
-    assert_eq!(filter_bytes(2_000), 0);
+    // Ids whose rows are near one another, as the spans of a trace are, are a dictionary, which needs no filter.
+    for rows_each in [5, 20, 2_000] {
+        let ids = 20_000 / rows_each;
+        let block = seal(&|row| row / (rows_each * 4) * 4 + row % 4);
+        assert_eq!(encoding(&block), "dictionary", "{rows_each} rows each");
+        assert!(block.may_hold_text("id", &id(50_000), false), "the column was not read");
+        block.column("id").expect("a sound column");
+        assert!((0..ids).all(|n| block.may_hold_text("id", &id(n), false)));
+        assert!((0..1_000).all(|n| !block.may_hold_text("id", &id(50_000 + n), false)));
+        assert!(block.may_hold_text("id", &id(1)[..12], true) && !block.may_hold_text("id", "g", true));
+    }
 }
 
 #[test]

@@ -311,10 +311,10 @@ impl<'a> Run<'a> {
         if is_same { self.run.int_range(&spec.name, place) } else { None }
     }
 
-    /// False when the run certainly has no row with this text in a column.
-    pub(super) fn may_hold_text(&self, column: usize, value: &str) -> bool {
+    /// False when the run certainly has no row with this text in a column, or with one that begins with it.
+    pub(super) fn may_hold_text(&self, column: usize, value: &str, is_prefix: bool) -> bool {
         let is_text = self.held(column) == Some(ColumnType::String);
-        !is_text || self.run.may_hold_text(&self.specs[column].name, value)
+        !is_text || self.run.may_hold_text(&self.specs[column].name, value, is_prefix)
     }
 
     /// The sum of a column's values and its rows without value, when the run holds it as ints and knows.

@@ -112,9 +112,12 @@ impl Gathering {
             return Ok(self.merger.push(Body::Groups(run.into_groups()?))?);
         };
         run.states.iter_mut().for_each(States::gather);
+        let known = ids.group_count;
         ids.push(&run)?;
+        // Where most groups of a run are new, as ids that come again soon are, looking them up here saves nothing.
+        let are_new = ids.keys.len() == 1 && (ids.group_count - known) * 4 > run.group_count * 3;
         self.check_memory()?;
-        let groups_max = if self.is_apart { GROUPS_APART_MAX } else { GROUPS_MAX };
+        let groups_max = if self.is_apart || are_new { GROUPS_APART_MAX } else { GROUPS_MAX };
         if let Some(ids) = self.ids.take_if(|ids| ids.group_count > groups_max) {
             self.merger.push(Body::Groups(ids.finish()))?;
         }

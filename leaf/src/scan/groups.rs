@@ -12,7 +12,7 @@ use super::columns::Run;
 use super::filter;
 use super::keys::{Key, key};
 use super::numbering::{Numbered, Numbering, Scratch};
-use super::prepare::{GroupsPlan, Prepared};
+use super::prepare::{AggregatePlan, GroupsPlan, Prepared};
 use super::readers::Ints;
 use super::selection::{ROWS_PER_STRETCH, Rows, Selection};
 use super::{ScanError, Stop, whole};
@@ -153,7 +153,6 @@ fn known<'a>(
     plan: &GroupsPlan<'_>,
     selection: &Selection,
 ) -> Result<Option<RunGroups<'a>>, Stop> {
-    const ZEROS: [u32; ROWS_PER_STRETCH] = [0; ROWS_PER_STRETCH];
     let is_whole = matches!(selection, Selection::All(count) if *count == run.row_count);
     if !plan.keys.is_empty() || !plan.filters.is_empty() || !is_whole {
         return Ok(None);
@@ -171,15 +170,10 @@ fn known<'a>(
         let nothing = Input { values: Values::None, validity: None, weights: Weights::One, times: &[] };
         let ends = || aggregate.argument.and_then(|argument| run.int_range(plan.arguments[argument].column?));
         let end = match &aggregate.aggregate.function {
-            AggregateFunction::Count
-                if aggregate.aggregate.weight_kind(prepared.plan.weight) == WeightKind::Int =>
-            {
-                states.update(&[0], &Input { weights: Weights::Int(&[events]), ..nothing })?;
-                continue;
-            }
             AggregateFunction::Count => {
-                for rows in Rows::all(run.row_count).stretches(ROWS_PER_STRETCH) {
-                    states.update(&ZEROS[..rows.len()], &nothing)?;
+                let is_weighted = aggregate.aggregate.weight_kind(prepared.plan.weight) == WeightKind::Int;
+                if !states.add_count(0, if is_weighted { events.into() } else { rows }) {
+                    return Ok(None);
                 }
                 continue;
             }
@@ -198,6 +192,45 @@ fn known<'a>(
         group_count,
         placed: None,
         row_count: run.row_count,
+        events: events as f64,
+    }))
+}
+
+/// The one group of a plan that asks only how many events there are, where most rows are left and their weights are few:
+/// they are counted where they are.
+pub(super) fn counted<'a>(
+    run: &Run<'_>,
+    prepared: &Prepared<'_>,
+    plan: &GroupsPlan<'_>,
+    selection: &Selection,
+) -> Result<Option<RunGroups<'a>>, Stop> {
+    let Selection::Bits { bits, count } = selection else { return Ok(None) };
+    let is_count = |of: &AggregatePlan<'_>| {
+        of.aggregate.function == AggregateFunction::Count
+            && of.argument.is_none()
+            && of.aggregate.weight_kind(prepared.plan.weight) != WeightKind::Float
+    };
+    if !plan.keys.is_empty() || !plan.filters.is_empty() || !plan.aggregates.iter().all(is_count) {
+        return Ok(None);
+    }
+    let Some(events) = whole::events_at(&RowWeights::of(run, prepared)?, bits, *count) else {
+        return Ok(None);
+    };
+    let mut whole = empty_group(prepared.plan, plan)?;
+    for (aggregate, states) in plan.aggregates.iter().zip(&mut whole.states) {
+        let is_weighted = aggregate.aggregate.weight_kind(prepared.plan.weight) == WeightKind::Int;
+        if !states.add_count(0, if is_weighted { events.into() } else { *count as i128 }) {
+            return Ok(None);
+        }
+    }
+    let Groups { states, group_count, .. } = whole;
+    Ok(Some(RunGroups {
+        keys: Vec::new(),
+        codes: Vec::new(),
+        states,
+        group_count,
+        placed: None,
+        row_count: *count,
         events: events as f64,
     }))
 }

@@ -41,10 +41,12 @@ pub(super) fn intern(array: &ArrayRef) -> Result<(Vec<u32>, ArrayRef), ScanError
 
 /// Numbers in order of first appearance, and the index of each first appearance.
 pub(super) fn number<K: Hash + Eq>(keys: impl Iterator<Item = Option<K>>) -> (Vec<u32>, Vec<u32>) {
-    let mut numbers: HashMap<K, u32> = HashMap::new();
+    let count = keys.size_hint().0;
+    // Where most are distinct, a table that begins small is made anew again and again.
+    let mut numbers: HashMap<K, u32> = HashMap::with_capacity(count / 8);
     let mut null = None;
     let mut firsts: Vec<u32> = Vec::new();
-    let mut codes = Vec::with_capacity(keys.size_hint().0);
+    let mut codes = Vec::with_capacity(count);
     for (index, key) in keys.enumerate() {
         let mut next = || {
             firsts.push(index as u32);

@@ -213,6 +213,13 @@ impl Key<'_> {
             int_array(values, nulls, column_type)
         };
         Ok(match (&self.values, &self.coder) {
+            // All of them in order.
+            (KeyValues::Listed(values), _)
+                if codes.len() == values.len()
+                    && codes.iter().enumerate().all(|(at, code)| *code as usize == at) =>
+            {
+                ArrayRef::clone(values)
+            }
             (KeyValues::Listed(values), _) => {
                 let there = |code: &u32| ((*code as usize) < values.len()).then_some(*code);
                 take(values, &codes.iter().map(there).collect::<UInt32Array>(), None)?

@@ -85,8 +85,8 @@ pub trait RowRun: Send + Sync {
     /// The smallest and largest value of an int or time column, when they are known. It is looked for as by
     /// [`RowRun::find`].
     fn int_range(&self, name: &str, near: usize) -> Option<(i64, i64)>;
-    /// False when no row has this text in a string column.
-    fn may_hold_text(&self, _name: &str, _value: &str) -> bool {
+    /// False when no row has this text in a string column, or one that begins with it.
+    fn may_hold_text(&self, _name: &str, _value: &str, _is_prefix: bool) -> bool {
         true
     }
     /// The sum of an int column's values and the number of rows without one, when they are known. It is looked for as by

@@ -282,7 +282,15 @@ impl Scan<'_> {
             }
             selection = shared.narrow(&run, plan, selection)?;
         }
-        let selection = filter::narrow(&run, &prepared.conjuncts, selection)?.settle();
+        let selection = filter::narrow(&run, &prepared.conjuncts, selection)?;
+        if let OutputPlan::Groups(plan) = &prepared.output
+            && let Some(counted) = groups::counted(&run, prepared, plan, &selection)?
+        {
+            let (row_count, events) = (counted.row_count as u64, counted.events);
+            gathering.push_run(counted)?;
+            return Ok(Some(Found { row_count, events, rows: None }));
+        }
+        let selection = selection.settle();
         let row_count = selection.len() as u64;
         let picked;
         let (run, selection) = match selection {
@@ -293,28 +301,37 @@ impl Scan<'_> {
             }
             selection => (&run, selection),
         };
-        let mut rows = None;
-        let events = match &prepared.output {
+        let (events, rows) = self.take_rows(run, selection, gathering, scratch)?;
+        Ok(Some(Found { row_count, events, rows }))
+    }
+
+    /// Adds the selected rows of a run; gives back how many events they stand for, and the rows where those are asked for.
+    fn take_rows(
+        &self,
+        run: &Run<'_>,
+        selection: Selection,
+        gathering: &mut Gathering,
+        scratch: &mut Scratch,
+    ) -> Result<(f64, Option<RecordBatch>), Stop> {
+        let prepared = self.prepared;
+        match &prepared.output {
             OutputPlan::Groups(plan) => {
                 let apart = gathering.takes_rows();
                 let groups = groups::aggregate(run, prepared, plan, &selection, apart, scratch)?;
                 let events = groups.as_ref().map_or(0.0, |groups| groups.events);
                 groups.map(|groups| gathering.push_run(groups)).transpose()?;
-                events
+                Ok((events, None))
             }
-            OutputPlan::Rows(plan) => match &self.shared {
-                Some(_) if !selection.is_empty() => {
-                    let events = RowWeights::of(run, prepared)?.events(&selection, scratch);
-                    rows = ranked::rows(run, plan, self.limits, selection)?;
-                    if let Some(batch) = &rows {
-                        gathering.push(Body::Rows(RowSet { batches: vec![batch.clone()] }))?;
-                    }
-                    events
+            OutputPlan::Rows(plan) if self.shared.is_some() && !selection.is_empty() => {
+                let events = RowWeights::of(run, prepared)?.events(&selection, scratch);
+                let rows = ranked::rows(run, plan, self.limits, selection)?;
+                if let Some(batch) = &rows {
+                    gathering.push(Body::Rows(RowSet { batches: vec![batch.clone()] }))?;
                 }
-                _ => 0.0,
-            },
-        };
-        Ok(Some(Found { row_count, events, rows }))
+                Ok((events, rows))
+            }
+            OutputPlan::Rows(_) => Ok((0.0, None)),
+        }
     }
 
     fn finish(self, mut threads: Vec<Gathered>) -> Result<ScanOutcome, ScanError> {
@@ -351,11 +368,12 @@ impl Scan<'_> {
         // Millions of groups are merged share by share, each by a thread of its own.
         let shares = Merger::shares(mergers)?;
         let are_many = shares.len() > 1;
+        let wanted = self.limits.top.filter(|_| are_many).map(|top| (self.prepared.plan, top));
         let merge = |share: Share| {
-            let mut body = share.merge()?;
-            if let (Body::Groups(groups), Some(top), true) = (&mut body, self.limits.top, are_many) {
+            let mut body = share.merge(wanted)?;
+            if let (Body::Groups(groups), Some((plan, top))) = (&mut body, wanted) {
                 // The wanted groups of all are among those of the shares. Without an order all are as good.
-                let _ = groups.cut(self.prepared.plan, top);
+                let _ = groups.cut(plan, top);
             }
             Ok(body)
         };

@@ -148,7 +148,7 @@ fn for_each_word(bits: &BooleanBuffer, mut each: impl FnMut(usize, u64)) {
 }
 
 /// How many bits are set.
-fn count_set(bits: &BooleanBuffer) -> usize {
+pub(super) fn count_set(bits: &BooleanBuffer) -> usize {
     vectorized(
         #[inline(always)]
         || {

@@ -1,16 +1,20 @@
 //! Tests of text and of lists that a column may answer without decoding: from a conjunct to the test, and from the test
 //! to the rows that are left.
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanBufferBuilder};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanBufferBuilder, StringArray};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::DataType;
 use gannet_query::{BinaryOp, ColumnType, Expr};
 
 use super::Stop;
 use super::columns::{ListCodes, Run, Shape};
+use super::domain::narrow_codes;
 use super::prepare::ColumnSpec;
 use super::selection::Selection;
-use crate::column::Codes;
+use crate::column::{Codes, codes_of};
 use crate::text::TextTest;
 use crate::vectors::pack_bits;
 
@@ -19,6 +23,8 @@ use crate::vectors::pack_bits;
 pub(super) enum ColumnTest {
     /// Of a string column.
     Text(TextTest),
+    /// Of a string column: the row has a value, which does not pass.
+    NotText(TextTest),
     /// Of a column of lists: the list has one of these items.
     HasItem(Vec<String>),
     /// Of any column: the row has no value.
@@ -41,8 +47,40 @@ pub(super) fn hints(expr: &Expr, specs: &[ColumnSpec]) -> Option<(usize, Vec<Tex
     (!tests.is_empty()).then_some((column, tests))
 }
 
-/// The column and the test, when a conjunct is one. NULL passes none of them.
+/// The column and the test, when a conjunct is one. NULL passes none of them but the one for it.
 pub(super) fn column_test(expr: &Expr, specs: &[ColumnSpec]) -> Option<(usize, ColumnTest)> {
+    match positive(expr) {
+        Some(positive) => match column_test(&positive, specs)? {
+            (column, ColumnTest::Text(test)) => Some((column, ColumnTest::NotText(test))),
+            _ => None,
+        },
+        None => plain_test(expr, specs),
+    }
+}
+
+/// What a negation denies, where that is a test of text.
+fn positive(expr: &Expr) -> Option<Cow<'_, Expr>> {
+    Some(Cow::Owned(match expr {
+        Expr::Not(operand) => return Some(Cow::Borrowed(operand)),
+        Expr::Binary { op: BinaryOp::NotEq, left, right } => {
+            Expr::Binary { op: BinaryOp::Eq, left: left.clone(), right: right.clone() }
+        }
+        // Nothing is known not to be among values of which one is NULL.
+        Expr::InList { operand, list, negated: true } if list.null_count() == 0 => {
+            Expr::InList { operand: operand.clone(), list: Arc::clone(list), negated: false }
+        }
+        Expr::Like { operand, pattern, negated: true, case_insensitive: false, escape: None } => Expr::Like {
+            operand: operand.clone(),
+            pattern: pattern.clone(),
+            negated: false,
+            case_insensitive: false,
+            escape: None,
+        },
+        _ => return None,
+    }))
+}
+
+fn plain_test(expr: &Expr, specs: &[ColumnSpec]) -> Option<(usize, ColumnTest)> {
     let column = |expr: &Expr, column_type: ColumnType| {
         let Expr::Column(name) = expr else { return None };
         specs.iter().position(|spec| &spec.name == name && spec.column_type == column_type)
@@ -146,9 +184,15 @@ pub(super) fn excludes(run: &Run<'_>, column: usize, test: &ColumnTest) -> bool 
         ColumnTest::IsNull => false,
         _ if run.is_missing(column) => true,
         ColumnTest::Text(TextTest::Among(values)) => {
-            !values.iter().any(|value| run.may_hold_text(column, value))
+            !values.iter().any(|value| run.may_hold_text(column, value, false))
         }
-        ColumnTest::Text(_) | ColumnTest::HasItem(_) | ColumnTest::IsNotNull => false,
+        ColumnTest::Text(TextTest::StartsWith(text)) => !run.may_hold_text(column, text, true),
+        ColumnTest::Text(TextTest::Parts { parts, begins: true, .. }) => {
+            parts.first().is_some_and(|text| !run.may_hold_text(column, text, true))
+        }
+        ColumnTest::Text(_) | ColumnTest::NotText(_) | ColumnTest::HasItem(_) | ColumnTest::IsNotNull => {
+            false
+        }
     }
 }
 
@@ -156,24 +200,44 @@ pub(super) fn excludes(run: &Run<'_>, column: usize, test: &ColumnTest) -> bool 
 pub(super) fn narrow(
     run: &Run<'_>,
     column: usize,
-    test: &ColumnTest,
+    test_of: &ColumnTest,
     selection: Selection,
 ) -> Result<Result<Selection, Selection>, Stop> {
-    Ok(match (run.slot(column)?.shape(), test) {
-        (Shape::Text(text), ColumnTest::Text(test)) => {
-            let bits = match &selection {
-                Selection::Rows(rows) => text.matches(test, Some(rows)),
-                Selection::All(_) | Selection::Bits { .. } => text.matches(test, None),
+    Ok(match (run.slot(column)?.shape(), test_of) {
+        (Shape::Text(text), ColumnTest::Text(test) | ColumnTest::NotText(test)) => {
+            let rows = match &selection {
+                Selection::Rows(rows) => Some(rows.as_slice()),
+                Selection::All(_) | Selection::Bits { .. } => None,
             };
+            let mut bits = text.matches(test, rows);
+            if let (Some(bits), true) = (&mut bits, matches!(test_of, ColumnTest::NotText(_))) {
+                *bits = others(bits, text.validity(), rows);
+            }
             match (bits, &selection) {
                 (None, _) => Err(selection),
                 (Some(bits), Selection::Rows(_)) => Ok(selection.keep(&bits)),
                 (Some(bits), _) => Ok(selection.narrow(|| bits.clone(), |row| bits.value(row))),
             }
         }
+        (
+            Shape::Dictionary { values, codes, has_nulls },
+            ColumnTest::Text(test) | ColumnTest::NotText(test),
+        ) => {
+            let is_wanted = matches!(test_of, ColumnTest::Text(_));
+            match values.as_string_opt().and_then(|values| codes_that_pass(values, test)) {
+                Some(ranges) => {
+                    let mut table = vec![!is_wanted; values.len()];
+                    ranges.iter().for_each(|(first, end)| table[*first..*end].fill(is_wanted));
+                    // NULL is never kept.
+                    table.extend(has_nulls.then_some(false));
+                    Ok(narrow_codes(codes, selection, &table))
+                }
+                None => Err(selection),
+            }
+        }
         (Shape::Lists(lists), ColumnTest::HasItem(item)) => Ok(has_item(&lists, item, selection)),
         (Shape::Text(text), ColumnTest::IsNull | ColumnTest::IsNotNull) => {
-            Ok(by_validity(text.validity(), test, selection))
+            Ok(by_validity(text.validity(), test_of, selection))
         }
         (
             Shape::Packed { validity, .. }
@@ -182,9 +246,32 @@ pub(super) fn narrow(
             | Shape::Bits { validity, .. }
             | Shape::Lists(ListCodes { validity, .. }),
             ColumnTest::IsNull | ColumnTest::IsNotNull,
-        ) => Ok(by_validity(validity, test, selection)),
+        ) => Ok(by_validity(validity, test_of, selection)),
         _ => Err(selection),
     })
+}
+
+/// The codes that pass, where the order of a dictionary's values tells them: from the first to before the second.
+fn codes_that_pass(values: &StringArray, test: &TextTest) -> Option<Vec<(usize, usize)>> {
+    let of =
+        |text: &String, is_prefix| Some(codes_of(values, text, is_prefix)).filter(|(first, end)| first < end);
+    match test {
+        TextTest::Among(texts) => Some(texts.iter().filter_map(|text| of(text, false)).collect()),
+        TextTest::StartsWith(text) => Some(of(text, true).into_iter().collect()),
+        TextTest::EndsWith(_) | TextTest::Contains(_) | TextTest::Parts { .. } => None,
+    }
+}
+
+/// The rows with a value that do not pass a test, of those that do; both of some rows alone, where they are told.
+fn others(passing: &BooleanBuffer, validity: Option<&NullBuffer>, rows: Option<&[u32]>) -> BooleanBuffer {
+    match (validity, rows) {
+        (None, _) => !passing,
+        (Some(validity), None) => validity.inner() & &!passing,
+        (Some(validity), Some(rows)) => {
+            let is_other = |place: usize| !passing.value(place) && validity.is_valid(rows[place] as usize);
+            BooleanBuffer::collect_bool(rows.len(), is_other)
+        }
+    }
 }
 
 fn by_validity(validity: Option<&NullBuffer>, test: &ColumnTest, selection: Selection) -> Selection {

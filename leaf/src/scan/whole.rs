@@ -7,7 +7,7 @@
 
 use std::cell::OnceCell;
 
-use arrow::buffer::NullBuffer;
+use arrow::buffer::{BooleanBuffer, NullBuffer};
 use gannet_query::{AggregateFunction, Input, States, Values, WeightKind, Weights};
 
 use super::Stop;
@@ -16,8 +16,9 @@ use super::code_sums::Packed;
 use super::columns::{Run, Shape};
 use super::prepare::{AggregatePlan, GroupsPlan, Prepared};
 use super::readers::{Ints, for_each_null};
+use super::selection::count_set;
 use crate::column::Codes;
-use crate::vectors::vectorized;
+use crate::vectors::{pack_bits, vectorized};
 
 /// Adds all rows of a run to the states, of one group each, that need not look at single rows. Says which those are.
 pub(super) fn settle(
@@ -131,6 +132,34 @@ impl<'a> Weighing<'a> {
     }
 }
 
+/// The events that the rows of some bits, of which so many are set, stand for; `None` where rows have many weights, and
+/// where an answer of 64 bits might not hold them.
+pub(super) fn events_at(weights: &RowWeights<'_>, bits: &BooleanBuffer, count: usize) -> Option<i64> {
+    let alike = |weight: i64| i64::try_from(i128::from(weight) * count as i128).ok();
+    match weights {
+        RowWeights::One => return alike(1),
+        RowWeights::Ints(Ints::Constant(weight)) => return alike(weight.unwrap_or(1)),
+        RowWeights::Ints(_) | RowWeights::Floats(_) => {}
+    }
+    let (codes, weights) = weights.coded()?;
+    let last = codes.iter().copied().max()?;
+    if usize::from(last) >= COMPARED_MAX {
+        return None;
+    }
+    let mut events = 0_i128;
+    let mut left = count;
+    // The rows of the last code are those that are left.
+    for (code, weight) in (0..last).zip(&weights[..]) {
+        let rows = count_set(&(bits & &pack_bits(codes, move |of| of == code)));
+        left -= rows.min(left);
+        events += i128::from(*weight) * rows as i128;
+    }
+    events += i128::from(weights[usize::from(last)]) * left as i128;
+    i64::try_from(events).ok()
+}
+
+/// Rows are compared with one code after the other where there are no more than so many.
+const COMPARED_MAX: usize = 16;
 /// Of fewer rows no sums by code are made.
 const ROWS_MIN: usize = 128;
 /// The bits of a small weight.
@@ -321,6 +350,20 @@ mod tests {
             let sum = looked_up.iter().map(|weight| u64::from(*weight) * u64::from(u32::MAX)).sum::<u64>();
             assert_eq!(product(&values, &looked_up), Some(sum));
         }
+        let codes: Vec<u8> = (0..1_001_u64).map(|row| (row * row % 11) as u8).collect();
+        let table: Vec<i64> = (0..11).map(|code| code * code * 7 - 100).collect();
+        let packed = Codes::U8(codes.clone().into());
+        let weights =
+            RowWeights::Ints(Ints::Dictionary { table: table.clone(), codes: &packed, null: Some(4) });
+        for step in [1, 2, 7] {
+            let bits: BooleanBuffer = (0..codes.len()).map(|row| row % step == 0).collect();
+            let weight = |code: &u8| if *code == 4 { 1 } else { table[usize::from(*code)] };
+            let expect = codes.iter().step_by(step).map(weight).sum::<i64>();
+            assert_eq!(events_at(&weights, &bits, count_set(&bits)), Some(expect));
+            assert_eq!(events_at(&RowWeights::One, &bits, 9), Some(9));
+        }
+        let huge = RowWeights::Ints(Ints::Constant(Some(i64::MAX)));
+        assert_eq!(events_at(&huge, &BooleanBuffer::new_set(2), 2), None);
         let alike = Weighing::Alike(10);
         assert_eq!(alike.sum(&Codes::U8(vec![1, 2, 255].into())), Some(2_580));
         assert_eq!(alike.events(3, Some(&NullBuffer::from(vec![true, false, true]))), 20);

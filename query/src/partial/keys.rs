@@ -99,7 +99,13 @@ impl KeyForm {
                 let texts = columns[0].as_string_opt::<i32>().ok_or_else(|| {
                     QueryError::Mismatch(format!("group key is {}, not a text", columns[0].data_type()))
                 })?;
-                let mut bytes = Vec::with_capacity(texts.values().len().min(1 << 24));
+                let offsets = texts.value_offsets();
+                let (first, end) = (offsets[0] as usize, offsets[texts.len()] as usize);
+                if texts.null_count() == 0 {
+                    let ends = offsets[1..].iter().map(|end| *end as usize - first).collect();
+                    return Ok(KeyBatch::Bytes { bytes: texts.values()[first..end].to_vec(), ends });
+                }
+                let mut bytes = Vec::with_capacity(end - first + texts.null_count());
                 let mut ends = Vec::with_capacity(texts.len());
                 for text in texts {
                     bytes.extend_from_slice(text.map_or(NULL_TEXT, str::as_bytes));
@@ -308,6 +314,15 @@ impl Keys {
                 .map(|row| table.number(tags[row], &bytes[KeyBatch::entry(bytes, ends, row)]))
                 .collect()),
             _ => Err(QueryError::Mismatch("group keys of different types".to_owned())),
+        }
+    }
+
+    /// These keys alone, which are distinct.
+    pub(crate) fn some(&self, numbers: &[u32]) -> Keys {
+        match self {
+            Keys::None => Keys::None,
+            Keys::Int(table) => Keys::Int(table.some(numbers)),
+            Keys::Bytes(table) => Keys::Bytes(table.some(numbers)),
         }
     }
 

@@ -14,7 +14,7 @@ use super::parts::{FEW_MAX, Gathered, Part, Shares, Waiting, merge_share};
 use super::{Body, Groups, PlacedKeys, RowSet};
 use crate::plan::Key;
 use crate::value::rows_bytes;
-use crate::{OrderBy, Output, Plan, QueryError, States};
+use crate::{OrderBy, Output, Plan, QueryError, States, Top};
 
 /// Rows beyond the limit are kept until there are this many, then sorted and cut.
 const ROWS_SLACK: usize = 65_536;
@@ -251,11 +251,11 @@ enum Work {
 }
 
 impl Share {
-    /// Merges it.
+    /// Merges it. When it is one of several, only the groups that are `wanted` of it need be in what it gives.
     ///
     /// # Errors
     /// As [`Merger::push`] and [`Merger::finish`].
-    pub fn merge(self) -> Result<Body, QueryError> {
+    pub fn merge(self, wanted: Option<(&Plan, &Top)>) -> Result<Body, QueryError> {
         match self.0 {
             Work::Whole(mergers) => {
                 let mut mergers = mergers.into_iter();
@@ -268,7 +268,7 @@ impl Share {
                 whole.finish()
             }
             Work::Part { form, waiting, index, parts } => {
-                Ok(Body::Groups(merge_share(&form, index, parts, &waiting)?))
+                Ok(Body::Groups(merge_share(&form, index, parts, &waiting, wanted)?))
             }
         }
     }

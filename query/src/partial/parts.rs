@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::Groups;
 use super::keys::{KeyBatch, KeyForm, Keys};
 use super::placed::{PlacedKeys, starts};
-use crate::{QueryError, States};
+use crate::{Plan, QueryError, States, Top};
 
 /// Parts: 2 to this. One and a half million groups make tables of a quarter of a megabyte.
 const PART_BITS: u32 = 8;
@@ -98,6 +98,28 @@ impl Part {
             states.settle();
         }
         Ok(Groups { keys: form.columns(&[&self.keys])?, states: self.states, group_count })
+    }
+
+    /// As [`Part::finish`], of the wanted groups alone where an order by values tells them: the keys of the others are not
+    /// made.
+    fn finish_top(mut self, form: &KeyForm, plan: &Plan, top: &Top) -> Result<Groups, QueryError> {
+        let group_count = self.keys.len();
+        if group_count as u64 <= top.limit || !top.is_by_values() {
+            return self.finish(form);
+        }
+        for states in &mut self.states {
+            states.resize(group_count);
+            states.settle();
+        }
+        let states = std::mem::take(&mut self.states);
+        let keyless = Groups { keys: vec![], states, group_count };
+        // What has no order is as good an answer whole.
+        let Some(first) = keyless.first_by_values(plan, top) else {
+            return Part { states: keyless.states, ..self }.finish(form);
+        };
+        let keys = self.keys.some(first.values());
+        let states = keyless.states.iter().map(|states| states.take(first.values())).collect();
+        Ok(Groups { keys: form.columns(&[&keys])?, states, group_count: first.len() })
     }
 }
 
@@ -298,12 +320,13 @@ impl Shares {
     }
 }
 
-/// Merges what the threads have of one part.
+/// Merges what the threads have of one part; of an order with a limit only the wanted groups.
 pub(super) fn merge_share(
     form: &KeyForm,
     index: usize,
     mut parts: Vec<Part>,
     waiting: &[Waiting],
+    wanted: Option<(&Plan, &Top)>,
 ) -> Result<Groups, QueryError> {
     // The largest takes the others in.
     parts.sort_by_key(|part| part.keys.len());
@@ -315,5 +338,8 @@ pub(super) fn merge_share(
     for waiting in waiting {
         whole.merge_waiting(waiting, index)?;
     }
-    whole.finish(form)
+    match wanted {
+        Some((plan, top)) => whole.finish_top(form, plan, top),
+        None => whole.finish(form),
+    }
 }

@@ -388,7 +388,7 @@ fn many_groups_merge_part_by_part_and_in_shares() {
             let mergers = threads.map(|blocks| many_groups(&plan, &count, form, blocks, u64::MAX));
             let shares = Merger::shares(mergers.into()).unwrap();
             assert!(shares.len() > 1);
-            let bodies: Vec<Body> = shares.into_iter().map(|share| share.merge().unwrap()).collect();
+            let bodies: Vec<Body> = shares.into_iter().map(|share| share.merge(None).unwrap()).collect();
             let error = Merger::join(bodies.clone(), 1_000).unwrap_err();
             assert_eq!(error, QueryError::Memory { groups: expect.len(), limit: 1_000 });
             check(Merger::join(bodies, u64::MAX).unwrap());
@@ -402,7 +402,7 @@ fn few_groups_and_memory_in_shares() {
     let mergers = [&[vec![1, 2, 70]][..], &[], &[vec![70, 900]]]
         .map(|blocks| many_groups(&plan, &count, 0, blocks, u64::MAX));
     let shares = Merger::shares(mergers.into()).unwrap();
-    let bodies: Vec<Body> = shares.into_iter().map(|share| share.merge().unwrap()).collect();
+    let bodies: Vec<Body> = shares.into_iter().map(|share| share.merge(None).unwrap()).collect();
     assert_eq!(bodies.len(), 1);
     let Body::Groups(groups) = Merger::join(bodies, u64::MAX).unwrap() else { panic!("groups") };
     assert_eq!(groups.group_count, 3);

@@ -47,6 +47,11 @@ pub enum TopValue {
 }
 
 impl Top {
+    /// Whether the order is one of values alone, of no keys.
+    pub(super) fn is_by_values(&self) -> bool {
+        !self.terms.is_empty() && self.terms.iter().all(|term| matches!(term.value, TopValue::State(..)))
+    }
+
     /// Refuses an order that the plan's groups do not have.
     ///
     /// # Errors
@@ -100,6 +105,12 @@ impl Groups {
         let order = LexicographicalComparator::try_new(&columns).map_err(|error| mismatch(&error))?;
         let kept = (0..self.group_count).filter(|group| order.compare(*group, last) != Ordering::Greater);
         Ok(kept.map(|group| group as u32).collect())
+    }
+
+    /// Which groups come first, of groups whose keys need not be there; `None` where the values have no order.
+    pub(super) fn first_by_values(&self, plan: &Plan, top: &Top) -> Option<UInt32Array> {
+        top.check(plan).ok()?;
+        self.first(plan, top, usize::try_from(top.limit).unwrap_or(usize::MAX)).ok()
     }
 
     pub(super) fn column(&self, plan: &Plan, term: &TopTerm) -> Result<SortColumn, QueryError> {

@@ -37,7 +37,9 @@ fn check(plan: &Plan) {
 }
 
 fn check_filter(filter: Expr) {
-    check(&plan(Some(filter), vec![], vec![count()]));
+    for weight in [WeightKind::One, WeightKind::Int] {
+        check(&Plan { weight, ..plan(Some(filter.clone()), vec![], vec![count()]) });
+    }
 }
 
 fn check_key(key: Expr, data_type: DataType) {
@@ -155,6 +157,45 @@ fn filters_over_texts_and_others() {
         binary(BinaryOp::Lt, column("latency"), float(9.0)),
         like(column("url"), "%1%"),
     ]));
+}
+
+#[test]
+fn tests_of_texts_and_what_denies_them() {
+    let texts: ArrayRef = Arc::new(StringArray::from(vec!["/item/7", "Web", "db"]));
+    for name in ["service", "url", "region"] {
+        let operand = || column(name);
+        let among = |negated| Expr::InList { operand: Box::new(operand()), list: texts.clone(), negated };
+        let mut tests: Vec<Expr> = ["%b%", "/item/1%", "d%", "%", "eu", "%1", "/%1", ""]
+            .map(|pattern| like(operand(), pattern))
+            .into();
+        tests.extend(
+            ["", "c", "/item", "\u{10ffff}"]
+                .map(|text| call("starts_with", vec![operand(), Expr::text(text)])),
+        );
+        tests.extend(
+            ["db", "/item/7", "eu", "nothing"].map(|text| binary(BinaryOp::Eq, operand(), Expr::text(text))),
+        );
+        tests.push(among(false));
+        for test in tests {
+            check_filter(test.clone());
+            // Behind a filter that leaves few rows as well.
+            check_filter(Expr::And(vec![
+                binary(BinaryOp::Eq, column("small"), Expr::int(3)),
+                Expr::Not(Box::new(test.clone())),
+            ]));
+            check_filter(Expr::Not(Box::new(Expr::Not(Box::new(test.clone())))));
+            check_filter(Expr::Not(Box::new(test)));
+        }
+        check_filter(among(true));
+        check_filter(binary(BinaryOp::NotEq, operand(), Expr::text("db")));
+        check_filter(Expr::Like {
+            operand: Box::new(operand()),
+            pattern: Box::new(Expr::text("%e%")),
+            negated: true,
+            case_insensitive: false,
+            escape: None,
+        });
+    }
 }
 
 #[test]

@@ -1,9 +1,10 @@
-//! Keys that hardly any two rows share: rows are groups of their own before they meet.
+//! Keys that hardly any two rows share, which are groups of their own before they meet, and keys that hardly any two
+//! runs share.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, TimestampNanosecondArray};
+use arrow::array::{ArrayRef, AsArray, Int64Array, StringArray, TimestampNanosecondArray};
 use arrow::datatypes::{DataType, Int64Type};
 use gannet_query::{
     AggregateFunction, BinaryOp, Body, ColumnType, Expr, Finish, Groups, Plan, Top, TopTerm, TopValue,
@@ -24,6 +25,16 @@ fn key(row: usize) -> Option<i64> {
     (row % 50 != 7).then(|| noise((noise(row, 1) % 90_000) as usize, 4) as i64)
 }
 
+/// A key whose rows are near one another, but for NULL and a few.
+fn near(row: usize) -> Option<i64> {
+    (row % 50 != 7).then(|| if row % 64 == 5 { (noise(row, 5) % 1_000) as i64 } else { (row * 2 / 3) as i64 })
+}
+
+/// It as the id that it is in the table.
+fn id(near: i64) -> String {
+    format!("{near:016x}")
+}
+
 fn small(row: usize) -> Option<i64> {
     (row % 9 != 4).then(|| (noise(row, 2) % 20) as i64 - 4)
 }
@@ -34,16 +45,18 @@ fn weight(row: usize) -> i64 {
 
 fn part(from: usize, to: usize) -> Table {
     let ints = |of: &dyn Fn(usize) -> Option<i64>| Arc::new((from..to).map(of).collect::<Int64Array>());
+    let ids: StringArray = (from..to).map(|row| near(row).map(id)).collect();
     let times = (from..to).map(|row| START + row as i64 * SECOND);
     vec![
         ("time".into(), ColumnType::Time, Arc::new(TimestampNanosecondArray::from_iter_values(times))),
         ("size".into(), ColumnType::Int, ints(&key) as ArrayRef),
+        ("url".into(), ColumnType::String, Arc::new(ids)),
         ("small".into(), ColumnType::Int, ints(&small)),
         ("sample_rate".into(), ColumnType::Int, ints(&|row| Some(weight(row)))),
     ]
 }
 
-fn expected(rows: impl Iterator<Item = usize>, weighted: bool) -> Sums {
+fn expected(rows: impl Iterator<Item = usize>, key: fn(usize) -> Option<i64>, weighted: bool) -> Sums {
     let mut sums = Sums::new();
     for row in rows {
         let weight = if weighted { weight(row) } else { 1 };
@@ -65,23 +78,35 @@ fn found(groups: &Groups) -> Sums {
     };
     let (events, large) = (values(0, &Finish::Count), values(3, &Finish::Count));
     let (sums, least) = (values(1, &Finish::Sum), values(2, &Finish::Value));
-    let keys = groups.keys[0].as_primitive::<Int64Type>();
+    let keys: Vec<Option<i64>> = match groups.keys[0].as_string_opt::<i32>() {
+        None => groups.keys[0].as_primitive::<Int64Type>().iter().collect(),
+        Some(ids) => ids.iter().map(|id| id.map(|id| i64::from_str_radix(id, 16).unwrap())).collect(),
+    };
     let of = |at: usize| (events[at].unwrap(), sums[at], least[at], large[at].unwrap());
-    let all: Sums = keys.iter().enumerate().map(|(at, key)| (key, of(at))).collect();
+    let all: Sums = keys.into_iter().enumerate().map(|(at, key)| (key, of(at))).collect();
     assert_eq!(all.len(), groups.group_count, "keys are distinct");
     all
 }
 
-fn asked(weight: WeightKind, filter: Option<Expr>) -> Plan {
+fn asked(key: (&str, DataType), weight: WeightKind, filter: Option<Expr>) -> Plan {
     let mut large = count();
     large.filter = Some(binary(BinaryOp::Gt, column("small"), Expr::int(5)));
     let of = |function| aggregate(function, column("small"), DataType::Int64);
     let aggregates = vec![count(), of(AggregateFunction::Sum), of(AggregateFunction::Min), large];
-    Plan { weight, ..plan(filter, vec![(column("size"), DataType::Int64)], aggregates) }
+    Plan { weight, ..plan(filter, vec![(column(key.0), key.1)], aggregates) }
 }
 
 #[test]
 fn rows_that_share_no_groups_are_added_up_all_the_same() {
+    check("size", &DataType::Int64, key);
+}
+
+#[test]
+fn runs_that_share_no_groups_are_added_up_all_the_same() {
+    check("url", &DataType::Utf8, near);
+}
+
+fn check(name: &str, data_type: &DataType, key: fn(usize) -> Option<i64>) {
     let parts = || (0..RUNS).map(|run| part(run * ROWS, (run + 1) * ROWS));
     let filter = || binary(BinaryOp::GtEq, column("small"), Expr::int(0));
     let passes = |row: &usize| small(*row).is_some_and(|small| small >= 0);
@@ -93,10 +118,10 @@ fn rows_that_share_no_groups_are_added_up_all_the_same() {
         {
             let is_weighted = weight == WeightKind::Int;
             let expect = match filter {
-                None => expected(rows.clone(), is_weighted),
-                Some(_) => expected(rows.clone().filter(passes), is_weighted),
+                None => expected(rows.clone(), key, is_weighted),
+                Some(_) => expected(rows.clone().filter(passes), key, is_weighted),
             };
-            let plan = asked(weight, filter);
+            let plan = asked((name, data_type.clone()), weight, filter);
             let runs: Vec<Arc<dyn RowRun>> =
                 parts().map(|part| Arc::new(run(&part, Encoding::Tight)) as Arc<dyn RowRun>).collect();
             let groups = |limits: &ScanLimits<'_>| match scan(&runs, &plan, limits, &Cancel::default(), &pool)
