@@ -225,6 +225,27 @@ impl Expr {
         }
     }
 
+    /// The direct operands, in order, to be changed.
+    pub fn children_mut(&mut self) -> Vec<&mut Expr> {
+        match self {
+            Expr::Column(_) | Expr::Literal(_) => vec![],
+            Expr::And(all) | Expr::Or(all) => all.iter_mut().collect(),
+            Expr::Not(e) | Expr::Negative(e) | Expr::IsNull(e) | Expr::IsNotNull(e) => vec![e],
+            Expr::IsBool { operand, .. } | Expr::InList { operand, .. } | Expr::Cast { operand, .. } => {
+                vec![operand]
+            }
+            Expr::Binary { left, right, .. } => vec![left, right],
+            Expr::Like { operand, pattern, .. } => vec![operand, pattern],
+            Expr::Case { operand, branches, otherwise } => {
+                let mut children: Vec<&mut Expr> = operand.iter_mut().map(|e| &mut **e).collect();
+                children.extend(branches.iter_mut().flat_map(|(when, then)| [when, then]));
+                children.extend(otherwise.iter_mut().map(|e| &mut **e));
+                children
+            }
+            Expr::Call { arguments, .. } => arguments.iter_mut().collect(),
+        }
+    }
+
     /// Every column the expression names, each once, in order of first appearance.
     pub fn columns(&self) -> Vec<&str> {
         let mut columns = Vec::new();

@@ -119,6 +119,38 @@ impl Plan {
     pub fn column_type(&self, name: &str) -> Option<ColumnType> {
         self.columns.iter().find(|(column, _)| column == name).map(|(_, column_type)| *column_type)
     }
+
+    /// Every expression, whole.
+    pub fn exprs(&self) -> Vec<&Expr> {
+        let mut exprs: Vec<&Expr> = self.filter.iter().collect();
+        match &self.output {
+            Output::Groups { keys, aggregates } => {
+                exprs.extend(keys.iter().map(|key| &key.expr));
+                for aggregate in aggregates {
+                    exprs.extend(aggregate.argument.iter().map(|(argument, _)| argument));
+                    exprs.extend(&aggregate.filter);
+                }
+            }
+            Output::Rows { columns, .. } => exprs.extend(columns.iter().map(|column| &column.expr)),
+        }
+        exprs
+    }
+
+    /// Every expression, whole, to be changed.
+    pub fn exprs_mut(&mut self) -> Vec<&mut Expr> {
+        let mut exprs: Vec<&mut Expr> = self.filter.iter_mut().collect();
+        match &mut self.output {
+            Output::Groups { keys, aggregates } => {
+                exprs.extend(keys.iter_mut().map(|key| &mut key.expr));
+                for aggregate in aggregates {
+                    exprs.extend(aggregate.argument.iter_mut().map(|(argument, _)| argument));
+                    exprs.extend(&mut aggregate.filter);
+                }
+            }
+            Output::Rows { columns, .. } => exprs.extend(columns.iter_mut().map(|column| &mut column.expr)),
+        }
+        exprs
+    }
 }
 
 impl std::fmt::Display for Plan {

@@ -123,9 +123,59 @@ pub enum Column {
     Plain(ArrayRef),
 }
 
+impl Column {
+    /// Ints packed into as few bytes as they need; what stands at a row without value means nothing.
+    pub(crate) fn packed(ints: &[i64], validity: Option<NullBuffer>) -> Column {
+        let valid = |row: usize| validity.as_ref().is_none_or(|validity| validity.is_valid(row));
+        let known = || ints.iter().enumerate().filter(|(row, _)| valid(*row)).map(|(_, int)| *int);
+        let (base, greatest) = (known().min().unwrap_or(0), known().max().unwrap_or(0));
+        let code = |(row, int): (usize, &i64)| if valid(row) { int.wrapping_sub(base) as u64 } else { 0 };
+        let all = ints.iter().enumerate().map(code);
+        let codes = match greatest.wrapping_sub(base) as u64 {
+            0..=0xff => Codes::U8(all.map(|code| code as u8).collect()),
+            0x100..=0xffff => Codes::U16(all.map(|code| code as u16).collect()),
+            0x1_0000..=0xffff_ffff => Codes::U32(all.map(|code| code as u32).collect()),
+            _ => Codes::U64(all.collect()),
+        };
+        Column::Packed { base, gcd: 1, codes, validity }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use arrow::array::{AsArray, Int64Array};
+    use arrow::datatypes::Int64Type;
+
     use super::*;
+
+    #[test]
+    fn ints_are_packed_into_as_few_bytes_as_they_need() {
+        let all = [7, 5, 260, -3, 70_000, i64::MAX, i64::MIN, 5];
+        for count in 0..=all.len() {
+            for null in [None, Some(0), Some(2), Some(5)] {
+                let ints = &all[..count];
+                let validity = null.map(|null| NullBuffer::from_iter((0..count).map(|row| row != null)));
+                let expect: Int64Array =
+                    (0..count).map(|row| (Some(row) != null).then_some(ints[row])).collect();
+                let packed = Column::packed(ints, validity);
+                assert_eq!(
+                    packed.to_array(count).as_primitive::<Int64Type>(),
+                    &expect,
+                    "{ints:?} without {null:?}"
+                );
+            }
+        }
+        let bytes = |ints: &[i64]| match Column::packed(ints, None) {
+            Column::Packed { codes: Codes::U8(_), .. } => 1,
+            Column::Packed { codes: Codes::U16(_), .. } => 2,
+            Column::Packed { codes: Codes::U32(_), .. } => 4,
+            _ => 8,
+        };
+        assert_eq!(
+            [bytes(&[1_000, 1_255]), bytes(&[0, 256]), bytes(&[-1, 65_535]), bytes(&[0, 1 << 32])],
+            [1, 2, 4, 8]
+        );
+    }
 
     #[test]
     fn the_order_of_a_dictionary_tells_the_codes_of_texts_and_of_what_begins_with_them() {

@@ -12,6 +12,7 @@ use arrow::compute::take;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampNanosecondType};
 use gannet_query::{ColumnType, TIME_COLUMN, TypeSet};
 
+use super::coder::Coder;
 use super::compile::Compiled;
 use super::prepare::ColumnSpec;
 use super::readers::{Floats, Ints, float_parts, int_parts, int_values};
@@ -19,7 +20,7 @@ use super::selection::Rows;
 use super::{Cancel, RowRun, ScanError, Stop};
 use crate::cast::cast_column;
 use crate::column::{Codes, Column, power_of_ten};
-use crate::text::StoredText;
+use crate::text::{Form, StoredText};
 
 /// A column of one run under the plan's type.
 #[derive(Debug)]
@@ -29,6 +30,33 @@ pub(super) struct Slot {
     held: ColumnType,
     /// The plan's type, when it is another one.
     cast_to: Option<ColumnType>,
+    /// Text with a code for each distinct value, once somebody asked for it.
+    coded: OnceCell<Option<CodedText>>,
+}
+
+/// Text as a dictionary has it; NULL is the code behind the last value.
+#[derive(Debug)]
+struct CodedText {
+    values: ArrayRef,
+    codes: Codes,
+    has_nulls: bool,
+}
+
+impl CodedText {
+    fn of(text: &StoredText) -> Option<CodedText> {
+        let (mut codes, mut firsts) = text.number()?;
+        let is_null = |row: &u32| text.validity().is_some_and(|validity| validity.is_null(*row as usize));
+        let null = firsts.iter().position(is_null);
+        if let Some(null) = null {
+            firsts.remove(null);
+            let (null, last) = (null as u32, firsts.len() as u32);
+            codes
+                .iter_mut()
+                .for_each(|code| *code = if *code == null { last } else { *code - u32::from(*code > null) });
+        }
+        let values = Arc::new(text.take(&firsts));
+        Some(CodedText { values, codes: Codes::U32(codes.into()), has_nulls: null.is_some() })
+    }
 }
 
 /// How a column's values can be worked on without decoding them.
@@ -67,9 +95,24 @@ pub(super) struct ListCodes<'a> {
 }
 
 impl Slot {
+    fn new(column: Column, held: ColumnType, cast_to: Option<ColumnType>) -> Slot {
+        Slot { column, held, cast_to, coded: OnceCell::new() }
+    }
+
     fn missing(column_type: ColumnType) -> Slot {
-        let column = Column::Constant(new_null_array(&column_type.arrow(), 1));
-        Slot { column, held: column_type, cast_to: None }
+        Slot::new(Column::Constant(new_null_array(&column_type.arrow(), 1)), column_type, None)
+    }
+
+    /// The distinct values of text and their codes, as of a dictionary, where rows share values and telling these apart
+    /// takes no decoding. Worth it when most rows are wanted.
+    pub(super) fn coded_text(&self) -> Option<(ArrayRef, &Codes, bool)> {
+        let Shape::Text(text) = self.shape() else { return None };
+        // Ids hardly repeat where they are not in a dictionary already.
+        if text.form() != Form::Template {
+            return None;
+        }
+        let coded = self.coded.get_or_init(|| CodedText::of(text)).as_ref()?;
+        Some((Arc::clone(&coded.values), &coded.codes, coded.has_nulls))
     }
 
     pub(super) fn shape(&self) -> Shape<'_> {
@@ -130,6 +173,42 @@ impl Slot {
             Some(to) => cast(&array, to),
             None => Ok(array),
         }
+    }
+
+    /// How many characters each text has, as a column of ints.
+    fn lengths(&self, row_count: usize) -> Result<Column, Stop> {
+        let count = |text: Option<&str>| text.map_or(0, |text| text.chars().count() as i64);
+        let of_array = |texts: &ArrayRef| match texts.as_string_opt::<i32>() {
+            Some(texts) => Ok(texts.iter().map(count).collect::<Vec<i64>>()),
+            None => Err(Stop::Failed(ScanError::Evaluate(format!("the length of a {}", texts.data_type())))),
+        };
+        let known = match self.shape() {
+            Shape::Text(text) => text.characters().map(|lengths| (lengths, text.validity().cloned())),
+            Shape::Constant(value) => {
+                let lengths = Int64Array::new(of_array(value)?.into(), value.logical_nulls());
+                return Ok(Column::Constant(Arc::new(lengths)));
+            }
+            Shape::Dictionary { values, codes, has_nulls } => {
+                // Rows without value have the code behind the last one.
+                let mut of_values = of_array(&values)?;
+                of_values.push(0);
+                let (mut ints, mut rows) = (Vec::new(), Vec::new());
+                Coder::Codes(codes).read(Rows::all(row_count), &mut ints, &mut rows);
+                let null = values.len();
+                let validity = || NullBuffer::from_iter(rows.iter().map(|code| (*code as usize) < null));
+                let validity = has_nulls.then(validity);
+                Some((rows.iter().map(|code| of_values[(*code as usize).min(null)]).collect(), validity))
+            }
+            _ => None,
+        };
+        let (lengths, validity) = match known {
+            Some(known) => known,
+            None => {
+                let texts = self.array(Rows::all(row_count), row_count)?;
+                (of_array(&texts)?, texts.logical_nulls())
+            }
+        };
+        Ok(Column::packed(&lengths, validity))
     }
 
     /// The values of an int or time column.
@@ -252,9 +331,11 @@ impl<'a> Run<'a> {
         }
         places.resize(specs.len(), 0);
         let find = |(spec, place): (&ColumnSpec, &mut usize)| {
-            let found = run.find(&spec.name, *place)?;
+            let held = spec.lengths_of.map_or(spec, |source| &specs[source]);
+            let found = run.find(&held.name, *place)?;
             *place = found.0;
-            Some(found)
+            let is_derived = spec.lengths_of.is_some();
+            Some(if is_derived { (found.0, TypeSet::of(ColumnType::Int, false)) } else { found })
         };
         let found: Rc<[_]> = specs.iter().zip(places).map(find).collect();
         for (spec, found) in specs.iter().zip(&*found) {
@@ -301,12 +382,17 @@ impl<'a> Run<'a> {
         self.found[column].and_then(|(_, types)| types.resolve())
     }
 
+    /// A column that the run itself holds, not one that is worked out of another.
+    fn held_spec(&self, column: usize) -> Option<&ColumnSpec> {
+        Some(&self.specs[column]).filter(|spec| spec.lengths_of.is_none())
+    }
+
     /// The range of a column's values, when the run holds it in the plan's type and knows.
     pub(super) fn int_range(&self, column: usize) -> Option<(i64, i64)> {
         if self.picked.is_some() {
             return None;
         }
-        let (spec, (place, types)) = (&self.specs[column], self.found[column]?);
+        let (spec, (place, types)) = (self.held_spec(column)?, self.found[column]?);
         let is_same = types.resolve() == Some(spec.column_type);
         if is_same { self.run.int_range(&spec.name, place) } else { None }
     }
@@ -322,7 +408,7 @@ impl<'a> Run<'a> {
         if self.picked.is_some() {
             return None;
         }
-        let (spec, (place, types)) = (&self.specs[column], self.found[column]?);
+        let (spec, (place, types)) = (self.held_spec(column)?, self.found[column]?);
         let is_int = types.resolve() == Some(ColumnType::Int) && spec.column_type == ColumnType::Int;
         if is_int { self.run.int_sum(&spec.name, place) } else { None }
     }
@@ -338,10 +424,13 @@ impl<'a> Run<'a> {
             return Ok(slot);
         }
         let slot = match self.loaded(column) {
-            Some((slot, rows)) => {
-                Slot { column: slot.column.pick(&rows), held: slot.held, cast_to: slot.cast_to }
-            }
-            None => self.load(column)?,
+            Some((slot, rows)) => Slot::new(slot.column.pick(&rows), slot.held, slot.cast_to),
+            None => match self.specs[column].lengths_of {
+                Some(source) if !self.is_missing(column) => {
+                    Slot::new(self.slot(source)?.lengths(self.row_count)?, ColumnType::Int, None)
+                }
+                _ => self.load(column)?,
+            },
         };
         Ok(cell.get_or_init(|| slot))
     }
@@ -391,15 +480,13 @@ impl<'a> Run<'a> {
         }
         let cast_to = (held != spec.column_type).then_some(spec.column_type);
         match (column, cast_to) {
-            (Column::Constant(value), Some(to)) => Ok(Slot {
-                column: Column::Constant(cast(&with_type(value, held), to)?),
-                held: to,
-                cast_to: None,
-            }),
-            (Column::Constant(value), None) => {
-                Ok(Slot { column: Column::Constant(with_type(value, held)), held, cast_to: None })
+            (Column::Constant(value), Some(to)) => {
+                Ok(Slot::new(Column::Constant(cast(&with_type(value, held), to)?), to, None))
             }
-            (column, cast_to) => Ok(Slot { column, held, cast_to }),
+            (Column::Constant(value), None) => {
+                Ok(Slot::new(Column::Constant(with_type(value, held)), held, None))
+            }
+            (column, cast_to) => Ok(Slot::new(column, held, cast_to)),
         }
     }
 

@@ -76,6 +76,13 @@ pub(super) fn domain<'a>(
                 let distinct = codes.iter().max().map_or(0, |max| usize::from(*max) + 1);
                 Domain::Bytes { column: *column, base, gcd, all, codes, validity, distinct }
             }
+            // Telling all values apart is too much for a few rows.
+            Shape::Text(_) if selection.len() * 2 >= run.row_count => match run.slot(*column)?.coded_text() {
+                Some((values, codes, has_nulls)) => {
+                    Domain::Dictionary { column: *column, values, codes, has_nulls }
+                }
+                None => return product(run, compiled, selection),
+            },
             Shape::Packed { .. }
             | Shape::Ints { .. }
             | Shape::Decimal { .. }

@@ -135,6 +135,8 @@ fn apply(run: &Run<'_>, conjunct: &Conjunct, selection: Selection) -> Result<Sel
             Err(Stop::Failed(ScanError::Evaluate(_))) => {}
             Err(stop) => return Err(stop),
         }
+    } else if let Some(comparison) = &conjunct.float_comparison {
+        return comparison.narrow(run, selection);
     } else if matches!(selection, Selection::Bits { count, .. } if count * 2 >= run.row_count)
         && !conjunct.compiled.volatile
     {

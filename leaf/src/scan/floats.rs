@@ -30,7 +30,8 @@ pub(super) fn float_test(expr: &Expr, specs: &[ColumnSpec]) -> Option<(usize, Bi
     let Expr::Literal(array) = &**value else { return None };
     let is_one = array.data_type() == &DataType::Float64 && array.len() == 1 && array.is_valid(0);
     let is_order = matches!(op, Eq | Lt | LtEq | Gt | GtEq);
-    (is_one && is_order).then(|| (column, op, array.as_primitive::<Float64Type>().value(0)))
+    // There is one zero: -0.0 is compared as 0.0, and no decimal is -0.0.
+    (is_one && is_order).then(|| (column, op, array.as_primitive::<Float64Type>().value(0) + 0.0))
 }
 
 /// The integers whose decimals pass, in the total order of floats, which is the one that columns are compared in.

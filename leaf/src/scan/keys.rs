@@ -19,7 +19,7 @@ use super::readers::Ints;
 use super::selection::{Rows, Selection};
 use super::steps::Step;
 use super::{ScanError, Stop};
-use crate::text::StoredText;
+use crate::text::{Form, StoredText};
 
 /// One key of a run: distinct codes stand for distinct values.
 #[derive(Debug)]
@@ -116,15 +116,23 @@ fn column_key<'a>(run: &'a Run<'_>, column: usize, selection: &Selection) -> Res
                 None => Some(numbered(ints, column_type)),
             }
         }
-        // Ids are told apart as they are stored; only one of each is decoded.
-        Shape::Text(text) if matches!(selection, Selection::All(_)) => {
-            text.number().map(|(codes, firsts)| Key {
+        // Text is told apart as it is stored; only one of each is decoded.
+        Shape::Text(text) if matches!(selection, Selection::All(_)) => match (slot.coded_text(), text.form())
+        {
+            (Some((values, codes, _)), _) => Some(Key {
+                coder: Coder::Codes(codes),
+                bound: values.len() as u64 + 1,
+                is_numbered: false,
+                values: KeyValues::Listed(values),
+            }),
+            (None, Form::Hex) => text.number().map(|(codes, firsts)| Key {
                 coder: Coder::Listed(codes),
                 bound: firsts.len() as u64,
                 is_numbered: true,
                 values: KeyValues::Stored(text, firsts),
-            })
-        }
+            }),
+            (None, Form::Template) => None,
+        },
         Shape::Constant(_)
         | Shape::Decimal { .. }
         | Shape::Text(_)

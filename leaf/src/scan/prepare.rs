@@ -11,6 +11,7 @@ use gannet_query::{
 use super::ScanError;
 use super::arithmetic::{Formula, formula};
 use super::compile::{Compiled, compile};
+use super::float_comparisons::{FloatComparison, float_comparison};
 use super::floats::float_test;
 use super::ints::{IntTest, int_test};
 use super::steps::{Step, step};
@@ -22,6 +23,8 @@ use crate::text::TextTest;
 pub(super) struct ColumnSpec {
     pub(super) name: String,
     pub(super) column_type: ColumnType,
+    /// The column that holds the texts whose lengths these are (see [`super::derive`]).
+    pub(super) lengths_of: Option<usize>,
 }
 
 /// One operand of the filter's AND.
@@ -36,6 +39,8 @@ pub(super) struct Conjunct {
     pub(super) hints: Option<(usize, Vec<TextTest>)>,
     /// The column, the comparison and the literal, when it compares a float column with one.
     pub(super) float_test: Option<(usize, BinaryOp, f64)>,
+    /// When it compares floats that are no more than arithmetic.
+    pub(super) float_comparison: Option<FloatComparison>,
 }
 
 /// A group key.
@@ -116,19 +121,23 @@ pub(super) struct Prepared<'p> {
     pub(super) output: OutputPlan<'p>,
 }
 
-/// Compiles a plan.
-pub(super) fn prepare(plan: &Plan) -> Result<Prepared<'_>, ScanError> {
+/// Compiles a plan whose last columns are the lengths of these.
+pub(super) fn prepare<'p>(plan: &'p Plan, lengths_of: &[String]) -> Result<Prepared<'p>, ScanError> {
     let mut specs: Vec<ColumnSpec> = Vec::with_capacity(plan.columns.len() + 2);
     for (name, column_type) in &plan.columns {
         if specs.iter().any(|spec| &spec.name == name) {
             return Err(ScanError::Compile(format!("column `{name}`: it is listed twice")));
         }
-        specs.push(ColumnSpec { name: name.clone(), column_type: *column_type });
+        specs.push(ColumnSpec { name: name.clone(), column_type: *column_type, lengths_of: None });
+    }
+    let first_derived = specs.len().saturating_sub(lengths_of.len());
+    for (index, source) in (first_derived..).zip(lengths_of) {
+        specs[index].lengths_of = specs.iter().position(|spec| &spec.name == source);
     }
     // Expressions see the plan's columns and no others; what the scan itself needs is added behind them.
     let known = specs.len();
     let mut need = |name: &str, column_type: ColumnType| {
-        let spec = ColumnSpec { name: name.to_owned(), column_type };
+        let spec = ColumnSpec { name: name.to_owned(), column_type, lengths_of: None };
         specs.iter().position(|known| known == &spec).unwrap_or_else(|| {
             specs.push(spec);
             specs.len() - 1
@@ -161,6 +170,7 @@ fn conjuncts(filter: &Expr, specs: &[ColumnSpec]) -> Result<Vec<Conjunct>, ScanE
             column_test: column_test(expr, specs),
             hints: hints(expr, specs),
             float_test: float_test(expr, specs),
+            float_comparison: float_comparison(expr, specs),
         })
     };
     filter.conjuncts().into_iter().map(conjunct).collect()

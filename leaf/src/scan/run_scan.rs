@@ -15,6 +15,7 @@ use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterato
 
 use super::arguments::RowWeights;
 use super::columns::Run;
+use super::derive::derive;
 use super::gathering::Gathering;
 use super::groups;
 use super::interim::Interim;
@@ -89,7 +90,9 @@ pub(super) fn scan(
     cancel: &Cancel,
     watcher: Option<&Watcher<'_>>,
 ) -> Result<ScanOutcome, ScanError> {
-    let prepared = guarded(|| prepare(plan))?;
+    let (plan, lengths_of) = derive(plan);
+    let plan = &*plan;
+    let prepared = guarded(|| prepare(plan, &lengths_of))?;
     let relevant = |run: &Arc<dyn RowRun>| {
         let (first, last) = run.time_range();
         run.rows() > 0 && plan.time_range.overlaps(first, last)
@@ -103,7 +106,7 @@ pub(super) fn scan(
                 Some(false) => order.sort_by_key(|index| runs[*index].time_range().0),
                 None => {}
             }
-            if let Some(by) = rows.by_value {
+            if let Some(by) = rows.by_value.filter(|by| prepared.specs[by.column].lengths_of.is_none()) {
                 // What is likely to be among the first comes first; what is not known could be anything.
                 let name = &prepared.specs[by.column].name;
                 let end = |index: &usize| match (runs[*index].int_range(name, 0), by.descending) {

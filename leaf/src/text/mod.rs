@@ -11,6 +11,7 @@
 
 pub mod filter;
 pub mod hex;
+mod number;
 pub mod template;
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use arrow::array::{Array, StringArray};
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer};
 
 use crate::column::pick_validity;
-use template::Asked;
+use template::{Asked, Wanted};
 
 /// The most bytes of text that one column of a run may decode to: what one array can hold.
 pub const TEXT_BYTES_MAX: u64 = i32::MAX as u64;
@@ -28,6 +29,11 @@ pub const BUFFERS_MAX: usize = 4;
 
 /// Few rows have a value where it is fewer than one in this many.
 const SPARSE: usize = 3;
+/// Rows that tell whether values repeat.
+const ROWS_LOOKED_AT: usize = 16_384;
+/// They do where one in so many of those rows has a value that another has. A few values of many rows are not enough: the
+/// others would be told apart for nothing.
+const SHARE_REPEATED: usize = 6;
 
 /// A form of stored text. The number is what an image says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,8 +163,8 @@ enum Kind {
 
 /// The row of a template.
 #[inline]
-fn stored_row(rows: &Option<Vec<u32>>, row: usize) -> usize {
-    rows.as_ref().map_or(row, |rows| rows[row] as usize)
+fn stored_row(rows: Option<&[u32]>, row: usize) -> usize {
+    rows.map_or(row, |rows| rows[row] as usize)
 }
 
 impl StoredText {
@@ -210,17 +216,17 @@ impl StoredText {
 
     /// The values of the rows at some positions.
     pub fn take(&self, positions: &[u32]) -> StringArray {
-        self.decode(positions.len(), |place| positions[place] as usize)
+        self.decode(Wanted::At(positions))
     }
 
     /// The values of all rows.
     pub fn to_array(&self) -> StringArray {
-        self.decode(self.row_count, |row| row)
+        self.decode(Wanted::Range(0, self.row_count))
     }
 
     /// The values of `count` rows from `start`.
     pub fn slice(&self, start: usize, count: usize) -> StringArray {
-        self.decode(count, |place| start + place)
+        self.decode(Wanted::Range(start, count))
     }
 
     /// The text of the rows at some positions, which nothing is decoded for.
@@ -231,7 +237,8 @@ impl StoredText {
         let kind = match &self.kind {
             Kind::Hex(hex) => Kind::Hex(hex.pick(positions)),
             Kind::Template(template, rows) => {
-                let rows = positions.iter().map(|row| stored_row(rows, *row as usize) as u32).collect();
+                let rows =
+                    positions.iter().map(|row| stored_row(rows.as_deref(), *row as usize) as u32).collect();
                 Kind::Template(Arc::clone(template), Some(rows))
             }
         };
@@ -240,45 +247,95 @@ impl StoredText {
     }
 
     /// A number for the value of every row, in order of first appearance, and the row of each first appearance, where
-    /// that takes no decoding. NULL is a value here.
+    /// that takes no decoding and rows share values. NULL is a value here.
     pub fn number(&self) -> Option<(Vec<u32>, Vec<u32>)> {
         match &self.kind {
             Kind::Hex(hex) => Some(hex.number(self.validity.as_ref())),
-            Kind::Template(..) => None,
+            Kind::Template(template, rows) => {
+                if !self.repeats(template, rows.as_deref()) {
+                    return None;
+                }
+                let tuples = template.tuples(rows.as_deref())?;
+                Some(number::number(&tuples, self.validity.as_ref(), |tuple| *tuple))
+            }
         }
     }
 
-    fn decode(&self, count: usize, row_at: impl Fn(usize) -> usize) -> StringArray {
+    /// Whether some of the first rows of a template have the same value, so that of many more rows many do.
+    fn repeats(&self, template: &template::Template, rows: Option<&[u32]>) -> bool {
+        let valid =
+            |row: &u32| self.validity.as_ref().is_none_or(|validity| validity.is_valid(*row as usize));
+        let first = (0..self.row_count.min(ROWS_LOOKED_AT) as u32).filter(valid);
+        let first: Vec<u32> = first.map(|row| stored_row(rows, row as usize) as u32).collect();
+        let Some(mut tuples) = template.tuples(Some(&first)) else { return false };
+        tuples.sort_unstable();
+        tuples.dedup();
+        (first.len() - tuples.len()) * SHARE_REPEATED >= first.len()
+    }
+
+    /// How many characters each value has; what is said of rows without value means nothing. `None` where that takes
+    /// decoding.
+    pub fn characters(&self) -> Option<Vec<i64>> {
+        match &self.kind {
+            Kind::Hex(hex) => Some(vec![hex.text_bytes() as i64; self.row_count]),
+            Kind::Template(template, rows) => template.characters(rows.as_deref()),
+        }
+    }
+
+    fn decode(&self, wanted: Wanted<'_>) -> StringArray {
+        let count = wanted.len();
         let mut bytes = Vec::new();
         let mut offsets = Vec::with_capacity(count + 1);
         offsets.push(0_i32);
-        let valid = |row: usize| self.validity.as_ref().is_none_or(|validity| validity.is_valid(row));
+        let valid =
+            |place: usize| self.validity.as_ref().is_none_or(|validity| validity.is_valid(wanted.row(place)));
         // Opening a form checks that all its rows together fit; the same rows again may not.
         let end = |bytes: usize| i32::try_from(bytes).expect("distinct rows decode to at most 2 GiB");
         match &self.kind {
             Kind::Hex(hex) => {
                 bytes.reserve(count * hex.text_bytes());
-                for row in (0..count).map(&row_at) {
-                    if valid(row) {
-                        hex.append(row, &mut bytes);
+                for place in 0..count {
+                    if valid(place) {
+                        hex.append(wanted.row(place), &mut bytes);
                     }
                     offsets.push(end(bytes.len()));
                 }
             }
             Kind::Template(template, all) => {
-                // Rows mostly ascend, and a reader finds the next one at once.
-                let mut reader = template.reader();
-                for row in (0..count).map(&row_at) {
-                    if valid(row) {
-                        reader.append(stored_row(all, row), &mut bytes);
+                let stored = |place: usize| stored_row(all.as_deref(), wanted.row(place)) as u32;
+                if self.is_sparse() {
+                    let places: Vec<usize> = (0..count).filter(|place| valid(*place)).collect();
+                    let rows: Vec<u32> = places.iter().map(|place| stored(*place)).collect();
+                    let (mut before, mut places) = (0, places.iter());
+                    let mut next = places.next();
+                    template.append_all(
+                        Wanted::At(&rows),
+                        |_| true,
+                        &mut bytes,
+                        |bytes| {
+                            // The rows before this one have no text.
+                            let place = next.copied().unwrap_or(count);
+                            offsets.resize(place + 1, before);
+                            before = end(bytes);
+                            offsets.push(before);
+                            next = places.next();
+                        },
+                    );
+                    offsets.resize(count + 1, before);
+                } else {
+                    let ended = |bytes: usize| offsets.push(end(bytes));
+                    match all {
+                        None => template.append_all(wanted, valid, &mut bytes, ended),
+                        Some(_) => {
+                            let rows: Vec<u32> = (0..count).map(stored).collect();
+                            template.append_all(Wanted::At(&rows), valid, &mut bytes, ended);
+                        }
                     }
-                    offsets.push(end(bytes.len()));
                 }
             }
         }
-        let nulls = self.validity.as_ref().map(|validity| {
-            NullBuffer::new(BooleanBuffer::collect_bool(count, |place| validity.is_valid(row_at(place))))
-        });
+        let nulls =
+            self.validity.as_ref().map(|_| NullBuffer::new(BooleanBuffer::collect_bool(count, valid)));
         let nulls = nulls.filter(|nulls| nulls.null_count() > 0);
         StringArray::new(OffsetBuffer::new(offsets.into()), Buffer::from_vec(bytes), nulls)
     }

@@ -34,10 +34,12 @@
 mod automaton;
 mod bits;
 mod cut;
+mod decode;
 mod encode;
 mod search;
 #[cfg(test)]
 mod tests;
+mod undecoded;
 
 use std::sync::OnceLock;
 
@@ -46,6 +48,7 @@ use arrow::buffer::{BooleanBuffer, Buffer};
 use super::{TEXT_BYTES_MAX, TextParts, TextTest, Verified};
 use automaton::ByteSet;
 use bits::{Ends, Sub, bits_for};
+pub(super) use decode::Wanted;
 pub use encode::encode;
 pub(super) use search::Asked;
 
@@ -377,6 +380,15 @@ impl Field {
                 Facts { bytes: ByteSet::of(all), has_empty }
             }
         })
+    }
+
+    /// The value of a row of the shape has no more bytes.
+    fn length_max(&self, rank: usize, codes: &[u8], text: &[u8]) -> usize {
+        match &self.kind {
+            Kind::Number { .. } => DIGITS_MAX,
+            Kind::Words { ends, .. } => ends.get(codes, text, self.codes.get(codes, rank) as usize).len(),
+            Kind::Plain { ends, .. } => ends.get(codes, text, rank).len(),
+        }
     }
 
     /// The value of a row of the shape; a number is written into `digits`.

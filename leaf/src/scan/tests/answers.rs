@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int64Array, IntervalMonthDayNanoArray, StringArray};
+use arrow::array::{Array, ArrayRef, Int32Array, Int64Array, IntervalMonthDayNanoArray, StringArray};
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNano};
 use gannet_query::{
     AggregateFunction, BinaryOp, ColumnType, Expr, HistogramBuckets, Plan, TimeRange, WeightKind,
@@ -72,6 +72,60 @@ fn check_aggregate(function: AggregateFunction, argument: Expr, data_type: DataT
 
 const COMPARISONS: [BinaryOp; 6] =
     [BinaryOp::Eq, BinaryOp::NotEq, BinaryOp::Lt, BinaryOp::LtEq, BinaryOp::Gt, BinaryOp::GtEq];
+
+#[test]
+fn comparisons_of_computed_floats() {
+    use BinaryOp::{Divide, Eq, Gt, GtEq, Lt, LtEq, Minus, Multiply, NotEq, Plus};
+    let small = || cast(column("small"), DataType::Float64);
+    for op in [Eq, NotEq, Lt, LtEq, Gt, GtEq] {
+        let sum = binary(Plus, column("latency"), small());
+        check_filter(binary(op, sum.clone(), float(-0.0)));
+        check_filter(binary(op, float(2.5), sum));
+        // Divided by zero, by nothing, and zero by zero.
+        let ratio = binary(Divide, column("latency"), small());
+        check_filter(binary(op, ratio.clone(), column("latency")));
+        check_filter(binary(
+            op,
+            binary(Multiply, ratio, float(3.0)),
+            binary(Minus, small(), float(f64::NAN)),
+        ));
+        check_filter(binary(op, column("latency"), float(-0.0)));
+        check_filter(binary(op, column("latency"), float(3.75)));
+        let both = vec![binary(Gt, column("small"), Expr::int(12)), binary(op, column("latency"), small())];
+        check_filter(Expr::And(both));
+    }
+}
+
+#[test]
+fn lengths_of_texts_are_ints_of_their_own() {
+    let literal = |value: i32| Expr::Literal(Arc::new(Int32Array::from(vec![value])));
+    for name in ["url", "service", "region"] {
+        let length = || call("character_length", vec![column(name)]);
+        let wide = || cast(length(), DataType::Int64);
+        check_filter(binary(BinaryOp::Gt, length(), literal(4)));
+        check_filter(binary(BinaryOp::LtEq, literal(9), length()));
+        check_filter(binary(BinaryOp::NotEq, wide(), Expr::int(2)));
+        check_filter(binary(
+            BinaryOp::Gt,
+            binary(BinaryOp::Multiply, wide(), column("small")),
+            Expr::int(30),
+        ));
+        check_filter(binary(BinaryOp::Lt, length(), call("character_length", vec![column("service")])));
+        check_filter(Expr::IsNull(Box::new(length())));
+        check_filter(Expr::IsNotNull(Box::new(length())));
+        let list: ArrayRef = Arc::new(Int32Array::from(vec![Some(3), Some(8), None]));
+        for negated in [false, true] {
+            let list = Arc::clone(&list);
+            check_filter(Expr::InList { operand: Box::new(length()), list, negated });
+        }
+        check_key(length(), DataType::Int32);
+        check_key(wide(), DataType::Int64);
+        check_key(binary(BinaryOp::Divide, wide(), Expr::int(3)), DataType::Int64);
+        check_aggregate(AggregateFunction::Sum, wide(), DataType::Int64);
+        check_aggregate(AggregateFunction::Max, length(), DataType::Int32);
+        check_aggregate(AggregateFunction::Sum, cast(length(), DataType::Float64), DataType::Float64);
+    }
+}
 
 #[test]
 fn comparisons_of_ints_and_times() {

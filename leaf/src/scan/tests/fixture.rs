@@ -371,8 +371,8 @@ pub(super) fn answer(outcome: &ScanOutcome, plan: &Plan) -> Answer {
 
 /// An expression, evaluated on one row at a time.
 pub(super) fn by_row(table: &Table, expr: &Expr, data_type: &DataType) -> impl Fn(usize) -> ArrayRef {
-    let specs: Vec<ColumnSpec> =
-        table.iter().map(|(name, t, _)| ColumnSpec { name: name.clone(), column_type: *t }).collect();
+    let spec = |name: &str, column_type| ColumnSpec { name: name.to_owned(), column_type, lengths_of: None };
+    let specs: Vec<ColumnSpec> = table.iter().map(|(name, t, _)| spec(name, *t)).collect();
     let compiled = compile(expr, &specs, Some(data_type)).unwrap();
     let arrays: Vec<ArrayRef> = compiled.columns.iter().map(|column| table[*column].2.clone()).collect();
     move |row| compiled.evaluate(arrays.iter().map(|array| array.slice(row, 1)).collect(), 1).unwrap()

@@ -184,6 +184,12 @@ impl Ends {
         (base.saturating_add(start), base.saturating_add(self.ends.get(bytes, index) as usize))
     }
 
+    /// Where each piece begins, and how long it is.
+    pub(super) fn pieces(&self, bytes: &[u8]) -> impl Iterator<Item = (usize, usize)> {
+        let places = (0..self.count).map(|index| self.range(bytes, index));
+        places.map(|(start, end)| (self.text_at.saturating_add(start), end.saturating_sub(start)))
+    }
+
     /// The text of all pieces, which have so many bytes together, and whether one of them is empty.
     pub(super) fn all<'a>(&self, bytes: &[u8], text: &'a [u8], total: usize) -> (&'a [u8], bool) {
         let all = text.get(self.text_at..self.text_at.saturating_add(total)).unwrap_or(&[]);

@@ -84,7 +84,7 @@ fn by_shape(template: &Template, automaton: &Automaton, asked: Asked<'_>) -> Opt
 }
 
 /// The shape of each row.
-fn shapes(template: &Template) -> Vec<u8> {
+pub(super) fn shapes(template: &Template) -> Vec<u8> {
     let mut shapes = vec![0; template.row_count];
     let Some(which) = template.which else { return shapes };
     let codes = &template.codes[..];
@@ -132,7 +132,7 @@ fn ranks(rows: &[u64], among: &[u64]) -> Vec<u32> {
 }
 
 /// The shape of each row, and of each shape which of its rows they are; `None` when there is no such shape.
-fn locate(template: &Template, positions: &[u32]) -> Option<(Vec<u8>, Vec<Vec<u32>>)> {
+pub(super) fn locate(template: &Template, positions: &[u32]) -> Option<(Vec<u8>, Vec<Vec<u32>>)> {
     let mut shapes = Vec::with_capacity(positions.len());
     let mut ranks: Vec<Vec<u32>> = vec![Vec::new(); template.shapes.len()];
     let mut reader = template.reader();

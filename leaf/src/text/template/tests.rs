@@ -62,7 +62,39 @@ fn check(array: &StringArray, bytes_max: usize) -> StoredText {
         template.reader().append(row, &mut alone);
         assert_eq!(alone, array.value(row).as_bytes(), "row {row}");
     }
+    check_undecoded(&text, &template, array);
     text
+}
+
+/// What is found without decoding is what decoding finds.
+fn check_undecoded(text: &StoredText, template: &Template, array: &StringArray) {
+    let some: Vec<u32> = (0..array.len() as u32).filter(|row| row % 3 != 1).collect();
+    for positions in [None, Some(&some[..])] {
+        let rows: Vec<usize> = match positions {
+            None => (0..array.len()).collect(),
+            Some(positions) => positions.iter().map(|row| *row as usize).collect(),
+        };
+        let tuples = template.tuples(positions);
+        let mut of_values = std::collections::HashMap::new();
+        let mut of_tuples = std::collections::HashMap::new();
+        for (place, row) in rows.iter().enumerate().filter(|(_, row)| array.is_valid(**row)) {
+            let Some(tuple) = tuples.as_ref().map(|tuples| tuples[place]) else { break };
+            assert_eq!(*of_values.entry(array.value(*row)).or_insert(tuple), tuple, "row {row}");
+            assert_eq!(*of_tuples.entry(tuple).or_insert(array.value(*row)), array.value(*row), "row {row}");
+        }
+        let picked = positions.map_or_else(|| text.clone(), |positions| text.pick(positions));
+        let characters = picked.characters().expect("every row has a shape");
+        for (place, row) in rows.iter().enumerate().filter(|(_, row)| array.is_valid(**row)) {
+            assert_eq!(characters[place], array.value(*row).chars().count() as i64, "row {row}");
+        }
+        if let Some((codes, firsts)) = picked.number() {
+            let values = picked.to_array();
+            let again: Vec<u32> = codes.iter().map(|code| firsts[*code as usize]).collect();
+            assert_eq!(picked.take(&again), values);
+            let distinct: std::collections::BTreeSet<_> = values.iter().collect();
+            assert_eq!(firsts.len(), distinct.len());
+        }
+    }
 }
 
 fn spread(row: u64) -> u64 {
@@ -232,6 +264,12 @@ fn try_bytes(parts: &TextParts, index: usize, bytes: Vec<u8>, row_count: usize) 
         for row in (0..row_count).step_by(50) {
             reader.append(row, &mut out);
         }
+        out.clear();
+        let mut ended = 0;
+        template.append_all(Wanted::Range(0, row_count), |_| true, &mut out, |_| ended += 1);
+        assert_eq!(ended, row_count);
+        assert!(template.characters(None).is_some_and(|found| found.len() == row_count));
+        assert!(template.tuples(None).is_none_or(|found| found.len() == row_count));
         for test in tests("s/export?item=4") {
             assert_eq!(search::matches(&template, &test, search::Asked::All).len(), row_count);
         }
@@ -296,5 +334,66 @@ proptest! {
                 parted(&part).iter().chain(&parted(line)).for_each(|test| check_search(&text, &array, test));
             }
         }
+    }
+}
+
+#[test]
+fn values_are_told_apart_without_decoding() {
+    let address = |row: u64| {
+        let some = spread(row) % 700;
+        (row % 11 != 3).then(|| format!("10.{}.{}.{}", some % 3, some % 5 * 40, some % 251))
+    };
+    let array: StringArray = (0..5_000).map(address).collect();
+    let (codes, firsts) = check(&array, 40_000).number().expect("they repeat");
+    assert_eq!(codes.len(), 5_000);
+    assert!(firsts.len() < 702, "{} values", firsts.len());
+
+    let distinct: StringArray =
+        (0..5_000_u64).map(|row| Some(format!("item {} of page {}", spread(row), row))).collect();
+    assert_eq!(check(&distinct, 60_000).number(), None);
+}
+
+#[test]
+fn characters_are_no_bytes() {
+    let words = ["größe", "höhe", "weight", "長さ"];
+    let value = |row: u64| {
+        format!("measured {} of part {:04} → {}", words[(spread(row) % 4) as usize], row % 300, row % 1_000)
+    };
+    let array: StringArray = (0..3_000_u64).map(|row| Some(value(row))).collect();
+    check(&array, 60_000);
+}
+
+#[test]
+fn few_rows_with_text_come_back_as_well() {
+    let value = |row: u64| {
+        format!("select id, total from items where tenant = {} and id = {}", row % 50, spread(row))
+    };
+    for share in [7, 300] {
+        for first in [0, 3] {
+            let array: StringArray =
+                (0..6_000_u64).map(|row| (row % share == first).then(|| value(row))).collect();
+            let text = check(&array, 120_000);
+            assert_eq!(text.slice(1_000, 5_000), array.slice(1_000, 5_000));
+            assert_eq!(text.slice(5_999, 1), array.slice(5_999, 1));
+        }
+    }
+}
+
+#[test]
+fn text_of_every_kind_is_put_together() {
+    // Long words, long literals, numbers of every length, and text without any shape.
+    let value = |row: u64| match row % 5 {
+        0 => format!("{} wrote {} bytes", "x".repeat((spread(row) % 3 * 700) as usize), row * row * row),
+        1 => {
+            format!("{:020}-{}", u64::MAX - row * 77_777, "a literal that is longer than a chunk ".repeat(3))
+        }
+        2 => format!("<{}>{}", spread(row) % 9, spread(row) % 2_000),
+        3 => format!("{:x}", spread(row) as u128 * u128::from(spread(row + 1))),
+        _ => String::new(),
+    };
+    let array: StringArray = (0..4_000_u64).map(|row| (row % 31 != 6).then(|| value(row))).collect();
+    let text = check(&array, 1_000_000);
+    for (start, count) in [(0, 70), (100, 2_000), (3_990, 10), (1_023, 1_026)] {
+        assert_eq!(text.slice(start, count), array.slice(start, count));
     }
 }

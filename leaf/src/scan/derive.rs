@@ -1,0 +1,134 @@
+//! Columns that are worked out of others: how many characters texts have.
+//!
+//! `length(url)` needs no URL put together: its shape, its words and its numbers tell. So before a plan is compiled, such a
+//! call becomes a column of ints of its own, which a run makes of the texts as it holds them (see
+//! [`super::columns`]). Whatever is then done with ints on codes is done with lengths as well.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use gannet_query::{BinaryOp, ColumnType, Expr, Plan};
+
+/// DataFusion's name for the function, whatever a user called it by.
+const CHARACTERS: &str = "character_length";
+/// What it evaluates to.
+const LENGTH: DataType = DataType::Int32;
+
+/// A plan whose lengths of texts are columns, which are the last ones; and for each of these the name of the column with
+/// the texts.
+pub(super) fn derive(plan: &Plan) -> (Cow<'_, Plan>, Vec<String>) {
+    let mut derived = Derived { sources: Vec::new() };
+    if !has_lengths(plan) {
+        return (Cow::Borrowed(plan), derived.sources);
+    }
+    let mut plan = plan.clone();
+    let known = std::mem::take(&mut plan.columns);
+    plan.exprs_mut().into_iter().for_each(|expr| derived.replace(expr, &known));
+    plan.columns = known;
+    plan.columns.extend(derived.sources.iter().map(|source| (name(source), ColumnType::Int)));
+    (Cow::Owned(plan), derived.sources)
+}
+
+fn has_lengths(plan: &Plan) -> bool {
+    let mut open = plan.exprs();
+    while let Some(expr) = open.pop() {
+        if matches!(expr, Expr::Call { function, .. } if function == CHARACTERS) {
+            return true;
+        }
+        open.extend(expr.children());
+    }
+    false
+}
+
+/// What the column is called.
+fn name(source: &str) -> String {
+    format!("{CHARACTERS}({source})")
+}
+
+struct Derived {
+    sources: Vec<String>,
+}
+
+impl Derived {
+    fn replace(&mut self, expr: &mut Expr, known: &[(String, ColumnType)]) {
+        match self.replaced(expr, known) {
+            Some(new) => *expr = new,
+            None => expr.children_mut().into_iter().for_each(|child| self.replace(child, known)),
+        }
+    }
+
+    /// The expression over the new column. Ints of 64 bits are what a column has, so literals next to it become such, too.
+    fn replaced(&mut self, expr: &Expr, known: &[(String, ColumnType)]) -> Option<Expr> {
+        match expr {
+            Expr::Call { .. } => {
+                let operand = Box::new(self.column(expr, known)?);
+                Some(Expr::Cast { operand, to: LENGTH, lenient: false })
+            }
+            Expr::Cast { operand, to: DataType::Int64, .. } => self.column(operand, known),
+            Expr::Cast { operand, to, lenient } => {
+                let operand = Box::new(self.column(operand, known)?);
+                Some(Expr::Cast { operand, to: to.clone(), lenient: *lenient })
+            }
+            Expr::IsNull(operand) => Some(Expr::IsNull(Box::new(self.column(operand, known)?))),
+            Expr::IsNotNull(operand) => Some(Expr::IsNotNull(Box::new(self.column(operand, known)?))),
+            Expr::Binary { op, left, right } if is_comparison(*op) => {
+                let (left, right) = match (&**left, &**right) {
+                    (left, Expr::Literal(value)) => {
+                        (self.column(left, known)?, Expr::Literal(widened(value)?))
+                    }
+                    (Expr::Literal(value), right) => {
+                        (Expr::Literal(widened(value)?), self.column(right, known)?)
+                    }
+                    (left, right) => (self.column(left, known)?, self.column(right, known)?),
+                };
+                Some(Expr::Binary { op: *op, left: Box::new(left), right: Box::new(right) })
+            }
+            Expr::InList { operand, list, negated } => {
+                let operand = Box::new(self.column(operand, known)?);
+                Some(Expr::InList { operand, list: widened(list)?, negated: *negated })
+            }
+            _ => None,
+        }
+    }
+
+    /// The new column, when the expression is the length of a text column.
+    fn column(&mut self, expr: &Expr, known: &[(String, ColumnType)]) -> Option<Expr> {
+        let Expr::Call { function, arguments } = expr else { return None };
+        let ([Expr::Column(source)], CHARACTERS) = (&arguments[..], function.as_str()) else { return None };
+        let name = name(source);
+        let is_text = known.iter().any(|(name, of)| name == source && *of == ColumnType::String);
+        if !is_text || known.iter().any(|(other, _)| *other == name) {
+            return None;
+        }
+        if !self.sources.contains(source) {
+            self.sources.push(source.clone());
+        }
+        Some(Expr::Column(name))
+    }
+}
+
+fn is_comparison(op: BinaryOp) -> bool {
+    matches!(
+        op,
+        BinaryOp::Eq
+            | BinaryOp::NotEq
+            | BinaryOp::Lt
+            | BinaryOp::LtEq
+            | BinaryOp::Gt
+            | BinaryOp::GtEq
+            | BinaryOp::IsDistinctFrom
+            | BinaryOp::IsNotDistinctFrom
+    )
+}
+
+/// Lengths as ints of 64 bits.
+fn widened(values: &ArrayRef) -> Option<ArrayRef> {
+    match values.data_type() {
+        DataType::Int64 => Some(Arc::clone(values)),
+        data_type if data_type == &LENGTH => cast(values, &DataType::Int64).ok(),
+        _ => None,
+    }
+}
