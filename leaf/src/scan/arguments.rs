@@ -11,6 +11,7 @@ use super::arithmetic::Computed;
 use super::coder::Coder;
 use super::columns::{Run, Shape};
 use super::compile::Compiled;
+use super::domain::Reach;
 use super::keys::per_value;
 use super::numbering::Scratch;
 use super::prepare::{ArgumentPlan, Prepared};
@@ -119,7 +120,8 @@ impl<'a> Argument<'a> {
                 ) => {}
             }
         }
-        match per_value(run, &plan.compiled, None, selection)? {
+        let reach = if plan.formula.is_some() { Reach::Near } else { Reach::Far };
+        match per_value(run, &plan.compiled, None, selection, reach)? {
             Some((Coder::One, value)) if value.len() == 1 => return Ok(constant(value)),
             Some((coder, values)) => return Ok(Argument::Codes(coder, values)),
             None => {}

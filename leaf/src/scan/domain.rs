@@ -7,7 +7,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, BooleanBufferBuilder, UInt32Array, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, BooleanBufferBuilder, Float64Array, UInt32Array, new_null_array,
+};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::compute::{concat, take};
 
@@ -18,7 +20,7 @@ use super::cuts::{self, Scale};
 use super::ints::{self, CodeTest};
 use super::selection::{ROWS_PER_STRETCH, Rows, Selection};
 use super::{ScanError, Stop};
-use crate::column::Codes;
+use crate::column::{Codes, power_of_ten};
 use crate::vectors::pack_bits;
 
 /// The distinct values that an expression meets in a run.
@@ -55,12 +57,24 @@ pub(super) struct Part<'a> {
 
 /// So many combinations are evaluated at most.
 const COMBINATIONS_MAX: usize = 1 << 14;
+/// A column of codes that are no bytes has so many rows for each code at least: most codes may be those of no row.
+const ROWS_A_CODE: usize = 4;
+
+/// How far codes may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Those of a dictionary, and bytes: for what is quickly computed from row to row.
+    Near,
+    /// Also those of two bytes.
+    Far,
+}
 
 /// The domain of an expression in a run, when it has one that is no larger than the number of selected rows.
 pub(super) fn domain<'a>(
     run: &'a Run<'_>,
     compiled: &Compiled,
     selection: &Selection,
+    reach: Reach,
 ) -> Result<Option<Domain<'a>>, Stop> {
     if compiled.volatile {
         return Ok(None);
@@ -81,7 +95,7 @@ pub(super) fn domain<'a>(
                 Some((values, codes, has_nulls)) => {
                     Domain::Dictionary { column: *column, values, codes, has_nulls }
                 }
-                None => return product(run, compiled, selection),
+                None => return product(run, compiled, selection, reach),
             },
             Shape::Packed { .. }
             | Shape::Ints { .. }
@@ -90,10 +104,10 @@ pub(super) fn domain<'a>(
             | Shape::Lists(_)
             | Shape::Bits { .. }
             | Shape::Floats
-            | Shape::Other => return product(run, compiled, selection),
+            | Shape::Other => return product(run, compiled, selection, reach),
         };
         if !matches!(found, Domain::One) {
-            return product(run, compiled, selection);
+            return product(run, compiled, selection, reach);
         }
         found = next;
     }
@@ -106,6 +120,7 @@ fn product<'a>(
     run: &'a Run<'_>,
     compiled: &Compiled,
     selection: &Selection,
+    reach: Reach,
 ) -> Result<Option<Domain<'a>>, Stop> {
     let most = selection.len().min(COMBINATIONS_MAX);
     let (mut parts, mut combinations) = (Vec::new(), 1_usize);
@@ -113,7 +128,11 @@ fn product<'a>(
         if matches!(run.slot(*column)?.shape(), Shape::Constant(_)) {
             continue;
         }
-        let Some(part) = part(run, *column, cuts.as_deref())? else { return Ok(None) };
+        let part = match (part(run, *column, cuts.as_deref())?, reach) {
+            (None, Reach::Far) => far_part(run, *column, selection.len() / ROWS_A_CODE)?,
+            (part, _) => part,
+        };
+        let Some(part) = part else { return Ok(None) };
         combinations = combinations.saturating_mul(part.count);
         if combinations > most {
             return Ok(None);
@@ -172,6 +191,33 @@ fn part<'a>(run: &'a Run<'_>, column: usize, cuts: Option<&[i64]>) -> Result<Opt
         }
         _ => None,
     })
+}
+
+/// As [`part`], of codes of two bytes, which are at most so many.
+fn far_part<'a>(run: &'a Run<'_>, column: usize, codes_max: usize) -> Result<Option<Part<'a>>, Stop> {
+    let slot = run.slot(column)?;
+    let (base, gcd, digits, codes, validity) = match slot.shape() {
+        Shape::Packed { base, gcd, codes, validity } => (base, gcd, None, codes, validity),
+        Shape::Decimal { base, gcd, digits, codes, validity } => (base, gcd, Some(digits), codes, validity),
+        _ => return Ok(None),
+    };
+    let distinct = match codes {
+        Codes::U8(_) | Codes::U16(_) => codes.max().map_or(0, |max| max as usize + 1),
+        Codes::U32(_) | Codes::U64(_) => return Ok(None),
+    };
+    if distinct > codes_max.min(COMBINATIONS_MAX) {
+        return Ok(None);
+    }
+    let ints = (0..distinct as i64).map(|code| base.wrapping_add(gcd.wrapping_mul(code)));
+    let values: ArrayRef = match digits {
+        None => int_array(ints.collect(), None, run.spec(column).column_type),
+        Some(digits) => {
+            let power = power_of_ten(digits);
+            Arc::new(Float64Array::from_iter_values(ints.map(|int| int as f64 / power)))
+        }
+    };
+    let coder = Coder::Offsets { codes, low: 0, validity, null: distinct as u32 };
+    Ok(Some(Part { column, coder, values, count: distinct + usize::from(validity.is_some()) }))
 }
 
 /// The code of NULL behind those of the intervals.

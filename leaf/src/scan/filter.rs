@@ -9,7 +9,7 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::buffer::BooleanBuffer;
 
 use super::columns::{Run, Shape};
-use super::domain::{domain, narrow_codes};
+use super::domain::{Reach, domain, narrow_codes};
 use super::floats::over_decimals;
 use super::ints::{self, IntTest};
 use super::prepare::Conjunct;
@@ -125,7 +125,7 @@ fn apply(run: &Run<'_>, conjunct: &Conjunct, selection: Selection) -> Result<Sel
     {
         return Ok(ints::narrow(selection, codes, &test.over_codes(base, gcd), validity));
     }
-    if let Some(domain) = domain(run, &conjunct.compiled, &selection)? {
+    if let Some(domain) = domain(run, &conjunct.compiled, &selection, Reach::Far)? {
         match domain.evaluate(run, &conjunct.compiled) {
             Ok(values) => {
                 let table: Vec<bool> = truth(&values)?.iter().collect();

@@ -14,7 +14,7 @@ use super::columns::Run;
 use super::prepare::ColumnSpec;
 use super::readers::Floats;
 use super::selection::{ROWS_PER_STRETCH, Rows, Selection};
-use crate::vectors::{pack_bits, vectorized};
+use crate::vectors::{pack_words, vectorized};
 
 /// A comparison of two formulas, of which one has a column.
 #[derive(Debug)]
@@ -64,7 +64,11 @@ pub(super) fn float_comparison(expr: &Expr, specs: &[ColumnSpec]) -> Option<Floa
         _ => return None,
     };
     let (left, right) = (formula(left, specs)?, formula(right, specs)?);
-    (left.has_column() || right.has_column()).then_some(FloatComparison { order, left, right })
+    match (left.has_column(), right.has_column()) {
+        (false, false) => None,
+        (false, true) => Some(FloatComparison { order: order.swapped(), left: right, right: left }),
+        (true, _) => Some(FloatComparison { order, left, right }),
+    }
 }
 
 fn formula(expr: &Expr, specs: &[ColumnSpec]) -> Option<Formula> {
@@ -183,7 +187,30 @@ fn key(float: f64) -> i64 {
 }
 
 impl Order {
-    /// 1 where the order holds.
+    fn swapped(self) -> Order {
+        match self {
+            Order::Is | Order::IsNot => self,
+            Order::Below => Order::Above,
+            Order::AtMost => Order::AtLeast,
+            Order::Above => Order::Below,
+            Order::AtLeast => Order::AtMost,
+        }
+    }
+
+    /// One bit for each float: whether it is so ordered to another one.
+    fn bits(self, floats: &[f64], other: f64) -> Vec<u64> {
+        let other = key(other);
+        match self {
+            Order::Is => pack_words(floats, move |float| key(float) == other),
+            Order::IsNot => pack_words(floats, move |float| key(float) != other),
+            Order::Below => pack_words(floats, move |float| key(float) < other),
+            Order::AtMost => pack_words(floats, move |float| key(float) <= other),
+            Order::Above => pack_words(floats, move |float| key(float) > other),
+            Order::AtLeast => pack_words(floats, move |float| key(float) >= other),
+        }
+    }
+
+    /// 1 for each pair that is so ordered.
     #[inline(always)]
     fn flags(self, left: &[f64], right: &[f64], out: &mut [u8]) {
         let all = out.iter_mut().zip(left.iter().zip(right));
@@ -212,20 +239,29 @@ impl FloatComparison {
     /// One bit for each of some rows: set where it passes.
     fn bits(&self, run: &Run<'_>, rows: Rows<'_>) -> Result<BooleanBuffer, Stop> {
         let (mut left, mut right) = (Computed::of(run, &self.left)?, Computed::of(run, &self.right)?);
-        let mut flags = vec![0_u8; rows.len()];
+        // Stretches are whole words, but for the last one.
+        let mut words: Vec<u64> = Vec::with_capacity(rows.len().div_ceil(64));
         let (mut ints, mut lefts, mut rights) = (Vec::new(), Vec::new(), Vec::new());
-        for (rows, flags) in rows.stretches(ROWS_PER_STRETCH).zip(flags.chunks_mut(ROWS_PER_STRETCH)) {
+        let mut flags = [0_u8; ROWS_PER_STRETCH];
+        for rows in rows.stretches(ROWS_PER_STRETCH) {
             run.look()?;
             let left = left.read(rows, &mut ints, &mut lefts);
+            if let Computed::Literal(other) = right {
+                words.extend(self.order.bits(left, other));
+                continue;
+            }
             let mut ints = Vec::new();
             let right = right.read(rows, &mut ints, &mut rights);
-            let order = self.order;
+            let (order, flags) = (self.order, &mut flags[..rows.len()]);
+            let all = &mut flags[..];
             vectorized(
                 #[inline(always)]
-                move || order.flags(left, right, flags),
+                move || order.flags(left, right, all),
             );
+            words.extend(pack_words(flags, |flag| flag != 0));
         }
-        let bits = pack_bits(&flags, |flag| flag != 0);
+        let words: Vec<u64> = words.into_iter().map(u64::to_le).collect();
+        let bits = BooleanBuffer::new(words.into(), 0, rows.len());
         let nulls = NullBuffer::union(left.nulls(rows).as_ref(), right.nulls(rows).as_ref());
         Ok(match nulls {
             Some(nulls) => &bits & nulls.inner(),

@@ -196,8 +196,8 @@ fn known<'a>(
     }))
 }
 
-/// The one group of a plan that asks only how many events there are, where most rows are left and their weights are few:
-/// they are counted where they are.
+/// The one group of a plan that asks only how many events there are and for sums, where many rows are left and their
+/// weights are few: they are counted and added up where they are.
 pub(super) fn counted<'a>(
     run: &Run<'_>,
     prepared: &Prepared<'_>,
@@ -205,20 +205,23 @@ pub(super) fn counted<'a>(
     selection: &Selection,
 ) -> Result<Option<RunGroups<'a>>, Stop> {
     let Selection::Bits { bits, count } = selection else { return Ok(None) };
-    let is_count = |of: &AggregatePlan<'_>| {
-        of.aggregate.function == AggregateFunction::Count
-            && of.argument.is_none()
-            && of.aggregate.weight_kind(prepared.plan.weight) != WeightKind::Float
-    };
-    if !plan.keys.is_empty() || !plan.filters.is_empty() || !plan.aggregates.iter().all(is_count) {
+    if !plan.keys.is_empty() || !plan.filters.is_empty() {
         return Ok(None);
     }
-    let Some(events) = whole::events_at(&RowWeights::of(run, prepared)?, bits, *count) else {
-        return Ok(None);
+    let kind = |of: &AggregatePlan<'_>| of.aggregate.weight_kind(prepared.plan.weight);
+    let is_count = |of: &AggregatePlan<'_>| {
+        of.aggregate.function == AggregateFunction::Count && kind(of) != WeightKind::Float
     };
+    let weights = RowWeights::of(run, prepared)?;
     let mut whole = empty_group(prepared.plan, plan)?;
-    for (aggregate, states) in plan.aggregates.iter().zip(&mut whole.states) {
-        let is_weighted = aggregate.aggregate.weight_kind(prepared.plan.weight) == WeightKind::Int;
+    let events = if plan.aggregates.iter().all(is_count) {
+        whole::events_at(&weights, bits, *count)
+    } else {
+        whole::settle_left(run, prepared, plan, &weights, (bits, *count), &mut whole.states)?
+    };
+    let Some(events) = events else { return Ok(None) };
+    for (aggregate, states) in plan.aggregates.iter().zip(&mut whole.states).filter(|(of, _)| is_count(of)) {
+        let is_weighted = kind(aggregate) == WeightKind::Int;
         if !states.add_count(0, if is_weighted { events.into() } else { *count as i128 }) {
             return Ok(None);
         }

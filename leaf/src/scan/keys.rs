@@ -11,7 +11,7 @@ use gannet_query::ColumnType;
 use super::coder::{Coder, Divider, Numbers};
 use super::columns::{Run, Shape, int_array};
 use super::compile::Compiled;
-use super::domain::domain;
+use super::domain::{Reach, domain};
 use super::intern::intern;
 use super::numbering::DENSE_MAX;
 use super::prepare::KeyPlan;
@@ -52,7 +52,7 @@ pub(super) fn key<'a>(run: &'a Run<'_>, plan: &KeyPlan, selection: &Selection) -
     {
         return Ok(key);
     }
-    if let Some((coder, values)) = per_value(run, &plan.compiled, plan.step, selection)? {
+    if let Some((coder, values)) = per_value(run, &plan.compiled, plan.step, selection, Reach::Far)? {
         let (to, values) = intern(&values)?;
         let bound = values.len() as u64;
         let coder = Coder::Mapped(Box::new(coder), to);
@@ -174,8 +174,9 @@ pub(super) fn per_value<'a>(
     compiled: &Compiled,
     step: Option<Step>,
     selection: &Selection,
+    reach: Reach,
 ) -> Result<Option<(Coder<'a>, ArrayRef)>, Stop> {
-    if let Some(domain) = domain(run, compiled, selection)? {
+    if let Some(domain) = domain(run, compiled, selection, reach)? {
         return match domain.evaluate(run, compiled) {
             Ok(values) => Ok(Some((domain.coder(), values))),
             Err(Stop::Failed(ScanError::Evaluate(_))) => Ok(None),

@@ -14,6 +14,7 @@ use gannet_query::{BinaryOp, ColumnType};
 
 use super::columns::{Run, Shape};
 use super::cuts::{float_key, float_of_key};
+use super::domain::Reach;
 use super::floats::over_decimals;
 use super::ints::{self, IntTest};
 use super::keys::per_value;
@@ -303,7 +304,7 @@ fn evaluate(run: &Run<'_>, column: &KeyPlan, selection: &Selection) -> Result<Ar
     if let Some(column) = column.column {
         return selection.with_rows(|rows| run.array(column, rows));
     }
-    match per_value(run, &column.compiled, column.step, selection)? {
+    match per_value(run, &column.compiled, column.step, selection, Reach::Near)? {
         Some((mut coder, values)) => {
             let (mut ints, mut codes) = (Vec::new(), Vec::new());
             selection.with_rows(|rows| coder.read(rows, &mut ints, &mut codes));

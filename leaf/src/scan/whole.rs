@@ -158,6 +158,111 @@ pub(super) fn events_at(weights: &RowWeights<'_>, bits: &BooleanBuffer, count: u
     i64::try_from(events).ok()
 }
 
+/// Adds the rows of some bits, of which so many are set, to the sums among the states, of one group each, and says how many
+/// events they stand for. The others weigh nothing, so no row is moved. `None` where few bits are set, where something
+/// else than counts and sums of packed columns is asked for, and where weights are not small.
+pub(super) fn settle_left(
+    run: &Run<'_>,
+    prepared: &Prepared<'_>,
+    plan: &GroupsPlan<'_>,
+    weights: &RowWeights<'_>,
+    (bits, count): (&BooleanBuffer, usize),
+    states: &mut [States],
+) -> Result<Option<i64>, Stop> {
+    if count * SHARE_LEFT < run.row_count {
+        return Ok(None);
+    }
+    let mut sums = Vec::with_capacity(plan.aggregates.len());
+    for (aggregate, states) in plan.aggregates.iter().zip(states) {
+        let is_weighted = match aggregate.aggregate.weight_kind(prepared.plan.weight) {
+            WeightKind::One => false,
+            WeightKind::Int => true,
+            WeightKind::Float => return Ok(None),
+        };
+        let column = aggregate.argument.and_then(|argument| {
+            let argument = &plan.arguments[argument];
+            argument.column.or(argument.float_of)
+        });
+        match (&aggregate.aggregate.function, column) {
+            (AggregateFunction::Count, _) => {}
+            (AggregateFunction::Sum, Some(column)) => match packed(run, column)? {
+                Some(packed) => sums.push((packed, is_weighted, states)),
+                None => return Ok(None),
+            },
+            _ => return Ok(None),
+        }
+    }
+    let Some(of_rows) = small_weights(weights, run.row_count) else { return Ok(None) };
+    let weights = masked(&of_rows, bits);
+    let ones = OnceCell::new();
+    for (packed, is_weighted, states) in sums {
+        let weights: &[u32] =
+            if is_weighted { &weights } else { ones.get_or_init(|| masked(&vec![1; run.row_count], bits)) };
+        let sum = match packed.codes {
+            Codes::U8(values) => product(values, weights),
+            Codes::U16(values) => product(values, weights),
+            Codes::U32(values) => product(values, weights),
+            Codes::U64(_) => None,
+        };
+        let Some(sum) = sum else { return Ok(None) };
+        let events = match packed.validity {
+            Some(validity) => total(&masked(weights, validity.inner())),
+            None => total(weights),
+        };
+        if !states.add_sum(0, packed.sum(sum.into(), events.into()), packed.digits, events.into()) {
+            return Ok(None);
+        }
+    }
+    Ok(i64::try_from(total(&weights)).ok())
+}
+
+/// The weight of each row, where all of them are small.
+fn small_weights(weights: &RowWeights<'_>, row_count: usize) -> Option<Vec<u32>> {
+    match weights {
+        RowWeights::One => Some(vec![1; row_count]),
+        RowWeights::Ints(Ints::Constant(weight)) => {
+            look_up(&[weight.unwrap_or(1)], &[0]).map(|one| vec![one[0]; row_count])
+        }
+        RowWeights::Ints(_) | RowWeights::Floats(_) => {
+            let (codes, weights) = weights.coded()?;
+            look_up(&weights[..], codes)
+        }
+    }
+}
+
+/// Weights of the rows whose bits are set; those of the others are 0.
+fn masked(weights: &[u32], bits: &BooleanBuffer) -> Vec<u32> {
+    let mut masked = vec![0; weights.len()];
+    let words: Vec<u64> = bits.bit_chunks().iter_padded().collect();
+    let all = &mut masked[..];
+    vectorized(
+        #[inline(always)]
+        move || {
+            for ((masked, weights), word) in all.chunks_mut(64).zip(weights.chunks(64)).zip(words) {
+                for (half, (masked, weights)) in [word as u32, (word >> 32) as u32]
+                    .into_iter()
+                    .zip(masked.chunks_mut(32).zip(weights.chunks(32)))
+                {
+                    for (bit, (masked, weight)) in (0_u32..).zip(masked.iter_mut().zip(weights)) {
+                        *masked = weight & (half >> bit & 1).wrapping_neg();
+                    }
+                }
+            }
+        },
+    );
+    masked
+}
+
+fn total(weights: &[u32]) -> u64 {
+    let weights = weights.iter().map(|weight| u64::from(*weight));
+    vectorized(
+        #[inline(always)]
+        move || weights.sum(),
+    )
+}
+
+/// Of these rows one in so many is left at least: picking fewer takes less time than weighing all.
+const SHARE_LEFT: usize = 4;
 /// Rows are compared with one code after the other where there are no more than so many.
 const COMPARED_MAX: usize = 16;
 /// Of fewer rows no sums by code are made.

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int32Array, Int64Array, IntervalMonthDayNanoArray, StringArray};
+use arrow::array::{
+    Array, ArrayRef, Float64Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, StringArray,
+};
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNano};
 use gannet_query::{
-    AggregateFunction, BinaryOp, ColumnType, Expr, HistogramBuckets, Plan, TimeRange, WeightKind,
+    Aggregate, AggregateFunction, BinaryOp, ColumnType, Expr, HistogramBuckets, Plan, TimeRange, WeightKind,
 };
 
 use super::fixture::*;
@@ -72,6 +74,77 @@ fn check_aggregate(function: AggregateFunction, argument: Expr, data_type: DataT
 
 const COMPARISONS: [BinaryOp; 6] =
     [BinaryOp::Eq, BinaryOp::NotEq, BinaryOp::Lt, BinaryOp::LtEq, BinaryOp::Gt, BinaryOp::GtEq];
+
+#[test]
+fn sums_of_what_a_filter_leaves() {
+    let sum = |name: &str| aggregate(AggregateFunction::Sum, column(name), DataType::Int64);
+    let floats = |name: &str| {
+        aggregate(AggregateFunction::Sum, cast(column(name), DataType::Float64), DataType::Float64)
+    };
+    let latency = || aggregate(AggregateFunction::Sum, column("latency"), DataType::Float64);
+    let unweighted = |of: Aggregate| Aggregate { weighted: false, ..of };
+    let asked = [
+        vec![count(), sum("bytes"), sum("status")],
+        vec![sum("small"), unweighted(sum("small")), floats("status"), unweighted(count())],
+        vec![count(), latency(), sum("gone"), sum("size")],
+        vec![sum("bytes"), aggregate(AggregateFunction::Max, column("bytes"), DataType::Int64)],
+    ];
+    for least in [-21, -12, 5, 9, 30] {
+        let filter = binary(BinaryOp::Gt, column("small"), Expr::int(least));
+        for aggregates in &asked {
+            for weight in [WeightKind::One, WeightKind::Int] {
+                check(&Plan { weight, ..plan(Some(filter.clone()), vec![], aggregates.clone()) });
+            }
+        }
+    }
+}
+
+#[test]
+fn expressions_of_codes_of_two_bytes() {
+    let rows = 0..2_600;
+    let some = |row: usize, salt: u64| !noise(row, salt).is_multiple_of(13);
+    let price = |row| some(row, 51).then(|| (noise(row, 52) % 500) as f64 / 4.0 - 20.0);
+    // There is no zero, but a code for it.
+    let size = |row| {
+        some(row, 53).then(|| match (noise(row, 54) % 600) as i64 {
+            300 => 3,
+            other => other * 3 - 900,
+        })
+    };
+    let mut table = table(0, 2_600);
+    table.push((
+        "price".into(),
+        ColumnType::Float,
+        Arc::new(rows.clone().map(price).collect::<Float64Array>()),
+    ));
+    table.push(("amount".into(), ColumnType::Int, Arc::new(rows.map(size).collect::<Int64Array>())));
+    let rounded = || call("round", vec![column("price")]);
+    let positive = || call("abs", vec![column("amount")]);
+    let inverse = || binary(BinaryOp::Divide, Expr::int(1_000), column("amount"));
+    let keys = [(rounded(), DataType::Float64), (positive(), DataType::Int64), (inverse(), DataType::Int64)];
+    let filters = [
+        binary(BinaryOp::Gt, rounded(), float(31.0)),
+        binary(BinaryOp::Lt, positive(), Expr::int(301)),
+        Expr::IsNull(Box::new(positive())),
+    ];
+    let mut plans: Vec<Plan> =
+        filters.into_iter().map(|filter| plan(Some(filter), vec![], vec![count()])).collect();
+    for (key, data_type) in keys {
+        plans.push(plan(None, vec![(key.clone(), data_type.clone())], vec![count()]));
+        plans.push(plan(None, vec![], vec![aggregate(AggregateFunction::Sum, key, data_type)]));
+    }
+    for mut plan in plans {
+        let more = [("price", ColumnType::Float), ("amount", ColumnType::Int)];
+        plan.columns.extend(more.map(|(name, column_type)| (name.to_owned(), column_type)));
+        let expect = reference(&table, &plan);
+        for encoding in
+            [Encoding::Plain, Encoding::Tight, Encoding::Sealed, Encoding::Preferred(Preference::Packed)]
+        {
+            let outcome = scan_all(vec![run(&table, encoding)], &plan).unwrap();
+            assert_eq!(answer(&outcome, &plan), expect, "{plan} as {encoding:?}");
+        }
+    }
+}
 
 #[test]
 fn comparisons_of_computed_floats() {
