@@ -76,7 +76,8 @@ struct Decoder<'a> {
 }
 
 impl Template {
-    /// Appends the values of rows, and to `ends` where each of them ends. Nothing is appended for rows that are not valid.
+    /// Appends the values of rows, and says of one after the other where it ended. Nothing is appended for rows that are not
+    /// valid.
     pub(in super::super) fn append_all(
         &self,
         wanted: Wanted<'_>,
