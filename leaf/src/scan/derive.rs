@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
-use gannet_query::{BinaryOp, ColumnType, Expr, Plan};
+use gannet_query::{ColumnType, Expr, Plan};
 
 /// DataFusion's name for the function, whatever a user called it by.
 const CHARACTERS: &str = "character_length";
@@ -74,7 +74,7 @@ impl Derived {
             }
             Expr::IsNull(operand) => Some(Expr::IsNull(Box::new(self.column(operand, known)?))),
             Expr::IsNotNull(operand) => Some(Expr::IsNotNull(Box::new(self.column(operand, known)?))),
-            Expr::Binary { op, left, right } if is_comparison(*op) => {
+            Expr::Binary { op, left, right } if op.swapped().is_some() => {
                 let (left, right) = match (&**left, &**right) {
                     (left, Expr::Literal(value)) => {
                         (self.column(left, known)?, Expr::Literal(widened(value)?))
@@ -108,20 +108,6 @@ impl Derived {
         }
         Some(Expr::Column(name))
     }
-}
-
-fn is_comparison(op: BinaryOp) -> bool {
-    matches!(
-        op,
-        BinaryOp::Eq
-            | BinaryOp::NotEq
-            | BinaryOp::Lt
-            | BinaryOp::LtEq
-            | BinaryOp::Gt
-            | BinaryOp::GtEq
-            | BinaryOp::IsDistinctFrom
-            | BinaryOp::IsNotDistinctFrom
-    )
 }
 
 /// Lengths as ints of 64 bits.

@@ -11,6 +11,7 @@ use gannet_query::{BinaryOp, ColumnType, Expr};
 
 use super::Stop;
 use super::columns::Run;
+use super::cuts::float_key;
 use super::prepare::ColumnSpec;
 use super::readers::Floats;
 use super::selection::{ROWS_PER_STRETCH, Rows, Selection};
@@ -54,6 +55,12 @@ enum Op {
 /// The comparison, when a conjunct is one.
 pub(super) fn float_comparison(expr: &Expr, specs: &[ColumnSpec]) -> Option<FloatComparison> {
     let Expr::Binary { op, left, right } = expr else { return None };
+    let (left, right) = (formula(left, specs)?, formula(right, specs)?);
+    let (op, left, right) = match (left.has_column(), right.has_column()) {
+        (false, false) => return None,
+        (false, true) => (op.swapped()?, right, left),
+        (true, _) => (*op, left, right),
+    };
     let order = match op {
         BinaryOp::Eq => Order::Is,
         BinaryOp::NotEq => Order::IsNot,
@@ -63,12 +70,7 @@ pub(super) fn float_comparison(expr: &Expr, specs: &[ColumnSpec]) -> Option<Floa
         BinaryOp::GtEq => Order::AtLeast,
         _ => return None,
     };
-    let (left, right) = (formula(left, specs)?, formula(right, specs)?);
-    match (left.has_column(), right.has_column()) {
-        (false, false) => None,
-        (false, true) => Some(FloatComparison { order: order.swapped(), left: right, right: left }),
-        (true, _) => Some(FloatComparison { order, left, right }),
-    }
+    Some(FloatComparison { order, left, right })
 }
 
 fn formula(expr: &Expr, specs: &[ColumnSpec]) -> Option<Formula> {
@@ -182,21 +184,10 @@ impl Op {
 /// An int that is ordered as the float is, with one zero.
 #[inline(always)]
 fn key(float: f64) -> i64 {
-    let bits = (float + 0.0).to_bits() as i64;
-    bits ^ ((bits >> 63) as u64 >> 1) as i64
+    float_key(float + 0.0)
 }
 
 impl Order {
-    fn swapped(self) -> Order {
-        match self {
-            Order::Is | Order::IsNot => self,
-            Order::Below => Order::Above,
-            Order::AtMost => Order::AtLeast,
-            Order::Above => Order::Below,
-            Order::AtLeast => Order::AtMost,
-        }
-    }
-
     /// One bit for each float: whether it is so ordered to another one.
     fn bits(self, floats: &[f64], other: f64) -> Vec<u64> {
         let other = key(other);

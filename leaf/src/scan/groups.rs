@@ -184,16 +184,7 @@ fn known<'a>(
         let Some(end) = end else { return Ok(None) };
         states.update(&[0], &Input { values: Values::Int(&[end]), ..nothing })?;
     }
-    let Groups { states, group_count, .. } = whole;
-    Ok(Some(RunGroups {
-        keys: Vec::new(),
-        codes: Vec::new(),
-        states,
-        group_count,
-        placed: None,
-        row_count: run.row_count,
-        events: events as f64,
-    }))
+    Ok(Some(RunGroups::of_one(whole, run.row_count, events)))
 }
 
 /// The one group of a plan that asks only how many events there are and for sums, where many rows are left and their
@@ -226,16 +217,22 @@ pub(super) fn counted<'a>(
             return Ok(None);
         }
     }
-    let Groups { states, group_count, .. } = whole;
-    Ok(Some(RunGroups {
-        keys: Vec::new(),
-        codes: Vec::new(),
-        states,
-        group_count,
-        placed: None,
-        row_count: *count,
-        events: events as f64,
-    }))
+    Ok(Some(RunGroups::of_one(whole, *count, events)))
+}
+
+impl RunGroups<'_> {
+    /// The one group of a plan without keys, to which so many rows were added that stand for so many events.
+    fn of_one(Groups { states, group_count, .. }: Groups, row_count: usize, events: i64) -> Self {
+        RunGroups {
+            keys: Vec::new(),
+            codes: Vec::new(),
+            states,
+            group_count,
+            placed: None,
+            row_count,
+            events: events as f64,
+        }
+    }
 }
 
 /// The one group of a plan without keys before any row was seen.

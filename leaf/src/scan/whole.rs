@@ -193,11 +193,15 @@ pub(super) fn settle_left(
         }
     }
     let Some(of_rows) = small_weights(weights, run.row_count) else { return Ok(None) };
+    let is_alone = matches!(weights, RowWeights::One);
     let weights = masked(&of_rows, bits);
     let ones = OnceCell::new();
     for (packed, is_weighted, states) in sums {
-        let weights: &[u32] =
-            if is_weighted { &weights } else { ones.get_or_init(|| masked(&vec![1; run.row_count], bits)) };
+        let weights: &[u32] = if is_weighted || is_alone {
+            &weights
+        } else {
+            ones.get_or_init(|| masked(&vec![1; run.row_count], bits))
+        };
         let sum = match packed.codes {
             Codes::U8(values) => product(values, weights),
             Codes::U16(values) => product(values, weights),

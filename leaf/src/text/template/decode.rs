@@ -101,10 +101,9 @@ impl Template {
         let mut shapes = Vec::with_capacity(STRETCH);
         let mut reader = self.reader();
         for start in (0..count).step_by(STRETCH) {
-            let places = start..count.min(start + STRETCH);
             shapes.clear();
             stretches.iter_mut().for_each(|stretch| stretch.ranks.clear());
-            for place in places.clone() {
+            for place in start..count.min(start + STRETCH) {
                 let (shape, rank) = reader.locate(wanted.row(place));
                 shapes.push(shape as u8);
                 if let Some(stretch) = stretches.get_mut(shape) {
