@@ -4,28 +4,21 @@
 //! combinations of them: each key's values get ids that hold for all runs, looked up once per distinct value and run, and
 //! groups meet by their ids. What is hashed for a group is then a pair of small integers, however long its keys are.
 //!
-//! Beyond [`GROUPS_MAX`] groups, or for keys of types without ids, groups go to a [`Merger`], which is made for millions.
-//! Where rows hardly share groups, it takes the rows.
+//! Beyond [`GROUPS_MAX`] groups, or for keys of types without ids, groups go to a [`Merger`], which is made for millions:
+//! several keys as one int where they can be ([`Compound`]). Where rows hardly share groups, it takes the rows.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringArray};
-use arrow::buffer::NullBuffer;
-use arrow::datatypes::{DataType, TimeUnit};
 use gannet_query::{Body, Groups, Merger, Output, Plan, QueryError, States};
-use hashbrown::HashTable;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::ScanError;
-use super::coder::Numbers;
-use super::columns::int_array;
+use super::compound::{Compound, Packer};
 use super::groups::RunGroups;
+use super::key_ids::KeyIds;
 use super::pairs::Pairs;
-use super::readers::int_parts;
-use gannet_query::ColumnType;
 
-/// With more groups than this, tables that are cut into parts are faster than one that is not.
-const GROUPS_MAX: usize = 1 << 17;
+/// With more groups than this, tables that are cut into parts are faster than one that is not. Tests have fewer rows.
+const GROUPS_MAX: usize = if cfg!(test) { 1 << 12 } else { 1 << 17 };
 /// So many groups are enough where rows hardly share groups.
 const GROUPS_APART_MAX: usize = 1 << 15;
 /// Bytes of a state that is merged in no time.
@@ -40,11 +33,18 @@ pub(super) struct Gathering {
     memory_bytes_max: u64,
     /// `None` when groups go to the merger at once.
     ids: Option<Ids>,
+    /// How several keys become one int, if they can.
+    compound: Option<Arc<Compound>>,
+    /// Where they do: then nothing is in the merger.
+    packer: Option<Packer>,
     /// Whether the only key is one of ints, so that the merger takes rows.
     has_int_key: bool,
     /// Whether it does, and rows hardly shared groups in the last run whose rows were grouped.
     is_apart: bool,
 }
+
+/// See [`Gathering::packed`].
+pub(super) type Packed = Result<(Arc<Compound>, Vec<Merger>), Vec<Gathering>>;
 
 /// Groups by the ids of their keys.
 #[derive(Debug)]
@@ -58,24 +58,12 @@ struct Ids {
     group_count: usize,
 }
 
-/// Ids of the values of one key, in order of first appearance.
-#[derive(Debug)]
-enum KeyIds {
-    Ints(Numbers, ColumnType),
-    Texts(Texts),
-}
-
-#[derive(Debug, Default)]
-struct Texts {
-    table: HashTable<(u64, u32)>,
-    /// Where each text ends.
-    ends: Vec<usize>,
-    bytes: Vec<u8>,
-    null: Option<u32>,
-}
-
 impl Gathering {
-    pub(super) fn new(plan: &Plan, memory_bytes_max: u64) -> Result<Gathering, ScanError> {
+    pub(super) fn new(
+        plan: &Plan,
+        compound: Option<&Arc<Compound>>,
+        memory_bytes_max: u64,
+    ) -> Result<Gathering, ScanError> {
         let merger = Merger::new(plan, memory_bytes_max)?;
         let ids = match &plan.output {
             Output::Groups { keys, aggregates } if !keys.is_empty() => {
@@ -94,7 +82,8 @@ impl Gathering {
         };
         let is_int = |ids: &Ids| matches!(&ids.keys[..], [KeyIds::Ints(..)]);
         let has_int_key = ids.as_ref().is_some_and(is_int);
-        Ok(Gathering { merger, memory_bytes_max, ids, has_int_key, is_apart: false })
+        let (compound, packer) = (compound.cloned(), None);
+        Ok(Gathering { merger, memory_bytes_max, ids, compound, packer, has_int_key, is_apart: false })
     }
 
     /// Whether rows as groups of their own are welcome, because they hardly share groups.
@@ -109,6 +98,12 @@ impl Gathering {
         }
         self.is_apart = self.has_int_key && run.group_count * ROWS_APART > run.row_count;
         let Some(ids) = &mut self.ids else {
+            if let Some(packer) = &mut self.packer {
+                if packer.push_run(&mut run)? {
+                    return Ok(());
+                }
+                self.unpack()?;
+            }
             return Ok(self.merger.push(Body::Groups(run.into_groups()?))?);
         };
         run.states.iter_mut().for_each(States::gather);
@@ -116,16 +111,68 @@ impl Gathering {
         ids.push(&run)?;
         // Where most groups of a run are new, as ids that come again soon are, looking them up here saves nothing.
         let are_new = ids.keys.len() == 1 && (ids.group_count - known) * 4 > run.group_count * 3;
+        let group_count = ids.group_count;
         self.check_memory()?;
         let groups_max = if self.is_apart || are_new { GROUPS_APART_MAX } else { GROUPS_MAX };
-        if let Some(ids) = self.ids.take_if(|ids| ids.group_count > groups_max) {
+        if group_count > groups_max
+            && !self.pack()?
+            && let Some(ids) = self.ids.take()
+        {
             self.merger.push(Body::Groups(ids.finish()))?;
         }
         Ok(())
     }
 
+    /// Goes on with several keys as one int, if they can be. True when they are.
+    fn pack(&mut self) -> Result<bool, ScanError> {
+        if let (Some(ids), Some(compound)) = (&mut self.ids, &self.compound) {
+            let values = |key: &KeyIds| key.values(&(0..key.len() as u32).collect::<Vec<_>>());
+            let keys: Vec<_> =
+                ids.keys.iter().zip(&ids.group_ids).map(|(key, ids)| (values(key), &ids[..])).collect();
+            self.packer = Packer::of(compound, &keys, &mut ids.states)?;
+            if self.packer.is_some() {
+                self.ids = None;
+            }
+        }
+        Ok(self.packer.is_some())
+    }
+
+    /// Goes on with keys as they are.
+    fn unpack(&mut self) -> Result<(), ScanError> {
+        self.compound = None;
+        match self.packer.take() {
+            Some(packer) => Ok(self.merger.push(packer.apart()?)?),
+            None => Ok(()),
+        }
+    }
+
+    /// What all threads gathered by several keys as one int, and how they became one, if that is so for one of them and
+    /// can be for all; gives it back where not. `others` is what is held elsewhere, and goes with it.
+    pub(super) fn packed(mut all: Vec<Gathering>, others: &mut Vec<Merger>) -> Result<Packed, ScanError> {
+        let Some(first) = all.iter_mut().find(|gathering| gathering.packer.is_some()) else {
+            return Ok(Err(all));
+        };
+        for other in others.drain(..) {
+            first.push(other.finish()?)?;
+        }
+        let Some(compound) = first.compound.clone() else { return Ok(Err(all)) };
+        for gathering in &mut all {
+            if !gathering.pack()? {
+                return Ok(Err(all));
+            }
+        }
+        let mergers = all.into_iter().filter_map(|gathering| gathering.packer).map(Packer::finish);
+        Ok(Ok((compound, mergers.collect())))
+    }
+
     /// Adds rows, or groups that were put together elsewhere.
-    pub(super) fn push(&mut self, body: Body) -> Result<(), ScanError> {
+    pub(super) fn push(&mut self, mut body: Body) -> Result<(), ScanError> {
+        if let (Some(packer), Body::Groups(groups)) = (&mut self.packer, &mut body) {
+            if packer.push_groups(groups)? {
+                return Ok(());
+            }
+            self.unpack()?;
+        }
         Ok(self.merger.push(body)?)
     }
 
@@ -153,6 +200,7 @@ impl Gathering {
     }
 
     pub(super) fn finish(mut self) -> Result<Merger, ScanError> {
+        self.unpack()?;
         if let Some(ids) = self.ids.take().filter(|ids| ids.group_count > 0) {
             self.merger.push(Body::Groups(ids.finish()))?;
         }
@@ -162,21 +210,9 @@ impl Gathering {
 
 impl Ids {
     fn push(&mut self, run: &RunGroups<'_>) -> Result<(), ScanError> {
-        let mut of_keys: Vec<Vec<u32>> = Vec::with_capacity(self.keys.len());
-        for (ids, (key, codes)) in self.keys.iter_mut().zip(run.keys.iter().zip(&run.codes)) {
-            let bound = codes.iter().max().map_or(0, |code| *code as usize + 1);
-            let mut to = vec![u32::MAX; bound];
-            let mut used: Vec<u32> = Vec::new();
-            for code in codes {
-                if to[*code as usize] == u32::MAX {
-                    to[*code as usize] = 0;
-                    used.push(*code);
-                }
-            }
-            let values = key.values_at(&used)?;
-            ids.number(&values, |place, id| to[used[place] as usize] = id)?;
-            of_keys.push(codes.iter().map(|code| to[*code as usize]).collect());
-        }
+        let keys = self.keys.iter_mut().zip(run.keys.iter().zip(&run.codes));
+        let of_keys = keys.map(|(ids, (key, codes))| key.translated(codes, |values| ids.number(values)));
+        let of_keys: Vec<Vec<u32>> = of_keys.collect::<Result<_, ScanError>>()?;
         self.add(&of_keys, &run.states)
     }
 
@@ -231,114 +267,4 @@ impl Ids {
         let pairs: usize = self.pairs.iter().map(Pairs::memory_bytes).sum();
         states + keys + pairs + self.group_count * 4 * self.keys.len()
     }
-}
-
-impl KeyIds {
-    fn of(data_type: &DataType) -> Option<KeyIds> {
-        match data_type {
-            DataType::Int64 => Some(KeyIds::Ints(Numbers::default(), ColumnType::Int)),
-            DataType::Timestamp(TimeUnit::Nanosecond, _) if data_type == &ColumnType::Time.arrow() => {
-                Some(KeyIds::Ints(Numbers::default(), ColumnType::Time))
-            }
-            DataType::Utf8 => Some(KeyIds::Texts(Texts::default())),
-            _ => None,
-        }
-    }
-
-    /// Calls `put` with the place and the id of each value.
-    fn number(&mut self, values: &ArrayRef, mut put: impl FnMut(usize, u32)) -> Result<(), ScanError> {
-        match self {
-            KeyIds::Ints(numbers, _) => {
-                let (ints, nulls) = int_parts(values).ok_or_else(|| other_type(values))?;
-                for (place, value) in ints.iter().enumerate() {
-                    let is_null = nulls.as_ref().is_some_and(|nulls| nulls.is_null(place));
-                    put(place, if is_null { numbers.number_null() } else { numbers.number(*value as u64) });
-                }
-            }
-            KeyIds::Texts(texts) => {
-                let array = values.as_string_opt::<i32>().ok_or_else(|| other_type(values))?;
-                texts.table.reserve(array.len(), |(hash, _)| *hash);
-                array.iter().enumerate().for_each(|(place, text)| put(place, texts.number(text)));
-            }
-        }
-        Ok(())
-    }
-
-    /// The ids here of all values of another.
-    fn numbers_of(&mut self, other: &KeyIds) -> Vec<u32> {
-        match (self, other) {
-            (KeyIds::Ints(ours, _), KeyIds::Ints(theirs, _)) => {
-                let id = |(at, value): (usize, &u64)| match theirs.null == Some(at as u32) {
-                    true => ours.number_null(),
-                    false => ours.number(*value),
-                };
-                theirs.values.iter().enumerate().map(id).collect()
-            }
-            (KeyIds::Texts(ours), KeyIds::Texts(theirs)) => {
-                (0..theirs.ends.len() as u32).map(|id| ours.number(theirs.get(id))).collect()
-            }
-            // The keys of one plan are of the same types on all threads.
-            (KeyIds::Ints(..) | KeyIds::Texts(_), _) => Vec::new(),
-        }
-    }
-
-    /// The values of some ids.
-    fn values(&self, ids: &[u32]) -> ArrayRef {
-        match self {
-            KeyIds::Ints(numbers, column_type) => {
-                let nulls = numbers.null.filter(|null| ids.contains(null));
-                let nulls = nulls.map(|null| NullBuffer::from_iter(ids.iter().map(|id| *id != null)));
-                let values = ids.iter().map(|id| numbers.values[*id as usize] as i64).collect();
-                int_array(values, nulls, *column_type)
-            }
-            KeyIds::Texts(texts) => Arc::new(ids.iter().map(|id| texts.get(*id)).collect::<StringArray>()),
-        }
-    }
-
-    fn memory_bytes(&self) -> usize {
-        match self {
-            KeyIds::Ints(numbers, _) => numbers.values.len() * 32,
-            KeyIds::Texts(texts) => texts.bytes.len() + texts.ends.len() * 32,
-        }
-    }
-}
-
-fn other_type(values: &ArrayRef) -> ScanError {
-    ScanError::Query(QueryError::Mismatch(format!("a group key of type {}", values.data_type())))
-}
-
-impl Texts {
-    fn number(&mut self, text: Option<&str>) -> u32 {
-        let next = self.ends.len() as u32;
-        let Some(text) = text else {
-            let null = *self.null.get_or_insert(next);
-            if null == next {
-                self.ends.push(self.bytes.len());
-            }
-            return null;
-        };
-        let hash = xxh3_64(text.as_bytes());
-        let (ends, bytes) = (&self.ends, &self.bytes);
-        let is_same = |(known, id): &(u64, u32)| {
-            *known == hash && Some(*id) != self.null && bytes_of(ends, bytes, *id) == text.as_bytes()
-        };
-        if let Some((_, id)) = self.table.find(hash, is_same) {
-            return *id;
-        }
-        self.table.insert_unique(hash, (hash, next), |(hash, _)| *hash);
-        self.bytes.extend_from_slice(text.as_bytes());
-        self.ends.push(self.bytes.len());
-        next
-    }
-
-    fn get(&self, id: u32) -> Option<&str> {
-        // Only whole texts were put in.
-        (Some(id) != self.null)
-            .then(|| std::str::from_utf8(bytes_of(&self.ends, &self.bytes, id)).unwrap_or_default())
-    }
-}
-
-fn bytes_of<'a>(ends: &[usize], bytes: &'a [u8], id: u32) -> &'a [u8] {
-    let start = if id == 0 { 0 } else { ends[id as usize - 1] };
-    &bytes[start..ends[id as usize]]
 }

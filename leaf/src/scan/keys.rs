@@ -210,6 +210,24 @@ pub(super) fn per_value<'a>(
 }
 
 impl Key<'_> {
+    /// What each of these codes stands for, by a translation that is given each value once, in the order in which they
+    /// first come.
+    pub(super) fn translated<T: Copy + Default, E: From<ScanError>>(
+        &self,
+        codes: &[u32],
+        translate: impl FnOnce(&ArrayRef) -> Result<Vec<T>, E>,
+    ) -> Result<Vec<T>, E> {
+        let bound = codes.iter().max().map_or(0, |code| *code as usize + 1);
+        let mut is_used = vec![false; bound];
+        let is_first = |code: &&u32| !std::mem::replace(&mut is_used[**code as usize], true);
+        let used: Vec<u32> = codes.iter().filter(is_first).copied().collect();
+        let mut to = vec![T::default(); bound];
+        for (code, translated) in used.iter().zip(translate(&self.values_at(&used)?)?) {
+            to[*code as usize] = translated;
+        }
+        Ok(codes.iter().map(|code| to[*code as usize]).collect())
+    }
+
     /// The values of these codes.
     pub(super) fn values_at(&self, codes: &[u32]) -> Result<ArrayRef, ScanError> {
         let ints = |null: Option<u32>, column_type: ColumnType, value: &dyn Fn(u32) -> i64| {

@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use arrow::array::{RecordBatch, new_null_array};
-use gannet_query::{Body, Merger, Plan, RowSet, ScanStats, Share, TimeRange};
+use gannet_query::{Body, Merger, Plan, RowSet, ScanStats, Share, TimeRange, Top};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
 use super::arguments::RowWeights;
 use super::columns::Run;
+use super::compound::Compound;
 use super::derive::derive;
 use super::gathering::Gathering;
 use super::groups;
@@ -37,6 +38,8 @@ struct Scan<'a> {
     cancel: &'a Cancel,
     shared: Option<Shared>,
     interim: Option<Interim<'a>>,
+    /// How several keys become one int, if they can.
+    compound: Option<Arc<Compound>>,
 }
 
 /// What one thread has.
@@ -123,6 +126,8 @@ pub(super) fn scan(
     let threads = rayon::current_num_threads().min(order.len()).max(1);
     let rows_of = |run: usize| runs[run].rows() as u64;
     let row_count = order.iter().map(|run| rows_of(*run)).sum();
+    let in_order = order.iter().map(|run| &*runs[*run]);
+    let compound = Compound::new(&prepared, in_order, limits.memory_bytes_max).map(Arc::new);
     let interim = match watcher {
         Some(watcher) => {
             let nothing = nothing(&prepared, limits)?.finish()?;
@@ -140,6 +145,7 @@ pub(super) fn scan(
         cancel,
         shared,
         interim,
+        compound,
     };
     let gathered: Vec<Result<Gathered, ScanError>> =
         (0..threads).into_par_iter().with_max_len(1).map(|_| scan.take_runs()).collect();
@@ -150,7 +156,7 @@ pub(super) fn scan(
 
 /// What a scan of no runs gives.
 fn nothing(prepared: &Prepared<'_>, limits: &ScanLimits) -> Result<Gathering, ScanError> {
-    let mut gathering = Gathering::new(prepared.plan, limits.memory_bytes_max)?;
+    let mut gathering = Gathering::new(prepared.plan, None, limits.memory_bytes_max)?;
     if let OutputPlan::Groups(plan) = &prepared.output
         && plan.keys.is_empty()
     {
@@ -175,11 +181,11 @@ impl Scan<'_> {
     /// For a thread, and for what the threads hand in.
     fn empty(&self) -> Result<(Gathering, Merger), ScanError> {
         let (plan, bytes_max) = (self.prepared.plan, self.limits.memory_bytes_max);
-        Ok((Gathering::new(plan, bytes_max)?, Merger::new(plan, bytes_max)?))
+        Ok((Gathering::new(plan, self.compound.as_ref(), bytes_max)?, Merger::new(plan, bytes_max)?))
     }
 
     fn take_runs(&self) -> Result<Gathered, ScanError> {
-        let gathering = Gathering::new(self.prepared.plan, self.limits.memory_bytes_max)?;
+        let (gathering, _) = self.empty()?;
         let mut gathered = Gathered { gathering, counts: Counts::default(), handed_in: Instant::now() };
         let mut scratch = Scratch::default();
         while !self.failed.load(Ordering::Relaxed) {
@@ -346,44 +352,73 @@ impl Scan<'_> {
             counts.unscanned = self.order.iter().map(|run| self.runs[*run].rows() as u64).sum();
         } else if let Some(interim) = self.interim {
             let (merger, handed_in) = interim.finish();
-            mergers.push(merger);
+            if handed_in.rows_covered > 0 {
+                mergers.push(merger);
+            }
             counts.merge(handed_in);
         }
-        let mut first: Option<Gathering> = None;
-        for gathered in threads {
-            counts.merge(gathered.counts);
-            let left = match &mut first {
-                Some(first) => first.absorb(gathered.gathering)?,
-                None => first.replace(gathered.gathering),
+        let mut gathered: Vec<Gathering> = Vec::with_capacity(threads.len());
+        for thread in threads {
+            counts.merge(thread.counts);
+            // The first one absorbs what it can.
+            let left = match gathered.first_mut() {
+                Some(first) => first.absorb(thread.gathering)?,
+                None => Some(thread.gathering),
             };
-            if let Some(left) = left {
-                mergers.push(left.finish()?);
+            gathered.extend(left);
+        }
+        let body = match Gathering::packed(gathered, &mut mergers)? {
+            Ok((compound, packed)) => merged(packed, self.prepared.plan, self.limits, Some(&compound))?,
+            Err(gathered) => {
+                for gathering in gathered {
+                    mergers.push(gathering.finish()?);
+                }
+                // Without keys there is a group even of no rows.
+                let is_keyless =
+                    matches!(&self.prepared.output, OutputPlan::Groups(plan) if plan.keys.is_empty());
+                if mergers.is_empty() || is_keyless {
+                    mergers.push(nothing(self.prepared, self.limits)?.finish()?);
+                }
+                merged(mergers, self.prepared.plan, self.limits, None)?
             }
-        }
-        if let Some(first) = first {
-            mergers.push(first.finish()?);
-        }
-        // Without keys there is a group even of no rows.
-        let is_keyless = matches!(&self.prepared.output, OutputPlan::Groups(plan) if plan.keys.is_empty());
-        if mergers.is_empty() || is_keyless {
-            mergers.push(nothing(self.prepared, self.limits)?.finish()?);
-        }
-        // Millions of groups are merged share by share, each by a thread of its own.
-        let shares = Merger::shares(mergers)?;
-        let are_many = shares.len() > 1;
-        let wanted = self.limits.top.filter(|_| are_many).map(|top| (self.prepared.plan, top));
-        let merge = |share: Share| {
-            let mut body = share.merge(wanted)?;
-            if let (Body::Groups(groups), Some((plan, top))) = (&mut body, wanted) {
-                // The wanted groups of all are among those of the shares. Without an order all are as good.
-                let _ = groups.cut(plan, top);
-            }
-            Ok(body)
         };
-        let bodies: Result<Vec<Body>, ScanError> = shares.into_par_iter().map(merge).collect();
-        let body = Merger::join(bodies?, self.limits.memory_bytes_max)?;
         Ok(counts.outcome(body))
     }
+}
+
+/// One body of all mergers, which hold the groups of several keys as one int if `compound` says how.
+fn merged(
+    mergers: Vec<Merger>,
+    plan: &Plan,
+    limits: &ScanLimits<'_>,
+    compound: Option<&Compound>,
+) -> Result<Body, ScanError> {
+    // Millions of groups are merged share by share, each by a thread of its own.
+    let shares = Merger::shares(mergers)?;
+    let top = limits.top.filter(|_| shares.len() > 1);
+    let (by_ints, by_keys) = match compound {
+        Some(compound) if top.is_some_and(|top| compound.takes(top)) => (top, None),
+        Some(_) => (None, top),
+        None => (top, top),
+    };
+    let by_ints = by_ints.map(|top| (compound.map_or(plan, Compound::plan), top));
+    let cut = |body: &mut Body, wanted: Option<(&Plan, &Top)>| {
+        if let (Body::Groups(groups), Some((plan, top))) = (body, wanted) {
+            // The wanted groups of all are among those of the shares. Without an order all are as good.
+            let _ = groups.cut(plan, top);
+        }
+    };
+    let merge = |share: Share| {
+        let mut body = share.merge(by_ints)?;
+        cut(&mut body, by_ints);
+        if let Some(compound) = compound {
+            body = compound.apart(body)?;
+            cut(&mut body, by_keys.map(|top| (plan, top)));
+        }
+        Ok(body)
+    };
+    let bodies: Result<Vec<Body>, ScanError> = shares.into_par_iter().map(merge).collect();
+    Ok(Merger::join(bodies?, limits.memory_bytes_max)?)
 }
 
 /// What a run gave.

@@ -49,7 +49,12 @@ pub enum TopValue {
 impl Top {
     /// Whether the order is one of values alone, of no keys.
     pub(super) fn is_by_values(&self) -> bool {
-        !self.terms.is_empty() && self.terms.iter().all(|term| matches!(term.value, TopValue::State(..)))
+        !self.terms.is_empty() && self.is_without_keys()
+    }
+
+    /// Whether no key has a part in the order.
+    pub fn is_without_keys(&self) -> bool {
+        self.terms.iter().all(|term| matches!(term.value, TopValue::State(..)))
     }
 
     /// Refuses an order that the plan's groups do not have.

@@ -3,5 +3,6 @@
 mod answers;
 mod apart;
 mod behaviour;
+mod compound;
 mod fixture;
 mod interim;
