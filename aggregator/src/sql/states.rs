@@ -211,8 +211,10 @@ fn need(udaf: &AggregateUDF, params: &AggregateFunctionParams) -> Option<Need> {
         ("approx_distinct", _) => with(AggregateFunction::ApproxDistinct, Finish::DistinctCount),
         ("sum", false) => with(AggregateFunction::Sum, Finish::Sum),
         ("avg", false) => with(AggregateFunction::Sum, Finish::Average),
-        ("min", _) => with(AggregateFunction::Min, Finish::Value),
-        ("max", _) => with(AggregateFunction::Max, Finish::Value),
+        // False is less than true.
+        ("min" | "bool_and", _) => with(AggregateFunction::Min, Finish::Value),
+        ("max" | "bool_or", _) => with(AggregateFunction::Max, Finish::Value),
+        ("any_value", _) => with(AggregateFunction::First { ignore_nulls: true }, Finish::Value),
         ("var", false) => with(AggregateFunction::Moments, Finish::Variance { sample: true }),
         ("var_pop", false) => with(AggregateFunction::Moments, Finish::Variance { sample: false }),
         ("stddev", false) => with(AggregateFunction::Moments, Finish::StandardDeviation { sample: true }),

@@ -130,7 +130,36 @@ fn translate_binary(binary: &BinaryExpr) -> Option<Expr> {
         let (operand, pattern) = (boxed(&binary.left)?, boxed(&binary.right)?);
         return Some(Expr::Like { operand, pattern, negated, case_insensitive, escape: None });
     }
-    Some(Expr::binary(operator(binary.op)?, translate(&binary.left)?, translate(&binary.right)?))
+    let (op, left, right) = (operator(binary.op)?, translate(&binary.left)?, translate(&binary.right)?);
+    Some(is_within(op, &left, &right).unwrap_or_else(|| Expr::binary(op, left, right)))
+}
+
+/// `position('x' in text) > 0` asks whether the text contains it, which leaves can tell without putting texts together.
+fn is_within(op: BinaryOp, left: &Expr, right: &Expr) -> Option<Expr> {
+    let (op, position, literal) = match (left, right) {
+        (Expr::Literal(value), position) => (op.swapped()?, position, value),
+        (position, Expr::Literal(value)) => (op, position, value),
+        _ => return None,
+    };
+    let Expr::Call { function, arguments } = position else { return None };
+    if function != "strpos" {
+        return None;
+    }
+    let is_there = match (op, int(literal)?) {
+        (BinaryOp::Gt | BinaryOp::NotEq, 0) | (BinaryOp::GtEq, 1) => true,
+        (BinaryOp::Eq | BinaryOp::LtEq, 0) | (BinaryOp::Lt, 1) => false,
+        _ => return None,
+    };
+    let contains = Expr::Call { function: "contains".to_owned(), arguments: arguments.clone() };
+    Some(if is_there { contains } else { Expr::Not(Box::new(contains)) })
+}
+
+/// The int of a literal, if it is one.
+fn int(literal: &ArrayRef) -> Option<i64> {
+    match ScalarValue::try_from_array(literal, 0).ok()?.cast_to(&DataType::Int64).ok()? {
+        ScalarValue::Int64(value) => value,
+        _ => None,
+    }
 }
 
 /// The operands of a chain of one operator, left to right, without recursion along the left side.

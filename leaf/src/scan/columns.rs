@@ -175,15 +175,22 @@ impl Slot {
         }
     }
 
-    /// How many characters each text has, as a column of ints.
+    /// How many characters each text has, or how many items each list, as a column of ints.
     fn lengths(&self, row_count: usize) -> Result<Column, Stop> {
         let count = |text: Option<&str>| text.map_or(0, |text| text.chars().count() as i64);
-        let of_array = |texts: &ArrayRef| match texts.as_string_opt::<i32>() {
-            Some(texts) => Ok(texts.iter().map(count).collect::<Vec<i64>>()),
-            None => Err(Stop::Failed(ScanError::Evaluate(format!("the length of a {}", texts.data_type())))),
+        let of_lists =
+            |offsets: &[i32]| offsets.windows(2).map(|ends| i64::from(ends[1] - ends[0])).collect::<Vec<_>>();
+        let of_array = |values: &ArrayRef| match (values.as_string_opt::<i32>(), values.as_list_opt::<i32>())
+        {
+            (Some(texts), _) => Ok(texts.iter().map(count).collect::<Vec<i64>>()),
+            (None, Some(lists)) => Ok(of_lists(lists.offsets())),
+            (None, None) => {
+                Err(Stop::Failed(ScanError::Evaluate(format!("the length of a {}", values.data_type()))))
+            }
         };
         let known = match self.shape() {
             Shape::Text(text) => text.characters().map(|lengths| (lengths, text.validity().cloned())),
+            Shape::Lists(lists) => Some((of_lists(lists.offsets), lists.validity.cloned())),
             Shape::Constant(value) => {
                 let lengths = Int64Array::new(of_array(value)?.into(), value.logical_nulls());
                 return Ok(Column::Constant(Arc::new(lengths)));

@@ -1,6 +1,6 @@
 //! Loops over rows: the ones that are there, without asking row by row where all or none of them are.
 
-use arrow::buffer::NullBuffer;
+use arrow::buffer::{BooleanBuffer, NullBuffer};
 
 use super::{Input, Values, Weights};
 
@@ -109,18 +109,19 @@ pub(crate) fn with_floats<R>(values: Values<'_>, work: impl FnOnce(&[f64]) -> R)
 
 /// Which rows have a value, when the values themselves may be NULL; `None` when `input.validity` says it all.
 pub(crate) fn own_nulls(input: &Input<'_>) -> Option<NullBuffer> {
-    let outer = |row: usize| input.validity.is_none_or(|validity| validity.is_valid(row));
     match input.values {
         Values::Codes(codes, distinct) => {
-            let nulls = distinct.logical_nulls().filter(|nulls| nulls.null_count() > 0);
-            if nulls.is_none() && codes.iter().all(|code| (*code as usize) < distinct.len()) {
-                return None;
-            }
-            let there = |(row, code): (usize, &u32)| {
-                let code = *code as usize;
-                outer(row) && code < distinct.len() && nulls.as_ref().is_none_or(|nulls| nulls.is_valid(code))
+            let (nulls, count) =
+                (distinct.logical_nulls().filter(|nulls| nulls.null_count() > 0), distinct.len());
+            let own = match nulls {
+                None if codes.iter().all(|code| (*code as usize) < count) => return None,
+                None => BooleanBuffer::collect_bool(codes.len(), |row| (codes[row] as usize) < count),
+                Some(nulls) => BooleanBuffer::collect_bool(codes.len(), |row| {
+                    let code = codes[row] as usize;
+                    code < count && nulls.is_valid(code)
+                }),
             };
-            Some(NullBuffer::from_iter(codes.iter().enumerate().map(there)))
+            NullBuffer::union(Some(&NullBuffer::new(own)), input.validity)
         }
         Values::Array(array) => {
             let nulls = array.logical_nulls().filter(|nulls| nulls.null_count() > 0)?;

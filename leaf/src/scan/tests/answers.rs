@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, Float64Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, StringArray,
+    UInt64Array,
 };
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNano};
 use gannet_query::{
@@ -198,6 +199,24 @@ fn lengths_of_texts_are_ints_of_their_own() {
         check_aggregate(AggregateFunction::Max, length(), DataType::Int32);
         check_aggregate(AggregateFunction::Sum, cast(length(), DataType::Float64), DataType::Float64);
     }
+}
+
+#[test]
+fn lengths_of_lists_are_ints_of_their_own() {
+    let literal = |value: u64| Expr::Literal(Arc::new(UInt64Array::from(vec![value])));
+    let length = || call("array_length", vec![column("tags")]);
+    let wide = || cast(length(), DataType::Int64);
+    check_filter(binary(BinaryOp::Gt, length(), literal(1)));
+    check_filter(binary(BinaryOp::GtEq, literal(2), length()));
+    check_filter(binary(BinaryOp::Lt, length(), literal(u64::MAX)));
+    check_filter(binary(BinaryOp::Eq, wide(), Expr::int(0)));
+    check_filter(Expr::IsNull(Box::new(length())));
+    check_key(length(), DataType::UInt64);
+    check_key(wide(), DataType::Int64);
+    check_aggregate(AggregateFunction::Sum, wide(), DataType::Int64);
+    check_aggregate(AggregateFunction::Max, length(), DataType::UInt64);
+    // Along a dimension it is another function.
+    check_filter(binary(BinaryOp::Eq, call("array_length", vec![column("tags"), Expr::int(2)]), literal(1)));
 }
 
 #[test]
