@@ -132,7 +132,7 @@ def markdown(found, plot_name):
             "",
             "## Memory and loading",
             "",
-            "What an engine says its rows take, and what its process grew by: the second holds what loading left behind.",
+            "What an engine says its rows take, and what its process grew by: the second holds what loading left behind for good, and for Gannet all of its processes.",
             "duckdb-file keeps its rows in a file, whose size is its first figure.",
             "",
             *memory_table(found),

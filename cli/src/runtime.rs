@@ -1,5 +1,6 @@
 //! The runtimes of the commands: one thread for clients and the supervisor, many for servers.
 
+use gannet_leaf::surroundings::IDLE_MAX;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::outcome::Failure;
@@ -14,9 +15,9 @@ pub(crate) fn paired() -> Result<Runtime, Failure> {
     started(Builder::new_multi_thread().worker_threads(1).enable_all().build())
 }
 
-/// A thread for each core.
+/// A thread for each core; those for work that blocks end soon when there is none, and give their memory back.
 pub(crate) fn large() -> Result<Runtime, Failure> {
-    started(Builder::new_multi_thread().enable_all().build())
+    started(Builder::new_multi_thread().thread_keep_alive(IDLE_MAX).enable_all().build())
 }
 
 fn started(runtime: std::io::Result<Runtime>) -> Result<Runtime, Failure> {
