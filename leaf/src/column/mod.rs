@@ -17,6 +17,7 @@ use arrow::array::{Array, ArrayRef, StringArray};
 use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 
 use crate::text::StoredText;
+use crate::vectors::vectorized;
 
 /// The codes of the values of a dictionary that are a text, or begin with it: from the first to before the second.
 pub fn codes_of(values: &StringArray, text: &str, is_prefix: bool) -> (usize, usize) {
@@ -125,20 +126,69 @@ pub enum Column {
 
 impl Column {
     /// Ints packed into as few bytes as they need; what stands at a row without value means nothing.
-    pub(crate) fn packed(ints: &[i64], validity: Option<NullBuffer>) -> Column {
-        let valid = |row: usize| validity.as_ref().is_none_or(|validity| validity.is_valid(row));
-        let known = || ints.iter().enumerate().filter(|(row, _)| valid(*row)).map(|(_, int)| *int);
-        let (base, greatest) = (known().min().unwrap_or(0), known().max().unwrap_or(0));
-        let code = |(row, int): (usize, &i64)| if valid(row) { int.wrapping_sub(base) as u64 } else { 0 };
-        let all = ints.iter().enumerate().map(code);
-        let codes = match greatest.wrapping_sub(base) as u64 {
-            0..=0xff => Codes::U8(all.map(|code| code as u8).collect()),
-            0x100..=0xffff => Codes::U16(all.map(|code| code as u16).collect()),
-            0x1_0000..=0xffff_ffff => Codes::U32(all.map(|code| code as u32).collect()),
-            _ => Codes::U64(all.collect()),
+    pub(crate) fn packed(mut ints: Vec<u32>, validity: Option<NullBuffer>) -> Column {
+        let some = validity.as_ref().and_then(|validity| validity.valid_indices().next());
+        let some = some.map_or(0, |row| ints[row]);
+        let at_nulls = |ints: &mut [u32], to: u32| {
+            if let Some(validity) = &validity {
+                put_at_nulls(ints, validity, to);
+            }
         };
-        Column::Packed { base, gcd: 1, codes, validity }
+        // What means nothing is neither the least nor the greatest, and has the code 0 in the end.
+        at_nulls(&mut ints, some);
+        let (base, greatest) = ends(&ints);
+        at_nulls(&mut ints, base);
+        let codes = match greatest - base {
+            0..=0xff => Codes::U8(less(&ints, base, |code| code as u8).into()),
+            0x100..=0xffff => Codes::U16(less(&ints, base, |code| code as u16).into()),
+            _ => Codes::U32(less(&ints, base, |code| code).into()),
+        };
+        Column::Packed { base: base.into(), gcd: 1, codes, validity }
     }
+}
+
+/// Puts a number at the rows without value.
+fn put_at_nulls(ints: &mut [u32], validity: &NullBuffer, to: u32) {
+    let words: Vec<u64> = validity.inner().bit_chunks().iter_padded().collect();
+    vectorized(
+        #[inline(always)]
+        move || {
+            for (ints, word) in ints.chunks_mut(64).zip(words) {
+                for (half, ints) in [word as u32, (word >> 32) as u32].into_iter().zip(ints.chunks_mut(32)) {
+                    for (bit, int) in (0_u32..).zip(ints) {
+                        let there = (half >> bit & 1).wrapping_neg();
+                        *int = *int & there | to & !there;
+                    }
+                }
+            }
+        },
+    );
+}
+
+/// The least and the greatest; both 0 when there are none.
+fn ends(ints: &[u32]) -> (u32, u32) {
+    let Some(first) = ints.first().copied() else { return (0, 0) };
+    vectorized(
+        #[inline(always)]
+        move || {
+            ints.iter().fold((first, first), |(least, greatest), int| (least.min(*int), greatest.max(*int)))
+        },
+    )
+}
+
+/// What is left of each when the base is taken away.
+fn less<T: Copy + Default>(ints: &[u32], base: u32, narrow: impl Fn(u32) -> T) -> Vec<T> {
+    let mut codes = vec![T::default(); ints.len()];
+    let all = &mut codes[..];
+    vectorized(
+        #[inline(always)]
+        move || {
+            for (code, int) in all.iter_mut().zip(ints) {
+                *code = narrow(int.wrapping_sub(base));
+            }
+        },
+    );
+    codes
 }
 
 #[cfg(test)]
@@ -150,31 +200,32 @@ mod tests {
 
     #[test]
     fn ints_are_packed_into_as_few_bytes_as_they_need() {
-        let all = [7, 5, 260, -3, 70_000, i64::MAX, i64::MIN, 5];
+        let all = [7, 5, 260, 0, 70_000, u32::MAX, 1, 5];
         for count in 0..=all.len() {
             for null in [None, Some(0), Some(2), Some(5)] {
                 let ints = &all[..count];
                 let validity = null.map(|null| NullBuffer::from_iter((0..count).map(|row| row != null)));
-                let expect: Int64Array =
-                    (0..count).map(|row| (Some(row) != null).then_some(ints[row])).collect();
-                let packed = Column::packed(ints, validity);
+                let value = |row: usize| (Some(row) != null).then_some(i64::from(ints[row]));
+                let expect: Int64Array = (0..count).map(value).collect();
+                let packed = Column::packed(ints.to_vec(), validity);
                 assert_eq!(
                     packed.to_array(count).as_primitive::<Int64Type>(),
                     &expect,
                     "{ints:?} without {null:?}"
                 );
+                let Column::Packed { codes, .. } = packed else { panic!("{packed:?}") };
+                assert!(null.is_none_or(|null| null >= count || codes.get(null) == 0), "{codes:?}");
             }
         }
-        let bytes = |ints: &[i64]| match Column::packed(ints, None) {
+        let none = NullBuffer::new_null(2);
+        assert_eq!(Column::packed(vec![7, 8], Some(none)).to_array(2).null_count(), 2);
+        let bytes = |ints: &[u32]| match Column::packed(ints.to_vec(), None) {
             Column::Packed { codes: Codes::U8(_), .. } => 1,
             Column::Packed { codes: Codes::U16(_), .. } => 2,
             Column::Packed { codes: Codes::U32(_), .. } => 4,
             _ => 8,
         };
-        assert_eq!(
-            [bytes(&[1_000, 1_255]), bytes(&[0, 256]), bytes(&[-1, 65_535]), bytes(&[0, 1 << 32])],
-            [1, 2, 4, 8]
-        );
+        assert_eq!([bytes(&[1_000, 1_255]), bytes(&[0, 256]), bytes(&[1, 65_537])], [1, 2, 4]);
     }
 
     #[test]

@@ -177,12 +177,12 @@ impl Slot {
 
     /// How many characters each text has, or how many items each list, as a column of ints.
     fn lengths(&self, row_count: usize) -> Result<Column, Stop> {
-        let count = |text: Option<&str>| text.map_or(0, |text| text.chars().count() as i64);
+        let count = |text: Option<&str>| text.map_or(0, |text| text.chars().count() as u32);
         let of_lists =
-            |offsets: &[i32]| offsets.windows(2).map(|ends| i64::from(ends[1] - ends[0])).collect::<Vec<_>>();
+            |offsets: &[i32]| offsets.windows(2).map(|ends| (ends[1] - ends[0]) as u32).collect::<Vec<_>>();
         let of_array = |values: &ArrayRef| match (values.as_string_opt::<i32>(), values.as_list_opt::<i32>())
         {
-            (Some(texts), _) => Ok(texts.iter().map(count).collect::<Vec<i64>>()),
+            (Some(texts), _) => Ok(texts.iter().map(count).collect::<Vec<u32>>()),
             (None, Some(lists)) => Ok(of_lists(lists.offsets())),
             (None, None) => {
                 Err(Stop::Failed(ScanError::Evaluate(format!("the length of a {}", values.data_type()))))
@@ -192,7 +192,8 @@ impl Slot {
             Shape::Text(text) => text.characters().map(|lengths| (lengths, text.validity().cloned())),
             Shape::Lists(lists) => Some((of_lists(lists.offsets), lists.validity.cloned())),
             Shape::Constant(value) => {
-                let lengths = Int64Array::new(of_array(value)?.into(), value.logical_nulls());
+                let lengths = of_array(value)?.into_iter().map(i64::from).collect::<Vec<_>>();
+                let lengths = Int64Array::new(lengths.into(), value.logical_nulls());
                 return Ok(Column::Constant(Arc::new(lengths)));
             }
             Shape::Dictionary { values, codes, has_nulls } => {
@@ -215,7 +216,7 @@ impl Slot {
                 (of_array(&texts)?, texts.logical_nulls())
             }
         };
-        Ok(Column::packed(&lengths, validity))
+        Ok(Column::packed(lengths, validity))
     }
 
     /// The values of an int or time column.

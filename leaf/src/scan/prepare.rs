@@ -189,6 +189,13 @@ fn plain_column(expr: &Expr, data_type: &DataType, specs: &[ColumnSpec]) -> Opti
     specs.iter().position(|spec| &spec.name == name && &spec.column_type.arrow() == data_type)
 }
 
+/// The column of lengths, when the expression is that column in the type that the function for them has.
+fn lengths(expr: &Expr, data_type: &DataType, specs: &[ColumnSpec]) -> Option<usize> {
+    let Expr::Cast { operand, to, .. } = expr else { return None };
+    let column = plain_column(operand, &DataType::Int64, specs).filter(|_| to == data_type)?;
+    specs[column].lengths_of.filter(|_| to.is_integer()).map(|_| column)
+}
+
 /// The int column, when the expression is that column cast to floats.
 fn float_of(expr: &Expr, data_type: &DataType, specs: &[ColumnSpec]) -> Option<usize> {
     match expr {
@@ -233,7 +240,7 @@ fn groups<'p>(
     }
     let argument = |(expr, data_type): (&Expr, &DataType)| {
         let compiled = compile(expr, specs, Some(data_type))?;
-        let column = plain_column(expr, data_type, specs);
+        let column = plain_column(expr, data_type, specs).or_else(|| lengths(expr, data_type, specs));
         let formula = formula(expr, data_type, specs);
         Ok(ArgumentPlan { compiled, column, float_of: float_of(expr, data_type, specs), formula })
     };

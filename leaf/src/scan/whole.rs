@@ -93,10 +93,14 @@ impl<'a> Weighing<'a> {
         match self {
             Weighing::Alike(weight) => i128::from(*weight) * (row_count - nulls) as i128,
             Weighing::Few { codes, weights, events, .. } => {
-                let mut without = 0;
-                if let Some(validity) = validity.filter(|_| nulls > 0) {
-                    for_each_null(validity, |row| without += i128::from(weights[usize::from(codes[row])]));
+                let Some(validity) = validity.filter(|_| nulls > 0) else { return *events };
+                if nulls * SHARE_NULLS > row_count
+                    && let Some(events) = events_of(codes, weights, validity.inner(), row_count - nulls)
+                {
+                    return events;
                 }
+                let mut without = 0;
+                for_each_null(validity, |row| without += i128::from(weights[usize::from(codes[row])]));
                 events - without
             }
         }
@@ -142,6 +146,12 @@ pub(super) fn events_at(weights: &RowWeights<'_>, bits: &BooleanBuffer, count: u
         RowWeights::Ints(_) | RowWeights::Floats(_) => {}
     }
     let (codes, weights) = weights.coded()?;
+    i64::try_from(events_of(codes, &weights[..], bits, count)?).ok()
+}
+
+/// The events that the rows of some bits, of which so many are set, stand for, with the weight at the code of each;
+/// `None` where there are many codes.
+fn events_of(codes: &[u8], weights: &[i64], bits: &BooleanBuffer, count: usize) -> Option<i128> {
     let last = codes.iter().copied().max()?;
     if usize::from(last) >= COMPARED_MAX {
         return None;
@@ -149,13 +159,12 @@ pub(super) fn events_at(weights: &RowWeights<'_>, bits: &BooleanBuffer, count: u
     let mut events = 0_i128;
     let mut left = count;
     // The rows of the last code are those that are left.
-    for (code, weight) in (0..last).zip(&weights[..]) {
+    for (code, weight) in (0..last).zip(weights) {
         let rows = count_set(&(bits & &pack_bits(codes, move |of| of == code)));
         left -= rows.min(left);
         events += i128::from(*weight) * rows as i128;
     }
-    events += i128::from(weights[usize::from(last)]) * left as i128;
-    i64::try_from(events).ok()
+    Some(events + i128::from(weights[usize::from(last)]) * left as i128)
 }
 
 /// Adds the rows of some bits, of which so many are set, to the sums among the states, of one group each, and says how many
@@ -267,6 +276,8 @@ fn total(weights: &[u32]) -> u64 {
 
 /// Of these rows one in so many is left at least: picking fewer takes less time than weighing all.
 const SHARE_LEFT: usize = 4;
+/// Of these rows more than one in so many has no value: then weights of the others are counted.
+const SHARE_NULLS: usize = 16;
 /// Rows are compared with one code after the other where there are no more than so many.
 const COMPARED_MAX: usize = 16;
 /// Of fewer rows no sums by code are made.
@@ -346,11 +357,16 @@ fn add(
     states: &mut States,
 ) -> Result<bool, Stop> {
     let Some(argument) = aggregate.argument.map(|argument| &plan.arguments[argument]) else {
-        return Ok(false);
+        let is_count = aggregate.aggregate.function == AggregateFunction::Count;
+        return Ok(is_count && states.add_count(0, weighing.events(run.row_count, None)));
     };
     match &aggregate.aggregate.function {
         AggregateFunction::Sum => {
             let Some(column) = argument.column.or(argument.float_of) else { return Ok(false) };
+            if !states.sums_numbers() {
+                let Some(validity) = validity(run, column)? else { return Ok(false) };
+                return Ok(states.add_sum(0, 0, None, weighing.events(run.row_count, validity.as_ref())));
+            }
             let Some(packed) = packed(run, column)? else { return Ok(false) };
             let Some(codes) = weighing.sum(packed.codes) else { return Ok(false) };
             let events = weighing.events(run.row_count, packed.validity);
@@ -375,6 +391,30 @@ fn add(
         }
         _ => Ok(false),
     }
+}
+
+/// Which rows have a value, where that is known without their values; within, `None` says all of them.
+fn validity(run: &Run<'_>, column: usize) -> Result<Option<Option<NullBuffer>>, Stop> {
+    Ok(match run.slot(column)?.shape() {
+        Shape::Dictionary { values, codes, has_nulls } => Some(has_nulls.then(|| {
+            // NULL is the code behind the last value.
+            let count = values.len() as u64;
+            NullBuffer::new(match codes {
+                Codes::U8(codes) => pack_bits(codes, move |code| u64::from(code) < count),
+                Codes::U16(codes) => pack_bits(codes, move |code| u64::from(code) < count),
+                Codes::U32(codes) => pack_bits(codes, move |code| u64::from(code) < count),
+                Codes::U64(codes) => pack_bits(codes, move |code| code < count),
+            })
+        })),
+        Shape::Packed { validity, .. }
+        | Shape::Decimal { validity, .. }
+        | Shape::Ints { validity, .. }
+        | Shape::Bits { validity, .. } => Some(validity.cloned()),
+        Shape::Lists(lists) => Some(lists.validity.cloned()),
+        Shape::Text(text) => Some(text.validity().cloned()),
+        Shape::Constant(value) => Some((value.null_count() > 0).then(|| NullBuffer::new_null(run.row_count))),
+        Shape::Floats | Shape::Other => None,
+    })
 }
 
 fn packed<'a>(run: &'a Run<'_>, column: usize) -> Result<Option<Packed<'a>>, Stop> {

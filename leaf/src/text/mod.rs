@@ -275,9 +275,9 @@ impl StoredText {
 
     /// How many characters each value has; what is said of rows without value means nothing. `None` where that takes
     /// decoding.
-    pub fn characters(&self) -> Option<Vec<i64>> {
+    pub fn characters(&self) -> Option<Vec<u32>> {
         match &self.kind {
-            Kind::Hex(hex) => Some(vec![hex.text_bytes() as i64; self.row_count]),
+            Kind::Hex(hex) => Some(vec![hex.text_bytes() as u32; self.row_count]),
             Kind::Template(template, rows) => template.characters(rows.as_deref()),
         }
     }

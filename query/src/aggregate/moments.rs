@@ -22,6 +22,8 @@ pub(crate) struct Moments {
 
 /// With fewer rows a group, they are added one by one.
 const ROWS_A_GROUP: usize = 8;
+/// Rows that follow one another add to sums of their own, or each would wait for the one before it.
+const LANES: usize = 8;
 
 /// Weight, and weighted sums of how far values are from the first one and of the squares of that. Values are about as far
 /// from the first as from their mean, so that the difference of the sums keeps its digits (Chan, Golub & LeVeque,
@@ -48,6 +50,22 @@ impl Shifted {
         self.sum += weight * distance;
         self.squares += weight * distance * distance;
     }
+}
+
+/// The sums of so many groups, `LANES` for each.
+fn sums_of<const LANES: usize>(
+    group_count: usize,
+    groups: &[u32],
+    values: &[f64],
+    input: &Input<'_>,
+) -> Vec<Shifted> {
+    let mut sums = vec![Shifted::default(); group_count * LANES];
+    let place =
+        |row: usize| if group_count == 1 { row % LANES } else { groups[row] as usize * LANES + row % LANES };
+    for_each_valid(groups.len(), input.validity, |row| {
+        sums[place(row)].add(float_weight(input.weights, row), values[row]);
+    });
+    sums
 }
 
 impl Moments {
@@ -91,28 +109,18 @@ impl Moments {
     /// Adds up the rows of each group first, which takes no division a row. False where floats cannot hold the sums: then
     /// nothing was added.
     fn update_by_group(&mut self, groups: &[u32], values: &[f64], input: &Input<'_>) -> bool {
-        let sums = match self.len() {
-            1 => {
-                let mut sums = Shifted::default();
-                for_each_valid(groups.len(), input.validity, |row| {
-                    sums.add(float_weight(input.weights, row), values[row]);
-                });
-                vec![sums]
-            }
-            group_count => {
-                let mut sums = vec![Shifted::default(); group_count];
-                for_each_valid(groups.len(), input.validity, |row| {
-                    sums[groups[row] as usize].add(float_weight(input.weights, row), values[row]);
-                });
-                sums
-            }
+        let has_lanes = self.len() * LANES * ROWS_A_GROUP <= groups.len();
+        let sums = match has_lanes {
+            true => sums_of::<LANES>(self.len(), groups, values, input),
+            false => sums_of::<1>(self.len(), groups, values, input),
         };
+        let lanes = if has_lanes { LANES } else { 1 };
         if !sums.iter().all(|sums| sums.squares.is_finite()) {
             return false;
         }
-        for (group, sums) in sums.into_iter().enumerate().filter(|(_, sums)| sums.weight > 0.0) {
+        for (lane, sums) in sums.into_iter().enumerate().filter(|(_, sums)| sums.weight > 0.0) {
             let mean = sums.sum / sums.weight;
-            self.add(group, sums.weight, sums.first + mean, (sums.squares - sums.sum * mean).max(0.0));
+            self.add(lane / lanes, sums.weight, sums.first + mean, (sums.squares - sums.sum * mean).max(0.0));
         }
         true
     }

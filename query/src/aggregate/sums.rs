@@ -200,7 +200,8 @@ impl Sums {
         let sums = match (self, digits) {
             (Sums::Ints(sums), None) => sums,
             (Sums::Floats(sums), digits) => sums.scaled(digits.unwrap_or(0)),
-            _ => return false,
+            (Sums::Nothing, _) => return sum == 0,
+            (Sums::Ints(_), Some(_)) => return false,
         };
         sums.add(group, sum);
         true

@@ -202,6 +202,20 @@ fn lengths_of_texts_are_ints_of_their_own() {
 }
 
 #[test]
+fn counts_of_columns_without_numbers() {
+    let texts = || DataType::List(Arc::new(Field::new("item", DataType::Utf8, true)));
+    for (name, data_type) in [
+        ("service", DataType::Utf8),
+        ("region", DataType::Utf8),
+        ("url", DataType::Utf8),
+        ("ok", DataType::Boolean),
+        ("tags", texts()),
+    ] {
+        check_aggregate(AggregateFunction::Sum, column(name), data_type);
+    }
+}
+
+#[test]
 fn lengths_of_lists_are_ints_of_their_own() {
     let literal = |value: u64| Expr::Literal(Arc::new(UInt64Array::from(vec![value])));
     let length = || call("array_length", vec![column("tags")]);

@@ -3,6 +3,8 @@
 //! Any one of them is read with one load of eight bytes, which is why the bytes they all lie in end with [`PAD`] more.
 //! A number that is not there reads as zero.
 
+use crate::vectors::vectorized;
+
 /// Bytes that follow the last numbers.
 pub(super) const PAD: usize = 8;
 /// Numbers that need more bits than this take all of 64, so that one load always gets them.
@@ -190,14 +192,43 @@ impl Ends {
         places.map(|(start, end)| (self.text_at.saturating_add(start), end.saturating_sub(start)))
     }
 
-    /// The text of all pieces, which have so many bytes together, and whether one of them is empty.
+    /// How many bytes each piece has.
+    pub(super) fn lengths(&self, bytes: &[u8]) -> Vec<u32> {
+        let mut lengths = vec![0_u32; self.count];
+        if self.ends.bits() > 32 {
+            let length = |index| {
+                let (start, end) = self.range(bytes, index);
+                end.saturating_sub(start) as u32
+            };
+            return (0..self.count).map(length).collect();
+        }
+        let (all, ends) = (&mut lengths[..], self.ends);
+        vectorized(
+            #[inline(always)]
+            move || {
+                ends.unpack(bytes, 0, all);
+                for group in all.chunks_mut(GROUP) {
+                    for place in (1..group.len()).rev() {
+                        group[place] = group[place].wrapping_sub(group[place - 1]);
+                    }
+                }
+            },
+        );
+        lengths
+    }
+
+    /// The text of all pieces, which have so many bytes together.
+    pub(super) fn text<'a>(&self, text: &'a [u8], total: usize) -> &'a [u8] {
+        text.get(self.text_at..self.text_at.saturating_add(total)).unwrap_or(&[])
+    }
+
+    /// The text of all pieces, and whether one of them is empty.
     pub(super) fn all<'a>(&self, bytes: &[u8], text: &'a [u8], total: usize) -> (&'a [u8], bool) {
-        let all = text.get(self.text_at..self.text_at.saturating_add(total)).unwrap_or(&[]);
         let is_empty = |index| {
             let (start, end) = self.range(bytes, index);
             end <= start
         };
-        (all, (0..self.count).any(is_empty))
+        (self.text(text, total), (0..self.count).any(is_empty))
     }
 
     /// The pieces that have some text, ascending, and maybe others whose end and what follows have it; all pieces have
@@ -209,7 +240,7 @@ impl Ends {
         text: &[u8],
         total: usize,
     ) -> Vec<u32> {
-        let all = text.get(self.text_at..self.text_at.saturating_add(total)).unwrap_or(&[]);
+        let all = self.text(text, total);
         let groups = self.count.div_ceil(GROUP);
         let (mut pieces, mut group, mut at) = (Vec::new(), 0, 0);
         while let Some(found) = all.get(at..).and_then(|rest| finder.find(rest)) {
@@ -266,7 +297,7 @@ pub(super) fn write_ends(lengths: &[usize], out: &mut Vec<u8>) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vectors::{forms, vectorized};
+    use crate::vectors::forms;
 
     #[test]
     fn many_numbers_are_read_as_single_ones_are() {
@@ -311,6 +342,8 @@ mod tests {
             let finder = memchr::memmem::Finder::new("ab");
             let found = ends.having(&finder, &bytes, text.as_bytes(), text.len());
             assert!(found.is_sorted_by(|a, b| a < b), "{found:?}");
+            let lengths = lengths.into_iter().map(|length| length as u32);
+            assert!(ends.lengths(&bytes).into_iter().eq(lengths));
             for (index, piece) in (0_u32..).zip(&pieces) {
                 assert!(!piece.contains("ab") || found.contains(&index), "{index} of {repeated}");
             }

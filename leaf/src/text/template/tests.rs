@@ -85,7 +85,7 @@ fn check_undecoded(text: &StoredText, template: &Template, array: &StringArray) 
         let picked = positions.map_or_else(|| text.clone(), |positions| text.pick(positions));
         let characters = picked.characters().expect("every row has a shape");
         for (place, row) in rows.iter().enumerate().filter(|(_, row)| array.is_valid(**row)) {
-            assert_eq!(characters[place], array.value(*row).chars().count() as i64, "row {row}");
+            assert_eq!(characters[place], array.value(*row).chars().count() as u32, "row {row}");
         }
         if let Some((codes, firsts)) = picked.number() {
             let values = picked.to_array();
