@@ -35,11 +35,13 @@ mod histogram;
 mod known;
 mod lanes;
 mod moments;
+mod number_set;
 mod pairs;
 mod quantiles;
 mod scalars;
 mod states;
 mod sums;
+mod text_sets;
 
 pub use states::States;
 

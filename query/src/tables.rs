@@ -103,6 +103,12 @@ impl IntTable {
         }
     }
 
+    /// The number of a value.
+    pub(crate) fn number(&mut self, value: i64) -> u32 {
+        self.reserve(1);
+        self.find(value)
+    }
+
     /// The number of a value for which there is room.
     fn find(&mut self, value: i64) -> u32 {
         match self.slots.find(hash_int(value), |number| self.values[number] == value) {
@@ -141,7 +147,7 @@ impl IntTable {
             if self.null == Some(*number) {
                 some.number_null();
             } else {
-                some.number_all(&[self.values[*number as usize]], &mut Vec::new());
+                some.number(self.values[*number as usize]);
             }
         }
         some
@@ -162,8 +168,55 @@ pub(crate) struct ByteTable {
     slots: Slots,
     /// The low bits of the hash of each entry.
     tags: Vec<u32>,
-    ends: Vec<usize>,
-    bytes: Vec<u8>,
+    ends: Vec<End>,
+    bytes: Pieces,
+}
+
+/// Where an entry ends; it begins where the one before it ends, or with its piece.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    piece: u32,
+    end: u32,
+}
+
+/// Entries one after the other, in pieces: what is there stays where it is when there is more.
+#[derive(Debug, Clone, Default)]
+struct Pieces {
+    /// The last one has room for more; the first one grows until it is long.
+    pieces: Vec<Vec<u8>>,
+    len: usize,
+}
+
+/// Bytes of a piece, unless one entry takes more.
+const PIECE: usize = 1 << 20;
+
+impl Pieces {
+    /// Adds an entry, which is below 4 GiB.
+    fn push(&mut self, entry: &[u8]) -> End {
+        if self.pieces.last().is_none_or(|last| last.len() + entry.len() > PIECE) {
+            self.pieces.push(if self.len == 0 {
+                Vec::new()
+            } else {
+                Vec::with_capacity(PIECE.max(entry.len()))
+            });
+        }
+        let piece = self.pieces.len() - 1;
+        let last = &mut self.pieces[piece];
+        last.extend_from_slice(entry);
+        self.len += entry.len();
+        End { piece: piece as u32, end: last.len() as u32 }
+    }
+
+    /// Makes room for so many bytes more, as far as one piece goes.
+    fn reserve(&mut self, bytes: usize) {
+        if self.pieces.is_empty() {
+            self.pieces.push(Vec::with_capacity(bytes.min(PIECE)));
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.pieces.iter().map(|piece| size_of::<Vec<u8>>() + piece.capacity()).sum()
+    }
 }
 
 impl ByteTable {
@@ -173,7 +226,7 @@ impl ByteTable {
 
     /// Bytes of all entries.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len
     }
 
     /// Makes room for so many entries more, of so many bytes together.
@@ -186,8 +239,10 @@ impl ByteTable {
     }
 
     pub(crate) fn get(&self, number: usize) -> &[u8] {
-        let start = if number == 0 { 0 } else { self.ends[number - 1] };
-        &self.bytes[start..self.ends[number]]
+        let End { piece, end } = self.ends[number];
+        let before = number.checked_sub(1).map(|before| self.ends[before]);
+        let start = before.filter(|before| before.piece == piece).map_or(0, |before| before.end);
+        &self.bytes.pieces[piece as usize][start as usize..end as usize]
     }
 
     /// A table of some of these entries, which are distinct.
@@ -201,7 +256,12 @@ impl ByteTable {
 
     /// The entries with the low bits of their hashes.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &[u8])> {
-        self.tags.iter().enumerate().map(|(number, tag)| (*tag, self.get(number)))
+        (0..self.len()).map(|number| self.entry(number))
+    }
+
+    /// An entry with the low bits of its hash.
+    pub(crate) fn entry(&self, number: usize) -> (u32, &[u8]) {
+        (self.tags[number], self.get(number))
     }
 
     /// The number of an entry; `tag` is the low bits of its [`crate::sketch::hash_bytes`].
@@ -218,8 +278,7 @@ impl ByteTable {
                 let number = self.tags.len() as u32;
                 self.slots.numbers[slot] = number;
                 self.tags.push(tag);
-                self.bytes.extend_from_slice(entry);
-                self.ends.push(self.bytes.len());
+                self.ends.push(self.bytes.push(entry));
                 number
             }
         }
@@ -228,8 +287,8 @@ impl ByteTable {
     pub(crate) fn memory_bytes(&self) -> usize {
         self.slots.numbers.capacity() * 4
             + self.tags.capacity() * 4
-            + self.ends.capacity() * 8
-            + self.bytes.capacity()
+            + self.ends.capacity() * size_of::<End>()
+            + self.bytes.memory_bytes()
     }
 }
 
@@ -367,6 +426,29 @@ mod tests {
         }
         assert_eq!(ints.len(), 1201);
         assert_eq!(bytes.get(999), b"999");
+    }
+
+    #[test]
+    fn entries_of_all_lengths_stay_what_they_are() {
+        let mut table = ByteTable::default();
+        // Longer than a piece, as long as one, empty, and many that fill some pieces.
+        let lengths =
+            [0, 3, PIECE + 7, 5, PIECE, 1, PIECE - 1, 2].into_iter().chain((0..400).map(|n| n * 29));
+        let mut entries: Vec<Vec<u8>> = Vec::new();
+        for (index, length) in lengths.enumerate() {
+            let mut entry: Vec<u8> = index.to_le_bytes().into_iter().cycle().take(length).collect();
+            entry.extend(index.to_le_bytes());
+            entries.push(entry);
+        }
+        entries.push(Vec::new());
+        for _ in 0..2 {
+            for (number, entry) in entries.iter().enumerate() {
+                assert_eq!(table.number(hash_bytes(entry) as u32, entry), number as u32);
+            }
+        }
+        assert!(entries.iter().map(Vec::as_slice).eq(table.iter().map(|(_, entry)| entry)));
+        assert_eq!(table.bytes(), entries.iter().map(Vec::len).sum::<usize>());
+        assert!(table.memory_bytes() < table.bytes() * 2);
     }
 
     #[test]

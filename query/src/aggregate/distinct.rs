@@ -11,7 +11,8 @@
 //!
 //! Where nobody will add values any more the numbers of values take their place.
 //!
-//! Texts are kept in a table a group; codes are looked at once for every pair of group and code.
+//! Texts have numbers, and groups sets of these (see [`super::text_sets`]); codes are looked at once for every pair of
+//! group and code, and a text at its first code.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,15 +27,18 @@ use super::hash_sets::IntSet;
 use super::known::{Known, each_of_array, for_each};
 use super::pairs::Pairs;
 use super::scalars::{Kind, expect, kind_for, without_nulls};
+use super::text_sets::TextSets;
 use super::{Input, Values};
 use crate::QueryError;
-use crate::sketch::{hash_bytes, hash_int, unhash_int};
-use crate::tables::ByteTable;
+use crate::sketch::{hash_int, unhash_int};
 
 /// Pairs that are remembered while rows are gathered: a power of two.
 const RECENT: usize = 1 << 10;
 /// Fewer than one row in so many that brings one of them again is not worth the look.
 const RECENT_ONE_IN: usize = 16;
+
+/// The number of a text that nobody looked at.
+const UNKNOWN: u32 = u32::MAX;
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -52,7 +56,11 @@ enum Sets {
         gathered: Gathered<u64>,
         recent: Recent,
     },
-    Bytes(Vec<ByteTable>),
+    Texts {
+        sets: TextSets,
+        /// The number of the text of each code of the distinct values that came last.
+        of_codes: Vec<u32>,
+    },
     /// Only how many there are: nothing can be added to a group that has some.
     Counted(Vec<i64>),
 }
@@ -92,7 +100,7 @@ impl Distinct {
             Kind::Int | Kind::Float => {
                 Sets::Ints { sets: Vec::new(), gathered: Gathered::default(), recent: Recent::default() }
             }
-            Kind::Text | Kind::Texts => Sets::Bytes(Vec::new()),
+            Kind::Text | Kind::Texts => Sets::Texts { sets: TextSets::default(), of_codes: Vec::new() },
         };
         Ok(Distinct { kind, sets, pairs: Pairs::default() })
     }
@@ -100,7 +108,7 @@ impl Distinct {
     pub(crate) fn len(&self) -> usize {
         match &self.sets {
             Sets::Ints { sets, .. } => sets.len(),
-            Sets::Bytes(sets) => sets.len(),
+            Sets::Texts { sets, .. } => sets.len(),
             Sets::Counted(counts) => counts.len(),
         }
     }
@@ -108,7 +116,7 @@ impl Distinct {
     pub(crate) fn resize(&mut self, group_count: usize) {
         match &mut self.sets {
             Sets::Ints { sets, .. } => sets.resize(group_count, IntSet::Empty),
-            Sets::Bytes(sets) => sets.resize(group_count, ByteTable::default()),
+            Sets::Texts { sets, .. } => sets.resize(group_count),
             Sets::Counted(counts) => counts.resize(group_count, 0),
         }
     }
@@ -148,11 +156,21 @@ impl Distinct {
         };
         match &mut self.sets {
             Sets::Counted(_) => return Err(already_counted()),
-            Sets::Bytes(sets) => visit_all(&mut |group, value| {
-                if let Known::Bytes(bytes) = value {
-                    sets[group as usize].number(hash_bytes(bytes) as u32, bytes);
+            Sets::Texts { sets, of_codes } => match input.values {
+                Values::Codes(codes, distinct) => {
+                    if !pairs.knows(distinct) {
+                        of_codes.clear();
+                        of_codes.resize(distinct.len(), UNKNOWN);
+                    }
+                    let fresh = pairs.fresh(group_count, groups, codes, distinct, input.validity);
+                    add_codes(&fresh, distinct, kind, of_codes, sets)?;
                 }
-            })?,
+                _ => for_each(groups, input, kind, |group, value| {
+                    if let Known::Bytes(text) = value {
+                        sets.insert(group, text);
+                    }
+                })?,
+            },
             Sets::Ints { gathered, recent, .. } => {
                 recent.open();
                 gathered.reserve(groups.len());
@@ -226,18 +244,7 @@ impl Distinct {
             (Sets::Ints { sets, .. }, Sets::Ints { sets: theirs, .. }) => {
                 to.iter().zip(&theirs[groups]).for_each(|(group, set)| sets[*group as usize].merge(set));
             }
-            (Sets::Bytes(sets), Sets::Bytes(theirs)) => {
-                for (group, set) in to.iter().zip(&theirs[groups]) {
-                    let ours = &mut sets[*group as usize];
-                    if ours.len() == 0 {
-                        ours.clone_from(set);
-                        continue;
-                    }
-                    set.iter().for_each(|(tag, bytes)| {
-                        ours.number(tag, bytes);
-                    });
-                }
-            }
+            (Sets::Texts { sets, .. }, Sets::Texts { sets: theirs, .. }) => sets.merge(theirs, groups, to),
             _ => return Err(QueryError::Mismatch("distinct values of different types".to_owned())),
         }
         Ok(())
@@ -252,7 +259,7 @@ impl Distinct {
         other.gather();
         match (&mut self.sets, other.sets) {
             (Sets::Ints { sets, .. }, Sets::Ints { sets: mut theirs, .. }) => sets.append(&mut theirs),
-            (Sets::Bytes(sets), Sets::Bytes(mut theirs)) => sets.append(&mut theirs),
+            (Sets::Texts { sets, .. }, Sets::Texts { sets: theirs, .. }) => sets.append(theirs),
             _ => return Err(QueryError::Mismatch("distinct values of different types".to_owned())),
         }
         Ok(())
@@ -265,7 +272,7 @@ impl Distinct {
                 let (gathered, recent) = (Gathered::default(), Recent::default());
                 Sets::Ints { sets: take(sets, groups), gathered, recent }
             }
-            Sets::Bytes(sets) => Sets::Bytes(take(sets, groups)),
+            Sets::Texts { sets, .. } => Sets::Texts { sets: sets.take(groups), of_codes: Vec::new() },
             Sets::Counted(counts) => Sets::Counted(take(counts, groups)),
         };
         Distinct { kind: self.kind, sets, pairs: Pairs::default() }
@@ -275,7 +282,7 @@ impl Distinct {
     pub(crate) fn counts(&self) -> Vec<i64> {
         match &self.sets {
             Sets::Ints { sets, .. } => sets.iter().map(|set| set.len() as i64).collect(),
-            Sets::Bytes(sets) => sets.iter().map(|set| set.len() as i64).collect(),
+            Sets::Texts { sets, .. } => (0..sets.len()).map(|group| sets.count(group) as i64).collect(),
             Sets::Counted(counts) => counts.clone(),
         }
     }
@@ -305,12 +312,12 @@ impl Distinct {
                 let values = Arc::new(Int64Array::from(values));
                 Ok(Arc::new(ListArray::new(item, OffsetBuffer::new(ends.into()), values, None)))
             }
-            Sets::Bytes(sets) => {
-                let entries = sets.iter().map(ByteTable::len).sum();
-                let values = BinaryBuilder::with_capacity(entries, sets.iter().map(ByteTable::bytes).sum());
+            Sets::Texts { sets, .. } => {
+                let entries = (0..sets.len()).map(|group| sets.count(group)).sum();
+                let values = BinaryBuilder::with_capacity(entries, sets.bytes());
                 let mut lists = ListBuilder::with_capacity(values, sets.len());
-                for set in sets {
-                    set.iter().for_each(|(_, bytes)| lists.values().append_value(bytes));
+                for group in 0..sets.len() {
+                    sets.for_each(group, |text| lists.values().append_value(text));
                     lists.append(true);
                 }
                 Ok(Arc::new(lists.finish()))
@@ -349,16 +356,15 @@ impl Distinct {
                     *set = IntSet::of_list(hashes.slice(list.start, list.len()));
                 }
             }
-            Sets::Bytes(sets) => {
+            Sets::Texts { sets, .. } => {
                 let items = items.as_binary::<i32>();
-                let ends = items.value_offsets();
-                for (group, set) in sets.iter_mut().enumerate() {
-                    let list = list(group);
-                    set.reserve(list.len(), (ends[list.end] - ends[list.start]) as usize);
-                    for index in list {
-                        let bytes = items.value(index);
-                        set.number(hash_bytes(bytes) as u32, bytes);
-                    }
+                if sets.len() == 1 {
+                    // They are distinct.
+                    let ends = items.value_offsets();
+                    sets.reserve(items.len(), (ends[items.len()] - ends[0]) as usize);
+                }
+                for group in 0..sets.len() {
+                    list(group).for_each(|index| sets.insert(group as u32, items.value(index)));
                 }
             }
         }
@@ -371,11 +377,44 @@ impl Distinct {
                 let gathered = gathered.memory_bytes() + recent.pairs.capacity() * 16;
                 gathered + sets.iter().map(|set| 32 + set.memory_bytes()).sum::<usize>()
             }
-            Sets::Bytes(sets) => sets.iter().map(|set| 96 + set.memory_bytes()).sum(),
+            Sets::Texts { sets, of_codes } => sets.memory_bytes() + of_codes.capacity() * 4,
             Sets::Counted(counts) => counts.len() * 8,
         };
         sets + self.pairs.memory_bytes()
     }
+}
+
+/// Adds texts to groups by their codes; each is looked at when its code first comes.
+fn add_codes(
+    pairs: &[(u32, u32)],
+    distinct: &ArrayRef,
+    kind: Kind,
+    of_codes: &mut [u32],
+    sets: &mut TextSets,
+) -> Result<(), QueryError> {
+    let mut new = Vec::new();
+    for (_, code) in pairs {
+        let number = &mut of_codes[*code as usize];
+        if *number == UNKNOWN {
+            // Its number follows; here it is only asked for once.
+            *number = 0;
+            new.push(*code);
+        }
+    }
+    each_of_array(
+        &new,
+        distinct,
+        kind,
+        None,
+        |place| new[place] as usize,
+        |code, value| {
+            if let Known::Bytes(text) = value {
+                of_codes[code as usize] = sets.number(text);
+            }
+        },
+    )?;
+    pairs.iter().for_each(|(group, code)| sets.insert_number(*group, of_codes[*code as usize]));
+    Ok(())
 }
 
 fn already_counted() -> QueryError {

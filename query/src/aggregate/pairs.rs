@@ -42,33 +42,32 @@ impl Pairs {
             *self = Pairs { distinct: Some(distinct.clone()), seen: Vec::new(), nulls };
         }
         let nulls = self.nulls.as_ref();
-        let mut fresh = Vec::new();
         let there = |code: usize| code < values && nulls.is_none_or(|nulls| nulls.is_valid(code));
+        // Whether a pair is fresh is as good as random: each is put, and the next one over it if it was not.
+        let mut fresh = vec![(0, 0); groups.len() + 1];
+        let mut count = 0;
         let pair_count = group_count.saturating_mul(values);
         if pair_count > PAIRS_MAX {
             for_each_valid(groups.len(), validity, |row| {
-                if there(codes[row] as usize) {
-                    fresh.push((groups[row], codes[row]));
-                }
+                fresh[count] = (groups[row], codes[row]);
+                count += usize::from(there(codes[row] as usize));
             });
-            return fresh;
-        }
-        self.seen.resize(pair_count.div_ceil(64), 0);
-        let seen = &mut self.seen;
-        for_each_valid(groups.len(), validity, |row| {
-            let code = codes[row] as usize;
-            if code >= values {
-                return;
-            }
-            let pair = groups[row] as usize * values + code;
-            let bit = 1 << (pair % 64);
-            if seen[pair / 64] & bit == 0 {
-                seen[pair / 64] |= bit;
-                if there(code) {
-                    fresh.push((groups[row], codes[row]));
+        } else {
+            self.seen.resize(pair_count.div_ceil(64), 0);
+            let seen = &mut self.seen;
+            for_each_valid(groups.len(), validity, |row| {
+                let code = codes[row] as usize;
+                if code >= values {
+                    return;
                 }
-            }
-        });
+                let pair = groups[row] as usize * values + code;
+                let (word, bit) = (&mut seen[pair / 64], 1 << (pair % 64));
+                fresh[count] = (groups[row], codes[row]);
+                count += usize::from(*word & bit == 0 && nulls.is_none_or(|nulls| nulls.is_valid(code)));
+                *word |= bit;
+            });
+        }
+        fresh.truncate(count);
         fresh
     }
 

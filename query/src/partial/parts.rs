@@ -65,11 +65,33 @@ impl Part {
             return Ok(());
         }
         let to = self.keys.number(keys, tags, rows.clone())?;
+        self.merge_numbered(&to, states, rows)
+    }
+
+    /// Adds the states of groups whose keys have these numbers.
+    fn merge_numbered(
+        &mut self,
+        to: &[u32],
+        states: &[States],
+        rows: std::ops::Range<usize>,
+    ) -> Result<(), QueryError> {
         for (ours, theirs) in self.states.iter_mut().zip(states) {
             ours.resize(self.keys.len());
-            ours.merge_range(theirs, rows.clone(), &to)?;
+            ours.merge_range(theirs, rows.clone(), to)?;
         }
         Ok(())
+    }
+
+    /// Adds groups with all of their states, which an empty part keeps as they are.
+    fn merge_whole(&mut self, keys: &KeyBatch, tags: &[u32], states: Vec<States>) -> Result<(), QueryError> {
+        let is_empty = self.keys.len() == 0;
+        let to = self.keys.number(keys, tags, 0..keys.len())?;
+        if is_empty && self.keys.len() == to.len() {
+            // Distinct keys have numbers in order.
+            self.states = states;
+            return Ok(());
+        }
+        self.merge_numbered(&to, &states, 0..to.len())
     }
 
     /// Adds what waits for this part.
@@ -166,7 +188,7 @@ impl Gathered {
             // So few of them cannot make many: there is nothing to split.
             if part.keys.len() + groups.group_count <= FEW_MAX * 2 {
                 groups.states.iter_mut().for_each(States::gather);
-                part.merge(&keys, &keys.tags(hashes.into_iter()), &groups.states, 0..groups.group_count)?;
+                part.merge_whole(&keys, &keys.tags(hashes.into_iter()), groups.states)?;
                 part.measure();
                 if part.keys.len() > FEW_MAX {
                     self.split(form, empty)?;
