@@ -7,13 +7,14 @@ pub fn write_time(nanoseconds: i64, offset_seconds: Option<i64>, out: &mut Vec<u
     let fraction = nanoseconds.rem_euclid(1_000_000_000);
     let (year, month, day) = civil(seconds.div_euclid(86_400));
     let second = seconds.rem_euclid(86_400);
-    digits(year, 4, out);
-    for (mark, number) in
-        [(b'-', month), (b'-', day), (b'T', second / 3600), (b':', second / 60 % 60), (b':', second % 60)]
+    let mut text = *b"0000-00-00T00:00:00";
+    put(year, &mut text[..4]);
+    for (place, number) in
+        [(5, month), (8, day), (11, second / 3600), (14, second / 60 % 60), (17, second % 60)]
     {
-        out.push(mark);
-        digits(number, 2, out);
+        put(number, &mut text[place..place + 2]);
     }
+    out.extend_from_slice(&text);
     match fraction {
         0 => {}
         _ if fraction % 1_000_000 == 0 => fractional(fraction / 1_000_000, 3, out),
@@ -47,9 +48,15 @@ fn fractional(number: i64, width: usize, out: &mut Vec<u8>) {
 /// Writes a number below 10^width with leading zeros.
 fn digits(number: i64, width: usize, out: &mut Vec<u8>) {
     let start = out.len();
-    let mut rest = number.unsigned_abs();
     out.resize(start + width, b'0');
-    for digit in out[start..].iter_mut().rev() {
+    put(number, &mut out[start..]);
+}
+
+/// Puts the last digits of a number, as many as there is room for.
+#[inline]
+fn put(number: i64, digits: &mut [u8]) {
+    let mut rest = number.unsigned_abs() as u32;
+    for digit in digits.iter_mut().rev() {
         *digit = b'0' + (rest % 10) as u8;
         rest /= 10;
     }

@@ -218,6 +218,11 @@ struct ColumnText<'a> {
     type_name: String,
 }
 
+/// So many rows tell how much room the others take, so that a large answer is not moved again and again.
+const ROWS_WEIGHED: usize = 1_000;
+/// More room is not made ahead: the first rows may be unlike the others.
+const ROOM_MAX: usize = 64 << 20;
+
 fn json(answer: &SqlAnswer, elapsed: Duration, open: &[u8]) -> Result<Vec<u8>, ArrowError> {
     let mut out = open.to_vec();
     let fields = answer.schema.fields().iter();
@@ -228,6 +233,8 @@ fn json(answer: &SqlAnswer, elapsed: Duration, open: &[u8]) -> Result<Vec<u8>, A
     put(&mut out, &columns);
     out.extend_from_slice(b",\"rows\":[");
     let mut first = true;
+    let row_count: usize = answer.batches.iter().map(RecordBatch::num_rows).sum();
+    let (mut written, start) = (0, out.len());
     for batch in &answer.batches {
         let cells = batch.columns().iter().map(Cells::new).collect::<Result<Vec<_>, _>>()?;
         for row in 0..batch.num_rows() {
@@ -240,6 +247,11 @@ fn json(answer: &SqlAnswer, elapsed: Duration, open: &[u8]) -> Result<Vec<u8>, A
                 column.write_json(row, &mut out);
             }
             out.push(b']');
+            written += 1;
+            if written == ROWS_WEIGHED {
+                let bytes = (out.len() - start).div_ceil(ROWS_WEIGHED);
+                out.reserve((row_count - written).saturating_mul(bytes + bytes / 8).min(ROOM_MAX));
+            }
         }
     }
     out.extend_from_slice(b"],\"completeness\":");
