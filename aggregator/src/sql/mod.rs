@@ -4,13 +4,14 @@
 //!
 //! 1. `limits`: text → syntax tree, bounded in every direction, of a kind that only reads.
 //! 2. `names` and `short_forms`: names become those of the catalogue, short forms become plain functions.
+//!    `subqueries` whose values rows are compared with are asked first, and their values take their places.
 //! 3. DataFusion plans, checks types and simplifies; `push` replaces what leaves can do by fan-outs.
 //! 4. `weights` refuses what would be answered unweighted in silence.
 //! 5. DataFusion runs the rest over what the fan-outs (`exec`) bring back.
 //!
 //! While the fan-outs run, `refine` makes partial answers of what they have so far.
 //!
-//! Steps 1 to 4 run on threads with big stacks (`stack`); what they made is kept for the same text (`plan_cache`), mostly
+//! Steps 1 to 4 (`planner`) run on threads with big stacks (`stack`); what they made is kept for the same text (`plan_cache`), mostly
 //! with the operators of step 5.
 //!
 //! Invariants: a statement never reads a file or a URL and never changes anything; the answer's completeness is that
@@ -25,6 +26,7 @@ mod functions;
 mod limits;
 mod names;
 mod plan_cache;
+mod planner;
 mod push;
 mod refine;
 mod scope;
@@ -33,6 +35,7 @@ mod short_forms;
 mod show;
 mod stack;
 mod states;
+mod subqueries;
 pub(crate) mod suggest;
 mod tables;
 #[cfg(test)]
@@ -40,7 +43,6 @@ mod tests;
 mod translate;
 mod weights;
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,11 +50,8 @@ use tokio::time::Instant;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
-use datafusion::catalog::EmptyCatalogProviderList;
-use datafusion::execution::context::SQLOptions;
-use datafusion::execution::{SessionState, TaskContext};
+use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::sql::parser::Statement;
 use futures::StreamExt;
 use gannet_query::{Completeness, Partial, ScanStats, SoFar};
 use parking_lot::Mutex;
@@ -63,10 +62,11 @@ use crate::error::{ErrorCode, Failure};
 use crate::fan_out::Answerer;
 use crate::surroundings::Planning;
 use exec::{Begun, QueryContext};
-use plan_cache::{PlanCache, Prepared, is_lasting};
+use plan_cache::Prepared;
+use planner::{Asking, Planned, Planner};
 use refine::{Given, QueryWatch};
 use stack::BigStacks;
-use tables::QueryCatalog;
+use subqueries::Known;
 
 pub use refine::{SqlNews, SqlWatch};
 
@@ -120,24 +120,6 @@ pub struct SqlEngine {
     stacks: BigStacks,
 }
 
-/// What planning needs, shared by the threads that plan.
-#[derive(Debug)]
-struct Planner {
-    base: SessionState,
-    /// Clones of the session that no statement is using: a clone copies a name for each of hundreds of functions.
-    idle: Mutex<Vec<SessionState>>,
-    idle_max: usize,
-    cache: PlanCache,
-}
-
-/// A statement ready to run.
-enum Planned {
-    /// Answered from the catalogue.
-    Shown(RecordBatch),
-    /// To be run; it can be made again of what was prepared.
-    Physical(Arc<dyn ExecutionPlan>, Arc<Prepared>),
-}
-
 impl SqlEngine {
     /// Builds the session once; queries are clones of it.
     ///
@@ -156,13 +138,8 @@ impl SqlEngine {
             Failure::new(ErrorCode::Internal, format!("cannot start planning threads: {error}"))
         })?;
         let base = session::session(config.memory_bytes_max).map_err(|error| errors::failure(&error))?;
-        let planner = Planner {
-            base,
-            idle: Mutex::default(),
-            idle_max: config.planning_threads.max(1),
-            cache: PlanCache::default(),
-        };
-        Ok(SqlEngine { planner: Arc::new(planner), config, stacks })
+        let planner = Arc::new(Planner::new(base, config.planning_threads.max(1)));
+        Ok(SqlEngine { planner, config, stacks })
     }
 
     /// Answers one statement over the tables of a catalogue.
@@ -192,39 +169,88 @@ impl SqlEngine {
         deadline: Instant,
         watch: Option<&SqlWatch>,
     ) -> Result<SqlAnswer, Failure> {
-        let (plan, prepared) = match self.plan(catalogue, sql.to_owned()).await? {
-            Planned::Shown(batch) => {
-                let (schema, batches) = (batch.schema(), vec![batch]);
-                let (completeness, stats) = completeness::together(vec![]);
-                return Ok(SqlAnswer { schema, batches, completeness, stats, fan_outs: 0 });
-            }
-            Planned::Physical(plan, prepared) => (plan, prepared),
+        let (mut planned, mut before) = (self.plan(catalogue, sql.to_owned()).await?, Vec::new());
+        let (plan, prepared) = loop {
+            planned = match planned {
+                Planned::Shown(batch) => {
+                    let (schema, batches) = (batch.schema(), vec![batch]);
+                    let (completeness, stats) = completeness::together(vec![]);
+                    return Ok(SqlAnswer { schema, batches, completeness, stats, fan_outs: 0 });
+                }
+                Planned::Physical(plan, prepared) => break (plan, prepared),
+                Planned::Asking(asking) => self.ask(*asking, &answerer, deadline, &mut before).await?,
+            };
         };
-        let Some(watch) = watch else { return self.execute(plan, answerer, deadline, None).await };
-        let (query_watch, newest) = QueryWatch::new(watch.every, refine::has_partial_answers(&plan));
+        let Some(watch) = watch else { return self.execute(plan, answerer, deadline, None, before).await };
+        let has_partial_answers = refine::has_partial_answers(&plan);
+        let (query_watch, newest) = QueryWatch::new(watch.every, has_partial_answers, before.clone());
         tokio::select! {
             biased;
-            answer = self.execute(plan, answerer, deadline, Some(query_watch)) => answer,
+            answer = self.execute(plan, answerer, deadline, Some(query_watch), before) => answer,
             never = self.refine(&prepared, newest, deadline, watch) => match never {},
         }
     }
 
-    /// Runs a plan over what the answerer brings.
+    /// Asks the subqueries that come before a statement, and goes on planning it with what they say; `before` has the
+    /// reports of all fan-outs so far. They have half of the time that is left: a leaf that does not answer would leave
+    /// none for the rest.
+    async fn ask(
+        &self,
+        asking: Asking,
+        answerer: &Arc<dyn Answerer>,
+        deadline: Instant,
+        before: &mut Vec<(Completeness, ScanStats)>,
+    ) -> Result<Planned, Failure> {
+        let now = Instant::now();
+        let half = now + deadline.saturating_duration_since(now) / 2;
+        let answers = asking.subqueries.iter().map(|(place, plan)| async move {
+            let answerer = Arc::clone(answerer);
+            let (batches, reports) = self.batches(Arc::clone(plan), answerer, half, None, vec![]).await?;
+            Ok::<_, Failure>((subqueries::known(place, &batches)?, reports))
+        });
+        let mut known = Vec::with_capacity(asking.subqueries.len());
+        for (answer, reports) in futures::future::try_join_all(answers).await? {
+            // What stays a subquery is asked again, as a part of the statement.
+            if !matches!(answer, Known::Stays) {
+                before.extend(reports);
+            }
+            known.push(answer);
+        }
+        let (planner, runtime) = (Arc::clone(&self.planner), tokio::runtime::Handle::current());
+        self.stacks.run(move || planner.resume(asking, known, &runtime)).await
+    }
+
+    /// Runs a plan over what the answerer brings; `before` is what fan-outs reported that came before it.
     async fn execute(
         &self,
         plan: Arc<dyn ExecutionPlan>,
         answerer: Arc<dyn Answerer>,
         deadline: Instant,
         watch: Option<QueryWatch>,
+        before: Vec<(Completeness, ScanStats)>,
     ) -> Result<SqlAnswer, Failure> {
+        let schema = plan.schema();
+        let (batches, reports) = self.batches(plan, answerer, deadline, watch, before).await?;
+        let fan_outs = reports.len();
+        let (completeness, stats) = completeness::together(reports);
+        Ok(SqlAnswer { schema, batches, completeness, stats, fan_outs })
+    }
+
+    async fn batches(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        answerer: Arc<dyn Answerer>,
+        deadline: Instant,
+        watch: Option<QueryWatch>,
+        before: Vec<(Completeness, ScanStats)>,
+    ) -> Result<(Vec<RecordBatch>, Vec<(Completeness, ScanStats)>), Failure> {
         let context = Arc::new(QueryContext {
             answerer,
             deadline,
             pulled_bytes_max: self.config.pulled_bytes_max,
             watch,
-            reports: Mutex::new(Vec::new()),
+            reports: Mutex::new(before),
         });
-        let schema = plan.schema();
         let begun = Begun::all(&plan, &context);
         let task_context = self.planner.task_context(Arc::clone(&context), begun);
         let end = deadline + self.config.finish_grace;
@@ -240,9 +266,7 @@ impl SqlEngine {
                 .hint("Give it more time, narrow the time range, or group by fewer columns.")
         })??;
         let reports = std::mem::take(&mut *context.reports.lock());
-        let fan_outs = reports.len();
-        let (completeness, stats) = completeness::together(reports);
-        Ok(SqlAnswer { schema, batches, completeness, stats, fan_outs })
+        Ok((batches, reports))
     }
 
     /// Tells what there is, whenever the leaves have more.
@@ -286,23 +310,16 @@ impl SqlEngine {
             None => {
                 let (planner, prepared) = (Arc::clone(&self.planner), Arc::clone(prepared));
                 let runtime = tokio::runtime::Handle::current();
-                let plan = self.stacks.run(move || {
-                    let state = planner.idle.lock().pop().unwrap_or_else(|| planner.base.clone());
-                    let plan = planner.physical(&state, &prepared, &runtime)?;
-                    planner.put_back(state);
-                    Ok(plan)
-                });
+                let plan = self.stacks.run(move || planner.again(&prepared, &runtime));
                 plan.await?
             }
         };
-        self.execute(plan, Arc::new(Given::new(partial)), deadline, None).await
+        self.execute(plan, Arc::new(Given::new(partial)), deadline, None, vec![]).await
     }
 
     async fn plan(&self, catalogue: Arc<Catalogue>, sql: String) -> Result<Planned, Failure> {
-        if let Some(prepared) = self.planner.cache.get(&catalogue, &sql)
-            && let Some(plan) = prepared.operators()
-        {
-            return Ok(Planned::Physical(plan, prepared));
+        if let Some(kept) = self.planner.kept(&catalogue, &sql) {
+            return Ok(kept);
         }
         let planner = Arc::clone(&self.planner);
         let runtime = tokio::runtime::Handle::current();
@@ -336,112 +353,4 @@ async fn collect(
 
 fn shown_bytes(array: &ArrayRef) -> usize {
     array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
-}
-
-impl Planner {
-    /// Steps 1 to 4 of the module, or those that are left when the statement came before; on a big stack.
-    fn plan(
-        &self,
-        catalogue: &Arc<Catalogue>,
-        sql: &str,
-        runtime: &tokio::runtime::Handle,
-    ) -> Result<Planned, Failure> {
-        let idle = self.idle.lock().pop();
-        let mut state = idle.unwrap_or_else(|| self.base.clone());
-        state.mark_start_execution();
-        let prepared = match self.cache.get(catalogue, sql) {
-            Some(prepared) => prepared,
-            None => {
-                let statement = limits::parse(sql)?;
-                if let Some(batch) = show::answer(&statement, catalogue)? {
-                    return Ok(Planned::Shown(batch));
-                }
-                self.prepare(&mut state, statement, catalogue, sql, runtime)?
-            }
-        };
-        let physical = self.physical(&state, &prepared, runtime)?;
-        self.put_back(state);
-        Ok(Planned::Physical(physical, prepared))
-    }
-
-    /// The operators of a statement.
-    fn physical(
-        &self,
-        state: &SessionState,
-        prepared: &Prepared,
-        runtime: &tokio::runtime::Handle,
-    ) -> Result<Arc<dyn ExecutionPlan>, Failure> {
-        let physical = runtime.block_on(state.query_planner().create_physical_plan(&prepared.plan, state));
-        let physical = physical.map_err(|error| prepared.functions.place(errors::failure(&error)))?;
-        Ok(prepared.keep(physical))
-    }
-
-    /// Steps 2 to 4.
-    fn prepare(
-        &self,
-        state: &mut SessionState,
-        mut statement: Statement,
-        catalogue: &Arc<Catalogue>,
-        sql: &str,
-        runtime: &tokio::runtime::Handle,
-    ) -> Result<Arc<Prepared>, Failure> {
-        let functions = {
-            let query = innermost(&mut statement);
-            limits::balance(query);
-            short_forms::name_columns(query);
-            names::resolve(query, catalogue)?;
-            short_forms::rewrite(query, state)?
-        };
-        state.register_catalog_list(Arc::new(QueryCatalog { catalogue: Arc::clone(catalogue) }));
-        let planned = runtime.block_on(async {
-            let plan = state.statement_to_plan(statement).await?;
-            let read_only =
-                SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-            read_only.verify_plan(&plan)?;
-            let lasting = is_lasting(&plan)?;
-            let plan = state.optimize(&plan)?;
-            weights::check(&plan)?;
-            Ok((plan, lasting))
-        });
-        let (plan, lasting) = planned.map_err(|error| functions.place(errors::failure(&error)))?;
-        let prepared = Arc::new(Prepared::new(plan, functions));
-        if lasting {
-            self.cache.put(catalogue, sql, &prepared);
-        }
-        Ok(prepared)
-    }
-
-    /// Keeps a session for the next statement, unless the last one gave it functions of its own.
-    fn put_back(&self, mut state: SessionState) {
-        if state.aggregate_functions().len() != self.base.aggregate_functions().len() {
-            return;
-        }
-        state.register_catalog_list(Arc::new(EmptyCatalogProviderList));
-        let mut idle = self.idle.lock();
-        if idle.len() < self.idle_max {
-            idle.push(state);
-        }
-    }
-
-    /// What operators of one query run with. Functions are part of the operators: nobody looks for them by name again.
-    fn task_context(&self, context: Arc<QueryContext>, begun: Begun) -> Arc<TaskContext> {
-        Arc::new(TaskContext::new(
-            None,
-            self.base.session_id().to_owned(),
-            self.base.config().clone().with_extension(context).with_extension(Arc::new(begun)),
-            HashMap::new(),
-            HashMap::new(),
-            HashMap::new(),
-            HashMap::new(),
-            Arc::clone(self.base.runtime_env()),
-        ))
-    }
-}
-
-/// The statement below any EXPLAIN.
-fn innermost(statement: &mut Statement) -> &mut Statement {
-    match statement {
-        Statement::Explain(explain) => innermost(&mut explain.statement),
-        other => other,
-    }
 }

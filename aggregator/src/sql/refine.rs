@@ -58,14 +58,19 @@ pub(super) struct QueryWatch {
     /// The statement has partial answers.
     pub(super) with_body: bool,
     newest: watch::Sender<Option<Arc<SoFar>>>,
-    /// What each fan-out that has begun said last.
+    /// What each fan-out that has begun said last, after those that came before the run.
     records: Arc<Mutex<Vec<(Completeness, ScanStats)>>>,
 }
 
 impl QueryWatch {
-    pub(super) fn new(every: Duration, with_body: bool) -> (QueryWatch, watch::Receiver<Option<Arc<SoFar>>>) {
+    /// Of a run before which there were fan-outs that reported `before`.
+    pub(super) fn new(
+        every: Duration,
+        with_body: bool,
+        before: Vec<(Completeness, ScanStats)>,
+    ) -> (QueryWatch, watch::Receiver<Option<Arc<SoFar>>>) {
         let (newest, news) = watch::channel(None);
-        (QueryWatch { every, with_body, newest, records: Arc::default() }, news)
+        (QueryWatch { every, with_body, newest, records: Arc::new(Mutex::new(before)) }, news)
     }
 
     /// Who watches the next fan-out of the statement.

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 mod first_groups;
 mod kept_plans;
+mod subqueries;
 
 use super::*;
 use crate::catalogue::{CatalogueColumn, CatalogueTable};

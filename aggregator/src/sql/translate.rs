@@ -3,11 +3,15 @@
 //! What has no translation is `None`, and then the expression stays on the aggregator. Nothing is approximated: a
 //! translated expression means exactly what the original means.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{BinaryExpr, Expr as SqlExpr, Operator};
 use gannet_query::{BinaryOp, Expr, TIME_COLUMN, TimeRange};
+
+use super::subqueries::InValues;
 
 /// The expression of a leaf that means the same, if there is one.
 pub(super) fn translate(expr: &SqlExpr) -> Option<Expr> {
@@ -58,9 +62,16 @@ pub(super) fn translate(expr: &SqlExpr) -> Option<Expr> {
         SqlExpr::TryCast(cast) => {
             Expr::Cast { operand: boxed(&cast.expr)?, to: cast.field.data_type().clone(), lenient: true }
         }
-        SqlExpr::ScalarFunction(call) => Expr::Call {
-            function: call.func.name().to_owned(),
-            arguments: call.args.iter().map(translate).collect::<Option<_>>()?,
+        SqlExpr::ScalarFunction(call) => match (InValues::of(&call.func), &call.args[..]) {
+            (Some(among), [operand]) => Expr::InList {
+                operand: boxed(operand)?,
+                list: Arc::clone(&among.values),
+                negated: among.negated,
+            },
+            _ => Expr::Call {
+                function: call.func.name().to_owned(),
+                arguments: call.args.iter().map(translate).collect::<Option<_>>()?,
+            },
         },
         _ => return None,
     })
