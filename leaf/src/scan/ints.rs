@@ -8,12 +8,13 @@ use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampNanosecondType};
 use gannet_query::{BinaryOp, ColumnType, Expr};
 
+use super::members::{Members, Places};
 use super::prepare::ColumnSpec;
 use super::selection::Selection;
 use crate::column::Codes;
 use crate::vectors::pack_bits;
 
-/// Which values pass. Lists are sorted and without duplicates.
+/// Which values pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum IntTest {
     /// Those from the first to the last, both inclusive; none when the first is larger.
@@ -21,9 +22,9 @@ pub(super) enum IntTest {
     /// All but one.
     Not(i64),
     /// These.
-    Among(Vec<i64>),
+    Among(Members),
     /// All but these.
-    NotAmong(Vec<i64>),
+    NotAmong(Members),
 }
 
 /// Which codes pass; the same over codes.
@@ -34,8 +35,17 @@ pub(super) enum CodeTest {
     /// From the first to the last, both inclusive.
     Within(u64, u64),
     Not(u64),
-    Among(Vec<u64>),
-    NotAmong(Vec<u64>),
+    /// Those of these values.
+    Among(Listed),
+    NotAmong(Listed),
+}
+
+/// A list of values, and how codes become values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Listed {
+    members: Members,
+    base: i64,
+    gcd: i64,
 }
 
 const NEVER: IntTest = IntTest::Within(1, 0);
@@ -64,16 +74,14 @@ pub(super) fn int_test(expr: &Expr, specs: &[ColumnSpec]) -> Option<(usize, IntT
             // Of an empty list even NULL is no member; that is left to the general way.
             let values = ints(list, specs[column].column_type).filter(|values| !values.is_empty())?;
             let has_null = values.contains(&None);
-            let mut values: Vec<i64> = values.into_iter().flatten().collect();
-            values.sort_unstable();
-            values.dedup();
+            let members = Members::new(values.into_iter().flatten().collect());
             Some((
                 column,
-                match (negated, has_null) {
-                    (false, _) => IntTest::Among(values),
-                    (true, false) => IntTest::NotAmong(values),
-                    // x NOT IN (…, NULL) is NULL where it is not false.
-                    (true, true) => NEVER,
+                match (negated, has_null, members) {
+                    (false, _, Some(members)) => IntTest::Among(members),
+                    (true, false, Some(members)) => IntTest::NotAmong(members),
+                    // x NOT IN (…, NULL) is NULL where it is not false, and nothing is NULL's equal.
+                    _ => NEVER,
                 },
             ))
         }
@@ -117,11 +125,12 @@ impl IntTest {
         match self {
             IntTest::Within(first, last) => first > last || *last < min || *first > max,
             IntTest::Not(value) => min == max && min == *value,
-            IntTest::Among(values) => {
+            IntTest::Among(members) => {
+                let values = members.values();
                 let next = values.partition_point(|value| *value < min);
                 values.get(next).is_none_or(|value| *value > max)
             }
-            IntTest::NotAmong(values) => min == max && values.binary_search(&min).is_ok(),
+            IntTest::NotAmong(members) => min == max && members.has(min),
         }
     }
 
@@ -130,13 +139,14 @@ impl IntTest {
         match self {
             IntTest::Within(first, last) => (*first..=*last).contains(&value),
             IntTest::Not(other) => value != *other,
-            IntTest::Among(values) => values.binary_search(&value).is_ok(),
-            IntTest::NotAmong(values) => values.binary_search(&value).is_err(),
+            IntTest::Among(members) => members.has(value),
+            IntTest::NotAmong(members) => !members.has(value),
         }
     }
 
     /// The same test over codes, where value = base + gcd × code.
     pub(super) fn over_codes(&self, base: i64, gcd: i64) -> CodeTest {
+        let listed = |members: &Members| Listed { members: members.clone(), base, gcd };
         let gcd = i128::from(gcd.max(1));
         let distance = |value: i64| i128::from(value) - i128::from(base);
         // Distances are below 2^64, so codes fit.
@@ -157,12 +167,8 @@ impl IntTest {
                 )
             }
             IntTest::Not(value) => code(*value).map_or(CodeTest::Always, CodeTest::Not),
-            IntTest::Among(values) => {
-                CodeTest::Among(values.iter().filter_map(|value| code(*value)).collect())
-            }
-            IntTest::NotAmong(values) => {
-                CodeTest::NotAmong(values.iter().filter_map(|value| code(*value)).collect())
-            }
+            IntTest::Among(members) => CodeTest::Among(listed(members)),
+            IntTest::NotAmong(members) => CodeTest::NotAmong(listed(members)),
         }
     }
 }
@@ -198,7 +204,29 @@ pub(super) fn narrow_values(
             let other = *other;
             narrow_by(selection, values, validity, move |value| value != other)
         }
-        test => narrow_by(selection, values, validity, move |value| test.passes(value)),
+        IntTest::Among(members) => narrow_listed(selection, values, validity, members, false, |value| value),
+        IntTest::NotAmong(members) => {
+            narrow_listed(selection, values, validity, members, true, |value| value)
+        }
+    }
+}
+
+/// Keeps the rows whose value is in a list, or is not.
+fn narrow_listed<T: Copy>(
+    selection: Selection,
+    rows: &[T],
+    validity: Option<&NullBuffer>,
+    members: &Members,
+    negated: bool,
+    value: impl Fn(T) -> i64 + Copy,
+) -> Selection {
+    match members.places() {
+        Places::Bits(words) => {
+            narrow_by(selection, rows, validity, move |row| members.has_bit(words, value(row)) != negated)
+        }
+        Places::Starts { shift, starts } => narrow_by(selection, rows, validity, move |row| {
+            members.is_in_stretch(*shift, starts, value(row)) != negated
+        }),
     }
 }
 
@@ -229,9 +257,6 @@ fn narrow_codes<T: ArrowNativeTypeOp>(
 ) -> Selection {
     let code_max = u64::MAX >> (64 - 8 * size_of::<T>());
     let narrow = |code: u64| T::usize_as(code as usize);
-    let narrow_all = |list: &[u64]| -> Vec<T> {
-        list.iter().take_while(|code| **code <= code_max).map(|code| narrow(*code)).collect()
-    };
     match test {
         CodeTest::Never => Selection::none(),
         CodeTest::Within(low, _) if *low > code_max => Selection::none(),
@@ -249,17 +274,12 @@ fn narrow_codes<T: ArrowNativeTypeOp>(
             None => selection,
             Some(_) => narrow_by(selection, codes, validity, |_| true),
         },
-        CodeTest::Among(list) => {
-            let list = &narrow_all(list)[..];
-            narrow_by(selection, codes, validity, move |code| {
-                list.binary_search_by(|at| at.compare(code)).is_ok()
-            })
-        }
-        CodeTest::NotAmong(list) => {
-            let list = &narrow_all(list)[..];
-            narrow_by(selection, codes, validity, move |code| {
-                list.binary_search_by(|at| at.compare(code)).is_err()
-            })
+        CodeTest::Among(listed) | CodeTest::NotAmong(listed) => {
+            let Listed { members, base, gcd } = listed;
+            let negated = matches!(test, CodeTest::NotAmong(_));
+            // A code is a distance from the base, which 64 bits can say: no more than that wraps around.
+            let value = move |code: T| base.wrapping_add(gcd.wrapping_mul(code.as_usize() as i64));
+            narrow_listed(selection, codes, validity, members, negated, value)
         }
     }
 }

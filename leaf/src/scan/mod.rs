@@ -45,6 +45,7 @@ mod intern;
 mod ints;
 mod key_ids;
 mod keys;
+mod members;
 mod numbering;
 mod pairs;
 mod prepare;
