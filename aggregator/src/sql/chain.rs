@@ -43,44 +43,15 @@ impl Chain {
     fn follow_to(
         end: fn(&TableScan) -> Option<Arc<dyn TableProvider>>,
         input: &LogicalPlan,
-        mut exprs: Vec<SqlExpr>,
+        exprs: Vec<SqlExpr>,
     ) -> Result<Option<Chain>> {
-        let mut filters: Vec<SqlExpr> = Vec::new();
-        let mut plan = input;
-        loop {
-            plan = match plan {
-                LogicalPlan::Projection(projection) => {
-                    if projection.expr.iter().any(SqlExpr::is_volatile) {
-                        return Ok(None);
-                    }
-                    let below: Vec<SqlExpr> =
-                        projection.expr.iter().map(|expr| expr.clone().unalias()).collect();
-                    let columns = projection.schema.columns();
-                    if !fold(&mut exprs, &mut filters, columns.into_iter().zip(below).collect())? {
-                        return Ok(None);
-                    }
-                    &projection.input
-                }
-                LogicalPlan::SubqueryAlias(alias) => {
-                    let below = alias.input.schema().columns().into_iter().map(SqlExpr::Column);
-                    let columns = alias.schema.columns();
-                    if !fold(&mut exprs, &mut filters, columns.into_iter().zip(below).collect())? {
-                        return Ok(None);
-                    }
-                    &alias.input
-                }
-                LogicalPlan::Filter(filter) => {
-                    filters.push(filter.predicate.clone());
-                    &filter.input
-                }
-                LogicalPlan::TableScan(scan) if scan.fetch.is_none() => {
-                    let Some(provider) = end(scan) else { return Ok(None) };
-                    filters.extend(scan.filters.iter().cloned());
-                    return Ok(Some(Chain { provider, scan: scan.clone(), exprs, filters }));
-                }
-                _ => return Ok(None),
-            }
-        }
+        let Some(Walked { end: LogicalPlan::TableScan(scan), exprs, mut filters }) = walk(input, exprs)?
+        else {
+            return Ok(None);
+        };
+        let Some(provider) = end(scan).filter(|_| scan.fetch.is_none()) else { return Ok(None) };
+        filters.extend(scan.filters.iter().cloned());
+        Ok(Some(Chain { provider, scan: scan.clone(), exprs, filters }))
     }
 
     /// The table at the end of the chain.
@@ -91,6 +62,50 @@ impl Chain {
     /// The groups at the end of the chain.
     pub(super) fn groups(&self) -> Option<&Pushed> {
         self.provider.downcast_ref::<Pushed>()
+    }
+}
+
+/// Where projections, filters and aliases end.
+pub(super) struct Walked<'a> {
+    /// The first operator that is none of them.
+    pub(super) end: &'a LogicalPlan,
+    /// The expressions above, over its columns.
+    pub(super) exprs: Vec<SqlExpr>,
+    /// Every condition on the way, over its columns.
+    pub(super) filters: Vec<SqlExpr>,
+}
+
+/// Follows `input` down through projections, filters and aliases; `None` when they cannot be folded away.
+pub(super) fn walk(input: &LogicalPlan, mut exprs: Vec<SqlExpr>) -> Result<Option<Walked<'_>>> {
+    let mut filters: Vec<SqlExpr> = Vec::new();
+    let mut plan = input;
+    loop {
+        plan = match plan {
+            LogicalPlan::Projection(projection) => {
+                if projection.expr.iter().any(SqlExpr::is_volatile) {
+                    return Ok(None);
+                }
+                let below: Vec<SqlExpr> = projection.expr.iter().map(|expr| expr.clone().unalias()).collect();
+                let columns = projection.schema.columns();
+                if !fold(&mut exprs, &mut filters, columns.into_iter().zip(below).collect())? {
+                    return Ok(None);
+                }
+                &projection.input
+            }
+            LogicalPlan::SubqueryAlias(alias) => {
+                let below = alias.input.schema().columns().into_iter().map(SqlExpr::Column);
+                let columns = alias.schema.columns();
+                if !fold(&mut exprs, &mut filters, columns.into_iter().zip(below).collect())? {
+                    return Ok(None);
+                }
+                &alias.input
+            }
+            LogicalPlan::Filter(filter) => {
+                filters.push(filter.predicate.clone());
+                &filter.input
+            }
+            end => return Ok(Some(Walked { end, exprs, filters })),
+        }
     }
 }
 

@@ -5,7 +5,8 @@
 //! 1. `limits`: text → syntax tree, bounded in every direction, of a kind that only reads.
 //! 2. `names` and `short_forms`: names become those of the catalogue, short forms become plain functions.
 //!    `subqueries` whose values rows are compared with are asked first, and their values take their places.
-//! 3. DataFusion plans, checks types and simplifies; `push` replaces what leaves can do by fan-outs.
+//! 3. DataFusion plans, checks types and simplifies; `joined` groups a side of a join before it is joined, `push`
+//!    replaces what leaves can do by fan-outs.
 //! 4. `weights` refuses what would be answered unweighted in silence.
 //! 5. DataFusion runs the rest over what the fan-outs (`exec`) bring back.
 //!
@@ -23,6 +24,7 @@ mod completeness;
 pub(crate) mod errors;
 mod exec;
 mod functions;
+mod joined;
 mod limits;
 mod names;
 mod plan_cache;

@@ -14,6 +14,7 @@ use datafusion::optimizer::Optimizer;
 use datafusion::prelude::SessionConfig;
 
 use super::functions::{Histogram, Percentile};
+use super::joined::GroupBelowJoins;
 use super::push::PushToLeaves;
 use super::tables::{CATALOG, SCHEMA};
 
@@ -86,7 +87,7 @@ fn own_aggregates() -> Vec<AggregateUDF> {
     own
 }
 
-/// DataFusion's rules in their order, with ours before the first one that takes aggregates apart.
+/// DataFusion's rules in their order, with our two before the first one that takes aggregates apart.
 fn rules() -> Vec<Arc<dyn datafusion::optimizer::OptimizerRule + Send + Sync>> {
     let mut rules = Optimizer::new().rules;
     let place = rules
@@ -94,6 +95,7 @@ fn rules() -> Vec<Arc<dyn datafusion::optimizer::OptimizerRule + Send + Sync>> {
         .position(|rule| rule.name() == "single_distinct_aggregation_to_group_by")
         .unwrap_or(rules.len());
     rules.insert(place, Arc::new(PushToLeaves));
+    rules.insert(place, Arc::new(GroupBelowJoins));
     rules
 }
 

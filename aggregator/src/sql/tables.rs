@@ -29,6 +29,9 @@ use crate::catalogue::{Catalogue, CatalogueTable};
 pub(super) const CATALOG: &str = "gannet";
 pub(super) const SCHEMA: &str = "public";
 
+/// Fewer rows to a group are not worth grouping them before they are joined.
+const ROWS_A_GROUP: u64 = 8;
+
 /// A table of the catalogue.
 #[derive(Debug)]
 pub(super) struct GannetTable {
@@ -39,6 +42,9 @@ pub(super) struct GannetTable {
     types: Vec<ColumnType>,
     /// How its rows are weighted.
     pub(super) weight: WeightKind,
+    /// About how many rows it had when it was last heard of, and how many values each column had.
+    rows: u64,
+    values: Vec<u64>,
 }
 
 impl GannetTable {
@@ -59,7 +65,20 @@ impl GannetTable {
             schema: Arc::new(Schema::new(fields)),
             types: table.columns.iter().map(|column| column.column_type).collect(),
             weight,
+            rows: table.rows,
+            values: table.columns.iter().map(|column| column.distinct_estimate).collect(),
         }
+    }
+
+    /// Whether its rows are many times as many as the combinations of the values of these columns.
+    pub(super) fn repeats(&self, columns: &[&str]) -> bool {
+        let mut groups = 1u64;
+        for column in columns {
+            let Ok(index) = self.schema.index_of(column) else { return false };
+            // NULL is one more.
+            groups = groups.saturating_mul(self.values[index].saturating_add(1));
+        }
+        groups <= self.rows / ROWS_A_GROUP
     }
 
     /// The table behind a scan, when it is one of the catalogue.

@@ -255,7 +255,9 @@ async fn weights_apply_by_themselves_or_the_query_is_refused() {
     )
     .await;
     for (sql, function) in [
-        ("select count(*) from sampled a join events b on a.service = b.service", "count"),
+        ("select count(*) from sampled a join sampled b on a.service = b.service", "count"),
+        ("select count(*), max(b.status) from sampled a join events b on a.service = b.service", "count"),
+        ("select p90(a.latency_us) from sampled a join events b on a.service = b.service", "p90"),
         ("select service, count(*) over (partition by service) from sampled", "count"),
         ("select count(*) from (select * from sampled limit 10)", "count"),
         ("select count(*) from (select * from sampled order by time limit 10)", "count"),
@@ -268,6 +270,18 @@ async fn weights_apply_by_themselves_or_the_query_is_refused() {
         );
         assert_eq!((failure.code, failure.message), (ErrorCode::Unsupported, expect), "{sql}");
     }
+    let plans_of_join = plans(
+        "select b.host, count(*), avg(a.latency_us) from sampled a join events b on a.service = b.service \
+         where a.latency_us > 7 group by 1",
+    );
+    assert_eq!(
+        plans_of_join.await,
+        [
+            "table=sampled, filter=(latency_us > 7), weighted by sample_rate, group_by=[service], \
+             aggregates=[count(*), sum(CAST(latency_us AS Float64)), sum(latency_us)]",
+            "table=events, rows=[service, host]",
+        ]
+    );
     for sql in [
         "select unweighted(count(*)) from sampled a join events b on a.service = b.service",
         "select service, min(latency_us) from sampled group by rollup(service)",

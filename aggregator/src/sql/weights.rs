@@ -90,7 +90,7 @@ fn weighted_function(expr: &SqlExpr) -> Result<Option<String>> {
 }
 
 /// The first weighted table whose raw rows reach this plan; below an Aggregate there are groups, not rows.
-fn weighted_rows_below(plan: &LogicalPlan) -> Result<Option<String>> {
+pub(super) fn weighted_rows_below(plan: &LogicalPlan) -> Result<Option<String>> {
     let mut found = None;
     plan.apply(|node| {
         Ok(match node {

@@ -150,12 +150,14 @@ async fn what_is_not_compared_with_rows_or_speaks_of_them_stays() {
         assert_eq!(plans.len(), 2, "{plans:?}");
         assert!(plans.iter().all(|plan| !plan.contains("IN (")), "{plans:?}");
     }
-    // More than leaves are told: it is a join, in which nothing is weighted.
-    let many = ints(&(0..=1 << 17).map(Some).collect::<Vec<_>>());
+    // More than leaves are told: it is a join, of groups that are weighted.
+    let many = Arc::new(ints(&(0..=1 << 17).map(Some).collect::<Vec<_>>()));
     let engine = SqlEngine::new(SqlConfig::default()).unwrap();
     let sql = "select count(*) from sampled where latency_us in (select status from events)";
-    let failure = run_on(&engine, Arc::new(many), sql).await.unwrap_err();
-    assert_eq!(failure.code, ErrorCode::Unsupported, "{failure:?}");
+    run_on(&engine, many.clone(), sql).await.unwrap();
+    let groups = "table=sampled, weighted by sample_rate, group_by=[latency_us], aggregates=[count(*)]";
+    let plans = many.recorder.plans.lock();
+    assert_eq!(plans[..2], [STATUS_OF_EVENTS, groups]);
 }
 
 #[tokio::test]
