@@ -4,7 +4,8 @@
 //!
 //! 1. `limits`: text → syntax tree, bounded in every direction, of a kind that only reads.
 //! 2. `names` and `short_forms`: names become those of the catalogue, short forms become plain functions.
-//!    `subqueries` whose values rows are compared with are asked first, and their values take their places.
+//!    `subqueries` whose values rows are compared with are asked first, and their values take their places; so are
+//!    `sides` of joins that are groups.
 //! 3. DataFusion plans, checks types and simplifies; `joined` groups a side of a join before it is joined, `push`
 //!    replaces what leaves can do by fan-outs.
 //! 4. `weights` refuses what would be answered unweighted in silence.
@@ -35,6 +36,7 @@ mod scope;
 mod session;
 mod short_forms;
 mod show;
+mod sides;
 mod stack;
 mod states;
 mod subqueries;

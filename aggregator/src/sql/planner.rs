@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 use datafusion::catalog::EmptyCatalogProviderList;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::{SessionState, TaskContext};
-use datafusion::logical_expr::{Expr as SqlExpr, LogicalPlan};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement;
 use parking_lot::Mutex;
@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use super::exec::{Begun, QueryContext};
 use super::plan_cache::{PlanCache, Prepared, is_lasting};
 use super::short_forms::Places;
-use super::subqueries::{self, Known};
+use super::subqueries::{self, Known, Place};
 use super::tables::QueryCatalog;
 use super::{errors, limits, names, short_forms, show, weights};
 use crate::catalogue::Catalogue;
@@ -48,8 +48,8 @@ pub(super) enum Planned {
 /// A statement whose subqueries are asked before it.
 pub(super) struct Asking {
     /// Where each stands, and its operators.
-    pub(super) subqueries: Vec<(SqlExpr, Arc<dyn ExecutionPlan>)>,
-    known: Vec<(SqlExpr, Known)>,
+    pub(super) subqueries: Vec<(Place, Arc<dyn ExecutionPlan>)>,
+    known: Vec<(Place, Known)>,
     plan: LogicalPlan,
     functions: Places,
     state: SessionState,
@@ -128,7 +128,7 @@ impl Planner {
         state: SessionState,
         plan: LogicalPlan,
         functions: Places,
-        known: Vec<(SqlExpr, Known)>,
+        known: Vec<(Place, Known)>,
         runtime: &Handle,
     ) -> Result<Planned, Failure> {
         let failed = |error| functions.place(errors::failure(&error));

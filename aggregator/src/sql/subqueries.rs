@@ -5,6 +5,9 @@
 //! first and its values take its place. The rest is then like any statement: filters run on the leaves, time ranges
 //! leave out blocks, aggregates are weighted by `sample_rate`. As a join, all rows of the table would have to come here.
 //!
+//! Where rows of a table are joined with groups (`JOIN (SELECT … GROUP BY …)`), the groups are asked first too, and of the
+//! rows only those that have their keys (see [`super::sides`]).
+//!
 //! Invariants: a statement means the same with the values as with the subqueries, NULLs included; a subquery with too
 //! many values stays where it is; one that is not compared with rows of a table stays too, and runs beside the others.
 
@@ -27,18 +30,28 @@ use datafusion::physical_expr::expressions::{Column, InListExpr};
 use parking_lot::Mutex;
 
 use super::errors::external;
+use super::sides;
 use super::tables::GannetTable;
 use crate::error::{ErrorCode, Failure};
 
 /// Values of one `IN (SELECT …)`, and their bytes: they travel to every leaf.
-const VALUES_MAX: usize = 1 << 17;
-const VALUES_BYTES_MAX: usize = 2 << 20;
+pub(super) const VALUES_MAX: usize = 1 << 17;
+pub(super) const VALUES_BYTES_MAX: usize = 2 << 20;
+
+/// Where a subquery stands.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Place {
+    /// In an expression.
+    Expr(SqlExpr),
+    /// At a side of a join.
+    Side(Arc<LogicalPlan>),
+}
 
 /// A subquery of a statement.
 #[derive(Debug)]
 pub(super) struct Asked {
     /// Where it stands.
-    pub(super) place: SqlExpr,
+    pub(super) place: Place,
     /// What is asked: no more than what its place needs.
     pub(super) plan: LogicalPlan,
 }
@@ -50,14 +63,18 @@ pub(super) enum Known {
     Value(ScalarValue),
     /// The values that something may be in.
     Among(ArrayRef),
+    /// The rows of a side of a join, in its types.
+    Rows(Vec<RecordBatch>),
     /// Too many of them: it stays a subquery.
     Stays,
 }
 
 /// The subqueries that are to be asked before a plan is run and have none of their own that are; `known` are those that
 /// were asked.
-pub(super) fn to_ask(plan: &LogicalPlan, known: &[(SqlExpr, Known)]) -> Result<Vec<Asked>> {
-    let mut places: Vec<SqlExpr> = Vec::new();
+pub(super) fn to_ask(plan: &LogicalPlan, known: &[(Place, Known)]) -> Result<Vec<Asked>> {
+    let mut exprs: Vec<SqlExpr> = Vec::new();
+    let is_new =
+        |expr: &SqlExpr| known.iter().all(|(place, _)| !matches!(place, Place::Expr(asked) if asked == expr));
     plan.apply_with_subqueries(|node| {
         if !node.inputs().into_iter().any(reads_rows) {
             return Ok(TreeNodeRecursion::Continue);
@@ -65,11 +82,11 @@ pub(super) fn to_ask(plan: &LogicalPlan, known: &[(SqlExpr, Known)]) -> Result<V
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
                 if let Some(subquery) = subquery_of(expr)
-                    && !places.contains(expr)
-                    && known.iter().all(|(place, _)| place != expr)
+                    && !exprs.contains(expr)
+                    && is_new(expr)
                     && !speaks_of_outside(&subquery.subquery)?
                 {
-                    places.push(expr.clone());
+                    exprs.push(expr.clone());
                 }
                 Ok(TreeNodeRecursion::Continue)
             })
@@ -77,13 +94,14 @@ pub(super) fn to_ask(plan: &LogicalPlan, known: &[(SqlExpr, Known)]) -> Result<V
         Ok(TreeNodeRecursion::Continue)
     })?;
     let mut asked = Vec::new();
-    for place in &places {
-        let Some(subquery) = subquery_of(place) else { continue };
-        if !contains_any(&subquery.subquery, &places)? {
-            asked.push(Asked { place: place.clone(), plan: bounded(place, &subquery.subquery)? });
+    for expr in &exprs {
+        let Some(subquery) = subquery_of(expr) else { continue };
+        if !contains_any(&subquery.subquery, &exprs)? {
+            asked.push(Asked { place: Place::Expr(expr.clone()), plan: bounded(expr, &subquery.subquery)? });
         }
     }
-    Ok(asked)
+    // What they say may be a part of a side.
+    if asked.is_empty() { sides::to_ask(plan, known) } else { Ok(asked) }
 }
 
 fn subquery_of(expr: &SqlExpr) -> Option<&Subquery> {
@@ -96,7 +114,7 @@ fn subquery_of(expr: &SqlExpr) -> Option<&Subquery> {
 }
 
 /// Whether rows of a table reach this plan; above an Aggregate there are groups.
-fn reads_rows(plan: &LogicalPlan) -> bool {
+pub(super) fn reads_rows(plan: &LogicalPlan) -> bool {
     let mut found = false;
     let walked = plan.apply(|node| {
         Ok(match node {
@@ -112,7 +130,7 @@ fn reads_rows(plan: &LogicalPlan) -> bool {
 }
 
 /// Whether any expression of a subquery names a column of what is around it or around one of its own subqueries.
-fn speaks_of_outside(plan: &LogicalPlan) -> Result<bool> {
+pub(super) fn speaks_of_outside(plan: &LogicalPlan) -> Result<bool> {
     any_expr(plan, |expr| matches!(expr, SqlExpr::OuterReferenceColumn(..)))
 }
 
@@ -145,7 +163,11 @@ fn bounded(place: &SqlExpr, plan: &Arc<LogicalPlan>) -> Result<LogicalPlan> {
 }
 
 /// What the answer to a subquery says.
-pub(super) fn known(place: &SqlExpr, batches: &[RecordBatch]) -> Result<Known, Failure> {
+pub(super) fn known(place: &Place, batches: &[RecordBatch]) -> Result<Known, Failure> {
+    let place = match place {
+        Place::Expr(expr) => expr,
+        Place::Side(side) => return sides::known(side, batches),
+    };
     let failed = |error: &dyn std::fmt::Display| {
         Failure::new(ErrorCode::Internal, format!("the values of a subquery cannot be read: {error}"))
     };
@@ -185,21 +207,25 @@ pub(super) fn known(place: &SqlExpr, batches: &[RecordBatch]) -> Result<Known, F
 }
 
 /// The plan with values in the places of the subqueries that are known.
-pub(super) fn put(plan: LogicalPlan, known: &[(SqlExpr, Known)]) -> Result<LogicalPlan> {
+pub(super) fn put(plan: LogicalPlan, known: &[(Place, Known)]) -> Result<LogicalPlan> {
     let put = plan.transform_down_with_subqueries(|node| {
         let schema = merge_schema(&node.inputs());
         let names = NamePreserver::new(&node);
-        node.map_expressions(|expr| {
+        let node = node.map_expressions(|expr| {
             let name = names.save(&expr);
             let replaced = expr.transform_down(|expr| replace(expr, known, &schema))?;
             Ok(replaced.update_data(|expr| name.restore(expr)))
-        })
+        })?;
+        node.transform_data(|node| sides::put(node, known))
     })?;
-    Ok(put.data)
+    // What cannot be NULL any more is not NULL further up either.
+    let again =
+        put.data.transform_up_with_subqueries(|node| node.recompute_schema().map(Transformed::yes))?;
+    Ok(again.data)
 }
 
-fn replace(expr: SqlExpr, known: &[(SqlExpr, Known)], schema: &DFSchema) -> Result<Transformed<SqlExpr>> {
-    let value = known.iter().find(|(place, _)| *place == expr);
+fn replace(expr: SqlExpr, known: &[(Place, Known)], schema: &DFSchema) -> Result<Transformed<SqlExpr>> {
+    let value = known.iter().find(|(place, _)| matches!(place, Place::Expr(asked) if *asked == expr));
     Ok(match (value, &expr) {
         (Some((_, Known::Value(value))), _) => {
             Transformed::new(lit(value.clone()), true, TreeNodeRecursion::Jump)
@@ -215,7 +241,12 @@ fn replace(expr: SqlExpr, known: &[(SqlExpr, Known)], schema: &DFSchema) -> Resu
 }
 
 /// `operand IN (values)`, both as the type that a comparison of them has.
-fn among(operand: &SqlExpr, values: &ArrayRef, negated: bool, schema: &DFSchema) -> Result<Option<SqlExpr>> {
+pub(super) fn among(
+    operand: &SqlExpr,
+    values: &ArrayRef,
+    negated: bool,
+    schema: &DFSchema,
+) -> Result<Option<SqlExpr>> {
     if values.is_empty() {
         return Ok(Some(lit(negated)));
     }

@@ -171,3 +171,48 @@ async fn a_statement_with_values_in_it_is_not_kept() {
         assert_eq!(*keys.recorder.plans.lock(), [STATUS_OF_EVENTS, &expect]);
     }
 }
+
+#[tokio::test]
+async fn groups_that_rows_are_joined_with_say_which_rows() {
+    let groups = "table=events, group_by=[status], aggregates=[]";
+    for (sql, rest) in [
+        (
+            "select g.status, a.host from events a join (select status from events group by status) g \
+             on a.latency_us = g.status",
+            "table=events, filter=latency_us IN (5, NULL, 8), rows=[host, latency_us]",
+        ),
+        // The groups stay in the answer without a partner; rows would not.
+        (
+            "select g.status, a.host from (select status from events group by status) g left join events a \
+             on a.latency_us + 1 = g.status and a.host <> 'h'",
+            "table=events, filter=((host != 'h') AND (latency_us + 1) IN (5, NULL, 8)), rows=[host, latency_us]",
+        ),
+        (
+            "with g as (select distinct status from events) select sum(latency_us) from sampled a join g \
+             on a.latency_us = g.status",
+            "table=sampled, filter=latency_us IN (5, NULL, 8), weighted by sample_rate, group_by=[latency_us], \
+             aggregates=[sum(latency_us)]",
+        ),
+    ] {
+        let plans = asked(ints(&[Some(5), None, Some(8)]), sql).await;
+        assert_eq!(plans, [groups, rest], "{sql}");
+    }
+    // Rows that are in the answer without a partner are all asked for, and so are those of conditions that are not equal.
+    for sql in [
+        "select count(*) from events a left join (select distinct status from events) g on a.latency_us = g.status",
+        "select a.host from events a join (select distinct status from events) g on a.latency_us > g.status",
+        "select a.host from events a, (select distinct status from events) g",
+    ] {
+        let plans = plans(sql).await;
+        assert!(plans.iter().all(|plan| !plan.contains(" IN (")), "{sql}: {plans:?}");
+    }
+    // Too many groups are joined as they are.
+    let many = Arc::new(ints(&(0..=1 << 17).map(Some).collect::<Vec<_>>()));
+    let engine = SqlEngine::new(SqlConfig::default()).unwrap();
+    let sql =
+        "select a.host from events a join (select distinct status from events) g on a.latency_us = g.status";
+    run_on(&engine, many.clone(), sql).await.unwrap();
+    let plans = many.recorder.plans.lock();
+    assert_eq!(plans[0], groups);
+    assert!(plans[1..].iter().all(|plan| !plan.contains(" IN (")), "{plans:?}");
+}
