@@ -12,6 +12,7 @@ use super::coder::Coder;
 use super::columns::{Run, Shape};
 use super::compile::Compiled;
 use super::domain::Reach;
+use super::float_formulas;
 use super::keys::per_value;
 use super::numbering::Scratch;
 use super::prepare::{ArgumentPlan, Prepared};
@@ -30,6 +31,8 @@ pub(super) enum Argument<'a> {
     Codes(Coder<'a>, ArrayRef),
     /// Arithmetic of ints.
     Computed(Computed<'a>),
+    /// Arithmetic of floats and their functions.
+    ComputedFloats(float_formulas::Computed<'a>),
     /// An expression that is evaluated row by row.
     Expression(&'a Compiled),
 }
@@ -120,11 +123,17 @@ impl<'a> Argument<'a> {
                 ) => {}
             }
         }
-        let reach = if plan.formula.is_some() { Reach::Near } else { Reach::Far };
+        let is_computed = plan.formula.is_some() || plan.floats.is_some();
+        let reach = if is_computed { Reach::Near } else { Reach::Far };
         match per_value(run, &plan.compiled, None, selection, reach)? {
             Some((Coder::One, value)) if value.len() == 1 => return Ok(constant(value)),
             Some((coder, values)) => return Ok(Argument::Codes(coder, values)),
             None => {}
+        }
+        if let Some(formula) = &plan.floats
+            && !formula.may_fail(run)?
+        {
+            return Ok(Argument::ComputedFloats(float_formulas::Computed::of(run, formula)?));
         }
         let computed = plan.formula.as_ref().map(|formula| Computed::of(run, formula)).transpose()?.flatten();
         Ok(computed.map_or(Argument::Expression(&plan.compiled), Argument::Computed))
@@ -136,6 +145,7 @@ impl<'a> Argument<'a> {
             Argument::Ints(ints) | Argument::Scaled(ints, _) => !ints.has_nulls(),
             Argument::Floats(floats) => !floats.has_nulls(),
             Argument::Computed(computed) => !computed.has_nulls(),
+            Argument::ComputedFloats(computed) => !computed.has_nulls(),
             Argument::Codes(..) | Argument::Expression(_) => false,
         }
     }
@@ -144,9 +154,11 @@ impl<'a> Argument<'a> {
     pub(super) fn bound(&self) -> Option<u64> {
         match self {
             Argument::Ints(ints) | Argument::Scaled(ints, _) => ints.bound(),
-            Argument::Floats(_) | Argument::Codes(..) | Argument::Computed(_) | Argument::Expression(_) => {
-                None
-            }
+            Argument::Floats(_)
+            | Argument::Codes(..)
+            | Argument::Computed(_)
+            | Argument::ComputedFloats(_)
+            | Argument::Expression(_) => None,
         }
     }
 
@@ -199,6 +211,10 @@ impl<'a> Argument<'a> {
             Argument::Computed(computed) => {
                 let nulls = computed.nulls(rows);
                 Read::Ints(computed.read(rows, ints), nulls)
+            }
+            Argument::ComputedFloats(computed) => {
+                let nulls = computed.nulls(rows);
+                Read::Floats(computed.read(rows, ints, floats), nulls)
             }
             Argument::Expression(compiled) => owned(run.evaluate(compiled, rows)?),
         })

@@ -3,19 +3,21 @@
 //! DataFusion evaluates an expression over arrays: the columns are decoded into arrays first, and each step makes
 //! another. Where what columns can hold shows that no step of an expression leaves 64 bits for any row, there is
 //! nothing that one way of computing would do and another would not, and plain loops from one buffer into the next
-//! give the same values. Everything else is DataFusion's: floats, casts, steps that could overflow, and division by
-//! what could be zero.
+//! give the same values. A choice (`CASE WHEN status >= 500 THEN bytes ELSE 0 END`) is made by what filters make of its
+//! condition. Everything else is DataFusion's: floats, casts, steps that could overflow, and division by what could be
+//! zero.
 
 use arrow::array::AsArray;
-use arrow::buffer::NullBuffer;
+use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::{DataType, Int64Type};
 use gannet_query::{BinaryOp, ColumnType, Expr};
 
-use super::Stop;
 use super::columns::Run;
-use super::prepare::ColumnSpec;
+use super::filter::narrow;
+use super::prepare::{ColumnSpec, Conjunct, conjuncts};
 use super::readers::Ints;
-use super::selection::Rows;
+use super::selection::{Rows, Selection};
+use super::{ScanError, Stop};
 
 /// An expression of int columns and literals.
 #[derive(Debug)]
@@ -23,6 +25,16 @@ pub(super) enum Formula {
     Column(usize),
     Literal(i64),
     Step(Op, Box<[Formula; 2]>),
+    Absolute(Box<Formula>),
+    Chosen(Box<Choice>),
+}
+
+/// One formula where a condition is true; another, or NULL, where it is not.
+#[derive(Debug)]
+pub(super) struct Choice {
+    when: Vec<Conjunct>,
+    then: Formula,
+    otherwise: Option<Formula>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +71,48 @@ pub(super) fn formula(expr: &Expr, data_type: &DataType, specs: &[ColumnSpec]) -
             by @ Formula::Literal(_) => step(Op::Over, of(left)?, by),
             _ => None,
         },
+        Expr::Call { function, arguments } if function == "abs" => match &arguments[..] {
+            [operand] => Some(Formula::Absolute(Box::new(of(operand)?))),
+            _ => None,
+        },
+        Expr::Case { operand: None, branches, otherwise } => {
+            let otherwise = match otherwise {
+                Some(expr) => Some(of(expr)?),
+                None => None,
+            };
+            // The first condition that is true chooses.
+            branches.iter().rev().try_fold(otherwise, |otherwise, (when, then)| {
+                Some(Some(Formula::Chosen(Box::new(choice(when, of(then)?, otherwise, specs)?))))
+            })?
+        }
         _ => None,
+    }
+}
+
+/// A choice whose condition is told without looking at rows one by one, between what is not literals alone: those are
+/// looked at once for each value.
+fn choice(when: &Expr, then: Formula, otherwise: Option<Formula>, specs: &[ColumnSpec]) -> Option<Choice> {
+    if !then.reads_columns() && !otherwise.as_ref().is_some_and(Formula::reads_columns) {
+        return None;
+    }
+    let is_bool = |expr: &&Expr| matches!(expr, Expr::Column(_));
+    let exprs = when.conjuncts();
+    let when = conjuncts(when, specs).ok()?;
+    let is_told = |conjunct: &Conjunct| {
+        conjunct.int_test.is_some() || conjunct.column_test.is_some() || conjunct.float_test.is_some()
+    };
+    let told = when.iter().zip(&exprs).all(|(conjunct, expr)| is_told(conjunct) || is_bool(expr));
+    told.then_some(Choice { when, then, otherwise })
+}
+
+impl Formula {
+    fn reads_columns(&self) -> bool {
+        match self {
+            Formula::Column(_) | Formula::Chosen(_) => true,
+            Formula::Literal(_) => false,
+            Formula::Step(_, operands) => operands.iter().any(Formula::reads_columns),
+            Formula::Absolute(operand) => operand.reads_columns(),
+        }
     }
 }
 
@@ -69,6 +122,20 @@ pub(super) enum Computed<'a> {
     Column(Ints<'a>),
     Literal(i64),
     Step { op: Op, operands: Box<[Computed<'a>; 2]>, buffers: [Vec<i64>; 2] },
+    Absolute(Box<Computed<'a>>, Vec<i64>),
+    Chosen(Box<Chosen<'a>>),
+}
+
+/// A choice whose condition has been looked at.
+#[derive(Debug)]
+pub(super) struct Chosen<'a> {
+    /// Of each row of the run whether the condition is true.
+    is_then: Vec<bool>,
+    then: Computed<'a>,
+    /// None where what is not chosen is NULL.
+    otherwise: Option<Computed<'a>>,
+    picked: Vec<bool>,
+    buffers: [Vec<i64>; 2],
 }
 
 /// The least and the greatest that may come out.
@@ -101,7 +168,36 @@ impl<'a> Computed<'a> {
                     (Computed::Step { op: *op, operands, buffers: Default::default() }, ends)
                 })
             }
+            Formula::Absolute(operand) => {
+                let Some((operand, (least, greatest))) = Computed::bounded(run, operand)? else {
+                    return Ok(None);
+                };
+                let end = least.abs().max(greatest.abs());
+                i64::try_from(end)
+                    .is_ok()
+                    .then(|| (Computed::Absolute(Box::new(operand), Vec::new()), (0, end)))
+            }
+            Formula::Chosen(choice) => Computed::chosen(run, choice)?,
         })
+    }
+
+    fn chosen(run: &'a Run<'_>, choice: &Choice) -> Result<Option<(Computed<'a>, Bounds)>, Stop> {
+        let Some((then, mut ends)) = Computed::bounded(run, &choice.then)? else { return Ok(None) };
+        let mut otherwise = None;
+        if let Some(formula) = &choice.otherwise {
+            let Some((computed, other)) = Computed::bounded(run, formula)? else { return Ok(None) };
+            ends = (ends.0.min(other.0), ends.1.max(other.1));
+            otherwise = Some(computed);
+        }
+        let selection = match narrow(run, &choice.when, Selection::All(run.row_count)) {
+            Ok(selection) => selection,
+            // It may fail on rows that nobody asks for.
+            Err(Stop::Failed(ScanError::Evaluate(_))) => return Ok(None),
+            Err(stop) => return Err(stop),
+        };
+        let (picked, buffers) = Default::default();
+        let is_then = selection.into_marks(run.row_count);
+        Ok(Some((Computed::Chosen(Box::new(Chosen { is_then, then, otherwise, picked, buffers })), ends)))
     }
 
     /// The values at some rows; what is read for a NULL means nothing. They are put into `out` unless they lie next to
@@ -127,6 +223,11 @@ impl<'a> Computed<'a> {
                     op.compute(left.iter().copied().zip(right.iter().copied()), out);
                 }
             },
+            Computed::Absolute(operand, buffer) => {
+                out.clear();
+                out.extend(operand.read(rows, buffer).iter().map(|value| value.wrapping_abs()));
+            }
+            Computed::Chosen(chosen) => chosen.read(rows, out),
         }
         out
     }
@@ -140,6 +241,8 @@ impl<'a> Computed<'a> {
                 let [left, right] = &**operands;
                 NullBuffer::union(left.nulls(rows).as_ref(), right.nulls(rows).as_ref())
             }
+            Computed::Absolute(operand, _) => operand.nulls(rows),
+            Computed::Chosen(chosen) => chosen.nulls(rows),
         }
     }
 
@@ -149,7 +252,62 @@ impl<'a> Computed<'a> {
             Computed::Literal(_) => false,
             Computed::Column(ints) => ints.has_nulls(),
             Computed::Step { operands, .. } => operands.iter().any(Computed::has_nulls),
+            Computed::Absolute(operand, _) => operand.has_nulls(),
+            Computed::Chosen(chosen) => {
+                chosen.then.has_nulls() || chosen.otherwise.as_ref().is_none_or(Computed::has_nulls)
+            }
         }
+    }
+}
+
+impl Chosen<'_> {
+    fn read(&mut self, rows: Rows<'_>, out: &mut Vec<i64>) {
+        let Chosen { is_then, then, otherwise, picked, buffers: [first, second] } = self;
+        rows.read(is_then, picked, |is_then| is_then);
+        let literal = match (&*then, &*otherwise) {
+            (_, Some(Computed::Literal(other))) => Some((*other, false)),
+            (_, None) => Some((0, false)),
+            (Computed::Literal(then), _) => Some((*then, true)),
+            _ => None,
+        };
+        out.clear();
+        match (literal, otherwise) {
+            (Some((literal, true)), Some(otherwise)) => {
+                let pairs = picked.iter().zip(otherwise.read(rows, first));
+                out.extend(pairs.map(|(is_then, other)| if *is_then { literal } else { *other }));
+            }
+            (None, Some(otherwise)) => {
+                let (then, other) = (then.read(rows, first), otherwise.read(rows, second));
+                let pairs = picked.iter().zip(then.iter().zip(other));
+                out.extend(pairs.map(|(is_then, (then, other))| if *is_then { *then } else { *other }));
+            }
+            (literal, _) => {
+                let other = literal.map_or(0, |(literal, _)| literal);
+                let pairs = picked.iter().zip(then.read(rows, first));
+                out.extend(pairs.map(|(is_then, then)| if *is_then { *then } else { other }));
+            }
+        }
+    }
+
+    fn nulls(&self, rows: Rows<'_>) -> Option<NullBuffer> {
+        let then = self.then.nulls(rows);
+        let other = match &self.otherwise {
+            Some(otherwise) => otherwise.nulls(rows),
+            None => Some(NullBuffer::new_null(rows.len())),
+        };
+        if then.is_none() && other.is_none() {
+            return None;
+        }
+        let is_then = BooleanBuffer::collect_bool(rows.len(), |place| self.is_then[rows.get(place)]);
+        let there = match then {
+            Some(then) => &is_then & then.inner(),
+            None => is_then.clone(),
+        };
+        let other = match other {
+            Some(other) => &!&is_then & other.inner(),
+            None => !&is_then,
+        };
+        Some((&there | &other).into())
     }
 }
 

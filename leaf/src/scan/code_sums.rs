@@ -294,7 +294,11 @@ fn summed<'a>(argument: &Argument<'a>) -> Option<Packed<'a>> {
     match argument {
         Argument::Ints(ints) | Argument::Floats(Floats::Ints(ints)) => packed(ints, None),
         Argument::Scaled(ints, digits) => packed(ints, Some(*digits)),
-        Argument::Floats(_) | Argument::Codes(..) | Argument::Computed(_) | Argument::Expression(_) => None,
+        Argument::Floats(_)
+        | Argument::Codes(..)
+        | Argument::Computed(_)
+        | Argument::ComputedFloats(_)
+        | Argument::Expression(_) => None,
     }
 }
 
@@ -303,7 +307,11 @@ fn ordered<'a>(argument: &Argument<'a>) -> Option<Packed<'a>> {
     let packed = match argument {
         Argument::Ints(ints) => packed(ints, None),
         Argument::Scaled(ints, digits) => packed(ints, Some(*digits)),
-        Argument::Floats(_) | Argument::Codes(..) | Argument::Computed(_) | Argument::Expression(_) => None,
+        Argument::Floats(_)
+        | Argument::Codes(..)
+        | Argument::Computed(_)
+        | Argument::ComputedFloats(_)
+        | Argument::Expression(_) => None,
     };
     packed.filter(Packed::is_whole)
 }

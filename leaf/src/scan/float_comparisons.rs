@@ -1,19 +1,16 @@
 //! Comparisons of floats that are computed, a stretch of rows at a time.
 //!
-//! Arithmetic of floats never fails, so it may be done for rows that are out as well, in plain loops from one buffer into
-//! the next. What comes out is compared in the order in which DataFusion compares: the total order of floats, but with one
-//! zero.
+//! What comes out of formulas is compared in the order in which DataFusion compares: the total order of floats, but with
+//! one zero.
 
-use arrow::array::AsArray;
 use arrow::buffer::{BooleanBuffer, NullBuffer};
-use arrow::datatypes::{DataType, Float64Type};
-use gannet_query::{BinaryOp, ColumnType, Expr};
+use gannet_query::{BinaryOp, Expr};
 
 use super::Stop;
 use super::columns::Run;
 use super::cuts::float_key;
+use super::float_formulas::{Computed, Formula, formula};
 use super::prepare::ColumnSpec;
-use super::readers::Floats;
 use super::selection::{ROWS_PER_STRETCH, Rows, Selection};
 use crate::vectors::{pack_words, vectorized};
 
@@ -35,27 +32,13 @@ enum Order {
     AtLeast,
 }
 
-/// An expression of number columns and literals.
-#[derive(Debug)]
-enum Formula {
-    Floats(usize),
-    Ints(usize),
-    Literal(f64),
-    Step(Op, Box<[Formula; 2]>),
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Op {
-    Plus,
-    Minus,
-    Times,
-    Over,
-}
-
 /// The comparison, when a conjunct is one.
 pub(super) fn float_comparison(expr: &Expr, specs: &[ColumnSpec]) -> Option<FloatComparison> {
     let Expr::Binary { op, left, right } = expr else { return None };
     let (left, right) = (formula(left, specs)?, formula(right, specs)?);
+    if left.can_fail() || right.can_fail() {
+        return None;
+    }
     let (op, left, right) = match (left.has_column(), right.has_column()) {
         (false, false) => return None,
         (false, true) => (op.swapped()?, right, left),
@@ -71,114 +54,6 @@ pub(super) fn float_comparison(expr: &Expr, specs: &[ColumnSpec]) -> Option<Floa
         _ => return None,
     };
     Some(FloatComparison { order, left, right })
-}
-
-fn formula(expr: &Expr, specs: &[ColumnSpec]) -> Option<Formula> {
-    let column = |name: &str, column_type| {
-        specs.iter().position(|spec| spec.name == name && spec.column_type == column_type)
-    };
-    match expr {
-        Expr::Column(name) => column(name, ColumnType::Float).map(Formula::Floats),
-        Expr::Cast { operand, to: DataType::Float64, .. } => match &**operand {
-            Expr::Column(name) => column(name, ColumnType::Int).map(Formula::Ints),
-            _ => None,
-        },
-        Expr::Literal(value) => value.as_primitive_opt::<Float64Type>()?.iter().next()?.map(Formula::Literal),
-        Expr::Binary { op, left, right } => {
-            let op = match op {
-                BinaryOp::Plus => Op::Plus,
-                BinaryOp::Minus => Op::Minus,
-                BinaryOp::Multiply => Op::Times,
-                BinaryOp::Divide => Op::Over,
-                _ => return None,
-            };
-            Some(Formula::Step(op, Box::new([formula(left, specs)?, formula(right, specs)?])))
-        }
-        _ => None,
-    }
-}
-
-impl Formula {
-    fn has_column(&self) -> bool {
-        match self {
-            Formula::Floats(_) | Formula::Ints(_) => true,
-            Formula::Literal(_) => false,
-            Formula::Step(_, operands) => operands.iter().any(Formula::has_column),
-        }
-    }
-}
-
-/// A formula over the columns of a run.
-enum Computed<'a> {
-    Column(Floats<'a>),
-    Literal(f64),
-    Step { op: Op, operands: Box<[Computed<'a>; 2]>, buffers: [Vec<f64>; 2] },
-}
-
-impl<'a> Computed<'a> {
-    fn of(run: &'a Run<'_>, formula: &Formula) -> Result<Computed<'a>, Stop> {
-        Ok(match formula {
-            Formula::Floats(column) => Computed::Column(run.slot(*column)?.floats(run.row_count)?),
-            Formula::Ints(column) => Computed::Column(Floats::Ints(run.slot(*column)?.ints(run.row_count)?)),
-            Formula::Literal(value) => Computed::Literal(*value),
-            Formula::Step(op, operands) => {
-                let [left, right] = &**operands;
-                let operands = Box::new([Computed::of(run, left)?, Computed::of(run, right)?]);
-                Computed::Step { op: *op, operands, buffers: Default::default() }
-            }
-        })
-    }
-
-    /// The values at some rows; what is read for a NULL means nothing.
-    fn read<'s>(&'s mut self, rows: Rows<'_>, ints: &'s mut Vec<i64>, out: &'s mut Vec<f64>) -> &'s [f64] {
-        match self {
-            Computed::Column(floats) => return floats.read(rows, ints, out),
-            Computed::Literal(value) => {
-                out.clear();
-                out.resize(rows.len(), *value);
-            }
-            Computed::Step { op, operands, buffers: [first, second] } => {
-                let [left, right] = &mut **operands;
-                // The ints are only needed while the floats are made of them.
-                let left = left.read(rows, ints, first);
-                let mut ints = Vec::new();
-                let right = right.read(rows, &mut ints, second);
-                out.clear();
-                out.resize(rows.len(), 0.0);
-                let (op, all) = (*op, &mut out[..]);
-                vectorized(
-                    #[inline(always)]
-                    move || op.compute(left, right, all),
-                );
-            }
-        }
-        out
-    }
-
-    /// Which of some rows have a value; `None` when all have one.
-    fn nulls(&self, rows: Rows<'_>) -> Option<NullBuffer> {
-        match self {
-            Computed::Literal(_) => None,
-            Computed::Column(floats) => floats.nulls(rows),
-            Computed::Step { operands, .. } => {
-                let [left, right] = &**operands;
-                NullBuffer::union(left.nulls(rows).as_ref(), right.nulls(rows).as_ref())
-            }
-        }
-    }
-}
-
-impl Op {
-    #[inline(always)]
-    fn compute(self, left: &[f64], right: &[f64], out: &mut [f64]) {
-        let all = out.iter_mut().zip(left.iter().zip(right));
-        match self {
-            Op::Plus => all.for_each(|(out, (left, right))| *out = left + right),
-            Op::Minus => all.for_each(|(out, (left, right))| *out = left - right),
-            Op::Times => all.for_each(|(out, (left, right))| *out = left * right),
-            Op::Over => all.for_each(|(out, (left, right))| *out = left / right),
-        }
-    }
 }
 
 /// An int that is ordered as the float is, with one zero.

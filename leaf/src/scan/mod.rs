@@ -37,6 +37,7 @@ mod derive;
 mod domain;
 mod filter;
 mod float_comparisons;
+mod float_formulas;
 mod floats;
 mod gathering;
 mod groups;

@@ -12,6 +12,7 @@ use super::ScanError;
 use super::arithmetic::{Formula, formula};
 use super::compile::{Compiled, compile};
 use super::float_comparisons::{FloatComparison, float_comparison};
+use super::float_formulas;
 use super::floats::float_test;
 use super::ints::{IntTest, int_test};
 use super::steps::{Step, step};
@@ -70,6 +71,8 @@ pub(super) struct ArgumentPlan {
     pub(super) float_of: Option<usize>,
     /// The expression, when it is no more than arithmetic of ints.
     pub(super) formula: Option<Formula>,
+    /// The expression, when it is no more than arithmetic of floats and their functions.
+    pub(super) floats: Option<float_formulas::Formula>,
 }
 
 /// What is asked, compiled.
@@ -161,7 +164,8 @@ pub(super) fn prepare<'p>(plan: &'p Plan, lengths_of: &[String]) -> Result<Prepa
     Ok(Prepared { plan, time, weight, conjuncts, output, specs })
 }
 
-fn conjuncts(filter: &Expr, specs: &[ColumnSpec]) -> Result<Vec<Conjunct>, ScanError> {
+/// The operands of a filter's AND, compiled.
+pub(super) fn conjuncts(filter: &Expr, specs: &[ColumnSpec]) -> Result<Vec<Conjunct>, ScanError> {
     let conjunct = |expr: &Expr| {
         let compiled = compile(expr, specs, Some(&DataType::Boolean))?;
         Ok(Conjunct {
@@ -242,7 +246,11 @@ fn groups<'p>(
         let compiled = compile(expr, specs, Some(data_type))?;
         let column = plain_column(expr, data_type, specs).or_else(|| lengths(expr, data_type, specs));
         let formula = formula(expr, data_type, specs);
-        Ok(ArgumentPlan { compiled, column, float_of: float_of(expr, data_type, specs), formula })
+        let floats = match data_type {
+            DataType::Float64 => float_formulas::formula(expr, specs).filter(|formula| formula.has_column()),
+            _ => None,
+        };
+        Ok(ArgumentPlan { compiled, column, float_of: float_of(expr, data_type, specs), formula, floats })
     };
     let arguments = arguments.into_iter().map(argument).collect::<Result<_, ScanError>>()?;
     let filters = filters.into_iter().map(|filter| conjuncts(filter, specs)).collect::<Result<_, _>>()?;

@@ -112,6 +112,19 @@ impl Selection {
         }
     }
 
+    /// Of each of so many rows whether it is in.
+    pub(super) fn into_marks(self, row_count: usize) -> Vec<bool> {
+        match self {
+            Selection::All(_) => vec![true; row_count],
+            Selection::Bits { bits, .. } => bits.iter().collect(),
+            Selection::Rows(rows) => {
+                let mut marks = vec![false; row_count];
+                rows.iter().for_each(|row| marks[*row as usize] = true);
+                marks
+            }
+        }
+    }
+
     /// Without bits: all rows, or positions.
     pub(super) fn settle(self) -> Selection {
         match self {

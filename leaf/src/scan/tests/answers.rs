@@ -528,6 +528,84 @@ fn arithmetic_of_ints() {
 }
 
 #[test]
+fn choices_between_ints() {
+    let case = |branches: Vec<(Expr, Expr)>, otherwise: Option<Expr>| Expr::Case {
+        operand: None,
+        branches,
+        otherwise: otherwise.map(Box::new),
+    };
+    let conditions = [
+        binary(BinaryOp::GtEq, column("status"), Expr::int(404)),
+        binary(BinaryOp::Eq, column("service"), Expr::text("db")),
+        binary(BinaryOp::Lt, column("latency"), Expr::literal(Arc::new(Float64Array::from(vec![40.0])))),
+        column("ok"),
+        Expr::And(vec![column("ok"), binary(BinaryOp::NotEq, column("small"), Expr::int(3))]),
+        binary(BinaryOp::Gt, Expr::int(0), column("gone")),
+    ];
+    for when in conditions {
+        for (then, otherwise) in [
+            (column("size"), Some(Expr::int(0))),
+            (Expr::int(-4), Some(column("size"))),
+            (column("size"), None),
+            (column("size"), Some(binary(BinaryOp::Multiply, column("size"), Expr::int(2)))),
+            // With NULLs, and beyond 64 bits.
+            (column("small"), Some(column("size"))),
+            (column("wide"), Some(binary(BinaryOp::Plus, column("wide"), column("size")))),
+        ] {
+            let adds = then.columns() != ["wide"];
+            let chosen = case(vec![(when.clone(), then)], otherwise);
+            if adds {
+                check_aggregate(AggregateFunction::Sum, chosen.clone(), DataType::Int64);
+            }
+            check_aggregate(AggregateFunction::Max, chosen, DataType::Int64);
+        }
+    }
+    let few = || binary(BinaryOp::Lt, column("size"), Expr::int(900));
+    let second = binary(BinaryOp::Eq, column("service"), Expr::text("db"));
+    let several = case(vec![(few(), column("size")), (second, Expr::int(7))], Some(Expr::int(-1)));
+    let plus = binary(BinaryOp::Plus, several.clone(), column("size"));
+    check_aggregate(AggregateFunction::Sum, several, DataType::Int64);
+    check_aggregate(AggregateFunction::Min, plus, DataType::Int64);
+}
+
+#[test]
+fn functions_of_floats() {
+    let call = |function: &str, operand: Expr| Expr::Call {
+        function: function.to_owned(),
+        arguments: vec![operand],
+    };
+    let floats = |name: &str| cast(column(name), DataType::Float64);
+    let half = || Expr::literal(Arc::new(Float64Array::from(vec![0.5])));
+    for operand in [floats("bytes"), call("abs", column("latency")), floats("status")] {
+        let root = call("sqrt", operand);
+        check_aggregate(AggregateFunction::Sum, root.clone(), DataType::Float64);
+        check_filter(binary(BinaryOp::Gt, root, Expr::literal(Arc::new(Float64Array::from(vec![20.0])))));
+    }
+    for function in ["abs", "ln", "log2", "log10", "exp", "floor", "ceil"] {
+        // With NULLs, below zero, and far above.
+        for operand in
+            [column("latency"), floats("small"), binary(BinaryOp::Multiply, floats("size"), half())]
+        {
+            let called = call(function, operand);
+            check_aggregate(AggregateFunction::Max, called.clone(), DataType::Float64);
+            check_filter(binary(BinaryOp::Gt, called.clone(), half()));
+            let negative = Expr::Negative(Box::new(binary(BinaryOp::Divide, called, half())));
+            check_aggregate(AggregateFunction::Sum, negative, DataType::Float64);
+        }
+    }
+}
+
+#[test]
+fn distances_of_ints() {
+    for (left, right) in [("size", Expr::int(500)), ("small", Expr::int(3)), ("status", column("size"))] {
+        let arguments = vec![binary(BinaryOp::Minus, column(left), right)];
+        let distance = Expr::Call { function: "abs".to_owned(), arguments };
+        check_aggregate(AggregateFunction::Sum, distance.clone(), DataType::Int64);
+        check_aggregate(AggregateFunction::Max, distance, DataType::Int64);
+    }
+}
+
+#[test]
 fn several_aggregates_of_few_and_of_many_groups() {
     use AggregateFunction::*;
     let of = |function, name: &str| aggregate(function, column(name), DataType::Int64);
