@@ -119,6 +119,10 @@ impl Over<'_> {
     }
 
     fn grouped_first(&self, aggregate: &SqlAggregate) -> Result<Option<LogicalPlan>> {
+        let on = self.join.on.iter().flat_map(|(left, right)| [left, right]);
+        if on.chain(&self.join.filter).chain(self.filters).any(SqlExpr::is_volatile) {
+            return Ok(None);
+        }
         if !self.keeps_rows()? || !self.aggregates.iter().all(|expr| self.is_of_side(expr)) {
             return Ok(None);
         }
@@ -134,6 +138,10 @@ impl Over<'_> {
         let left = replaced(&mut self.join.on.iter().map(|(left, _)| left), &mut parts)?;
         let right = replaced(&mut self.join.on.iter().map(|(_, right)| right), &mut parts)?;
         let filter = self.join.filter.as_ref().map(|expr| self.over_groups(expr, &mut parts)).transpose()?;
+        // What has no keys is one group even of no rows, which would meet rows that none of them did.
+        if parts.keys.is_empty() && !groups.is_empty() {
+            return Ok(None);
+        }
         let Some(grouped) = self.grouped(&parts)? else { return Ok(None) };
         let grouped = Arc::new(grouped);
         let (left_input, right_input) = match self.is_left {
@@ -274,7 +282,7 @@ impl Parts {
                 DataType::Float64 => Made::Of(self.sum_of(call, DataType::Float64)),
                 _ => return None,
             },
-            ("avg", false) => {
+            ("avg", false) if data_type == &DataType::Float64 => {
                 let again = |function: Arc<AggregateUDF>| {
                     let function = match stored {
                         Some(_) => Arc::new(Unweighted::of(function)),
