@@ -1,18 +1,21 @@
 //! Record batches and Arrow types as bytes, in Arrow's IPC stream format.
 //!
-//! Reading never trusts the bytes: an envelope check refuses every length and offset that does not lie inside the
-//! message before anything is allocated for it, compressed buffers are refused because they can name any size, and
+//! Reading never trusts the bytes: every length and offset of a message that does not lie inside it is refused before
+//! anything is allocated for it, compressed buffers are refused because they can name any size, and
 //! the values are validated by Arrow. Arrow's own reader panics on some malformed schemas; such a panic is caught
 //! here and becomes an error.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::buffer::Buffer;
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use arrow_ipc::convert::{IpcSchemaEncoder, fb_to_schema};
-use arrow_ipc::reader::StreamDecoder;
+use arrow_ipc::reader::{read_dictionary, read_record_batch};
 use arrow_ipc::writer::{DictionaryTracker, StreamWriter};
 use arrow_ipc::{MessageHeader, root_as_message, root_as_schema};
 use bytes::Bytes;
@@ -25,6 +28,9 @@ pub const BATCH_ROWS_MAX: i64 = 1 << 24;
 
 /// Record batches in one stream that is read.
 pub const BATCHES_MAX: usize = 65_536;
+
+/// Streams up to this length are copied when their values are not where they may be read in place; 64 KiB.
+const COPIED_BYTES_MAX: usize = 64 << 10;
 
 /// Room for the schema and the end of a stream.
 const HEADER_BYTES: usize = 4096;
@@ -53,20 +59,17 @@ pub fn encode_batches(schema: &Schema, batches: &[RecordBatch]) -> Result<Bytes,
 /// # Errors
 /// When the bytes are not an IPC stream of uncompressed, valid batches.
 pub fn decode_batches(bytes: &Bytes) -> Result<Vec<RecordBatch>, ConvertError> {
-    check_envelope(bytes)?;
-    guarded("rows", || {
-        let mut decoder = StreamDecoder::new();
-        let mut buffer = Buffer::from(bytes.clone());
+    let batches = guarded("rows", || {
+        let mut rest = aligned(bytes);
+        let mut reader = Reader::default();
         let mut batches = Vec::new();
-        while !buffer.is_empty() {
-            match decoder.decode(&mut buffer).map_err(|error| error.to_string())? {
-                Some(batch) => batches.push(batch),
-                None => break,
-            }
+        for _ in 0..BATCHES_MAX {
+            let Some(metadata) = next_metadata(&mut rest)? else { return Ok(Some(batches)) };
+            batches.extend(reader.read(metadata, &mut rest)?);
         }
-        decoder.finish().map_err(|error| error.to_string())?;
-        Ok(batches)
-    })
+        Ok(next_metadata(&mut rest)?.is_none().then_some(batches))
+    });
+    batches?.ok_or(ConvertError::Limit { what: "record batches", limit: BATCHES_MAX as u64 })
 }
 
 /// One array as bytes.
@@ -127,49 +130,109 @@ fn guarded<T>(what: &'static str, read: impl FnOnce() -> Result<T, String>) -> R
     Err(ConvertError::Arrow { what, text })
 }
 
-/// Walks the messages of a stream and checks that every length in them lies inside the stream.
-fn check_envelope(stream: &[u8]) -> Result<(), ConvertError> {
-    let broken = |text: &str| ConvertError::Arrow { what: "rows", text: text.to_owned() };
-    let mut rest = stream;
-    let mut messages = 0usize;
-    while !rest.is_empty() {
-        let head = rest.get(..8).ok_or_else(|| broken("the stream ends inside a message's length"))?;
-        if head[..4] != CONTINUATION {
-            return Err(broken("a message does not begin with the continuation mark"));
-        }
-        let length = i32::from_le_bytes([head[4], head[5], head[6], head[7]]);
-        let length = usize::try_from(length).map_err(|_| broken("a message has a negative length"))?;
-        rest = &rest[8..];
-        if length == 0 {
-            return if rest.is_empty() { Ok(()) } else { Err(broken("bytes follow the end of the stream")) };
-        }
-        let metadata = rest.get(..length).ok_or_else(|| broken("the stream ends inside a message"))?;
-        rest = &rest[length..];
-        let message = root_as_message(metadata).map_err(|error| broken(&error.to_string()))?;
-        let body = usize::try_from(message.bodyLength()).ok().filter(|body| *body <= rest.len());
-        let body = body.ok_or_else(|| broken("the stream ends inside a message's body"))?;
-        rest = &rest[body..];
-        match message.header_type() {
-            MessageHeader::Schema if messages == 0 && body == 0 => {}
-            MessageHeader::RecordBatch if messages > 0 => {
-                check_batch(message.header_as_record_batch(), body).map_err(|text| broken(&text))?;
-            }
-            MessageHeader::DictionaryBatch if messages > 0 => {
-                let dictionary = message.header_as_dictionary_batch();
-                check_batch(dictionary.and_then(|dictionary| dictionary.data()), body)
-                    .map_err(|text| broken(&text))?;
-            }
-            _ => return Err(broken("a message is neither the schema at the beginning nor a batch after it")),
-        }
-        messages += 1;
-        if messages > BATCHES_MAX {
-            return Err(ConvertError::Limit { what: "record batches", limit: BATCHES_MAX as u64 });
-        }
+/// The stream where its values may be read in place: small ones are copied at once rather than column by column.
+fn aligned(bytes: &Bytes) -> Buffer {
+    match bytes.as_ptr().align_offset(align_of::<i128>()) {
+        1.. if bytes.len() <= COPIED_BYTES_MAX => Buffer::from_slice_ref(bytes),
+        _ => Buffer::from(bytes.clone()),
     }
-    Ok(())
 }
 
-fn check_batch(batch: Option<arrow_ipc::RecordBatch<'_>>, body: usize) -> Result<(), String> {
+/// Takes what describes the next message from the stream; `None` at its end.
+fn next_metadata(rest: &mut Buffer) -> Result<Option<Buffer>, String> {
+    if rest.is_empty() {
+        return Ok(None);
+    }
+    let head = rest.get(..8).ok_or("the stream ends inside a message's length")?;
+    if head[..4] != CONTINUATION {
+        return Err("a message does not begin with the continuation mark".to_owned());
+    }
+    let length = i32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+    let length = usize::try_from(length).map_err(|_| "a message has a negative length")?;
+    rest.advance(8);
+    match length {
+        0 if rest.is_empty() => Ok(None),
+        0 => Err("bytes follow the end of the stream".to_owned()),
+        _ => take(rest, length).map(Some).ok_or_else(|| "the stream ends inside a message".to_owned()),
+    }
+}
+
+/// So many bytes from the beginning of these, if there are so many.
+fn take(rest: &mut Buffer, length: usize) -> Option<Buffer> {
+    let taken = (length <= rest.len()).then(|| rest.slice_with_length(0, length))?;
+    rest.advance(length);
+    Some(taken)
+}
+
+/// What the messages of a stream said so far.
+#[derive(Default)]
+struct Reader {
+    schema: Option<SchemaRef>,
+    dictionaries: HashMap<i64, ArrayRef>,
+}
+
+thread_local! {
+    /// The schema that was read last, after the message that it is: children that answer one question say the same.
+    static NEWEST_SCHEMA: RefCell<Option<(Buffer, SchemaRef)>> = const { RefCell::new(None) };
+}
+
+impl Reader {
+    /// Reads a message, whose body is next in the stream. A batch is given back, anything else kept.
+    fn read(&mut self, metadata: Buffer, rest: &mut Buffer) -> Result<Option<RecordBatch>, String> {
+        if self.schema.is_none() {
+            self.schema = newest_schema(&metadata);
+            if self.schema.is_some() {
+                return Ok(None);
+            }
+        }
+        let message = root_as_message(&metadata).map_err(|error| error.to_string())?;
+        let body = usize::try_from(message.bodyLength()).ok().and_then(|length| take(rest, length));
+        let body = body.ok_or("the stream ends inside a message's body")?;
+        let text = |error: ArrowError| error.to_string();
+        match (message.header_type(), &self.schema) {
+            (MessageHeader::Schema, None) if body.is_empty() => {
+                let schema = message.header_as_schema().ok_or("the schema has no header")?;
+                let schema = Arc::new(fb_to_schema(schema));
+                if metadata.len() <= COPIED_BYTES_MAX {
+                    // Not as a part of the stream, which it would keep.
+                    let newest = (Buffer::from_slice_ref(&metadata), Arc::clone(&schema));
+                    NEWEST_SCHEMA.with(|kept| *kept.borrow_mut() = Some(newest));
+                }
+                self.schema = Some(schema);
+                Ok(None)
+            }
+            (MessageHeader::RecordBatch, Some(schema)) => {
+                let batch = checked_batch(message.header_as_record_batch(), body.len())?;
+                let (schema, version) = (Arc::clone(schema), message.version());
+                read_record_batch(&body, batch, schema, &self.dictionaries, None, &version)
+                    .map(Some)
+                    .map_err(text)
+            }
+            (MessageHeader::DictionaryBatch, Some(schema)) => {
+                let dictionary = message.header_as_dictionary_batch().ok_or("a dictionary has no header")?;
+                checked_batch(dictionary.data(), body.len())?;
+                read_dictionary(&body, dictionary, schema, &mut self.dictionaries, &message.version())
+                    .map(|()| None)
+                    .map_err(text)
+            }
+            _ => Err("a message is neither the schema at the beginning nor a batch after it".to_owned()),
+        }
+    }
+}
+
+/// The schema of this message, if it was the last that this thread read.
+fn newest_schema(metadata: &Buffer) -> Option<SchemaRef> {
+    NEWEST_SCHEMA.with(|kept| {
+        let kept = kept.borrow();
+        kept.as_ref().filter(|(message, _)| message == metadata).map(|(_, schema)| Arc::clone(schema))
+    })
+}
+
+/// A batch of which no length or offset lies outside its body.
+fn checked_batch(
+    batch: Option<arrow_ipc::RecordBatch<'_>>,
+    body: usize,
+) -> Result<arrow_ipc::RecordBatch<'_>, String> {
     let batch = batch.ok_or("a batch has no header")?;
     if batch.compression().is_some() {
         return Err("buffers are compressed".to_owned());
@@ -203,7 +266,7 @@ fn check_batch(batch: Option<arrow_ipc::RecordBatch<'_>>, body: usize) -> Result
     if variadic > buffer_count {
         return Err("a view column names buffers that are not there".to_owned());
     }
-    Ok(())
+    Ok(batch)
 }
 
 #[cfg(test)]
@@ -245,6 +308,19 @@ mod tests {
         let none = encode_batches(&batch.schema(), &[]).unwrap();
         assert_eq!(decode_batches(&none).unwrap(), []);
         assert_eq!(decode_batches(&Bytes::new()).unwrap(), []);
+    }
+
+    #[test]
+    fn batches_come_back_from_wherever_their_bytes_lie_and_whatever_was_read_before() {
+        let batch = batch();
+        let others = batch.project(&[2, 0]).unwrap();
+        for at in [0, 1, 4, 8, 15] {
+            for batch in [&batch, &others, &others, &batch] {
+                let bytes = encode_batches(&batch.schema(), std::slice::from_ref(batch)).unwrap();
+                let moved = Bytes::from([&vec![7; at], bytes.as_ref()].concat()).slice(at..);
+                assert_eq!(decode_batches(&moved).unwrap(), std::slice::from_ref(batch));
+            }
+        }
     }
 
     #[test]
