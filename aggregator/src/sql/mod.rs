@@ -25,6 +25,7 @@ mod completeness;
 pub(crate) mod errors;
 mod exec;
 mod functions;
+mod grouped_first;
 mod joined;
 mod limits;
 mod names;
@@ -45,6 +46,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod translate;
+mod unnested;
 mod weights;
 
 use std::convert::Infallible;

@@ -14,7 +14,7 @@ use datafusion::optimizer::Optimizer;
 use datafusion::prelude::SessionConfig;
 
 use super::functions::{Histogram, Percentile};
-use super::joined::GroupBelowJoins;
+use super::grouped_first::GroupFirst;
 use super::push::PushToLeaves;
 use super::tables::{CATALOG, SCHEMA};
 
@@ -95,7 +95,7 @@ fn rules() -> Vec<Arc<dyn datafusion::optimizer::OptimizerRule + Send + Sync>> {
         .position(|rule| rule.name() == "single_distinct_aggregation_to_group_by")
         .unwrap_or(rules.len());
     rules.insert(place, Arc::new(PushToLeaves));
-    rules.insert(place, Arc::new(GroupBelowJoins));
+    rules.insert(place, Arc::new(GroupFirst));
     rules
 }
 

@@ -13,6 +13,7 @@ use super::columns::{Run, Shape, int_array};
 use super::compile::Compiled;
 use super::domain::{Reach, domain};
 use super::intern::intern;
+use super::list_keys::number_lists;
 use super::numbering::DENSE_MAX;
 use super::prepare::KeyPlan;
 use super::readers::Ints;
@@ -60,9 +61,13 @@ pub(super) fn key<'a>(run: &'a Run<'_>, plan: &KeyPlan, selection: &Selection) -
     }
     let values = selection.with_rows(|rows| run.evaluate(&plan.compiled, rows))?;
     let (codes, values) = intern(&values)?;
-    let bound = values.len() as u64;
-    let coder = Coder::Listed(by_row(codes, selection, run.row_count));
-    Ok(Key { coder, bound, is_numbered: true, values: KeyValues::Listed(values) })
+    Ok(listed(codes, values, selection, run.row_count))
+}
+
+/// The key of selected rows with these numbers, in order of first appearance, and the value of each number.
+fn listed<'a>(codes: Vec<u32>, values: ArrayRef, selection: &Selection, row_count: usize) -> Key<'a> {
+    let coder = Coder::Listed(by_row(codes, selection, row_count));
+    Key { coder, bound: values.len() as u64, is_numbered: true, values: KeyValues::Listed(values) }
 }
 
 /// Codes of the selected rows as codes of all rows; those of the others mean nothing.
@@ -133,10 +138,13 @@ fn column_key<'a>(run: &'a Run<'_>, column: usize, selection: &Selection) -> Res
             }),
             (None, Form::Template) => None,
         },
+        Shape::Lists(lists) => {
+            let (codes, firsts) = selection.with_rows(|rows| number_lists(&lists, rows));
+            Some(listed(codes, slot.array(Rows::At(&firsts), run.row_count)?, selection, run.row_count))
+        }
         Shape::Constant(_)
         | Shape::Decimal { .. }
         | Shape::Text(_)
-        | Shape::Lists(_)
         | Shape::Bits { .. }
         | Shape::Floats
         | Shape::Other => None,

@@ -46,6 +46,7 @@ mod intern;
 mod ints;
 mod key_ids;
 mod keys;
+mod list_keys;
 mod members;
 mod numbering;
 mod pairs;

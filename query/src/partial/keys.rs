@@ -1,16 +1,19 @@
 //! Group keys by value: which group a combination of key values is.
 //!
 //! A [`KeyForm`] turns key columns into a [`KeyBatch`] of plain keys: ints, or runs of bytes in one buffer (a text as it
-//! is, anything else in Arrow's row format). [`Keys`] numbers plain keys. Both know nothing of columns, so that batches
+//! is, the texts of a list one after the other, anything else in Arrow's row format). [`Keys`] numbers plain keys. Both know nothing of columns, so that batches
 //! can be cut up and put in another order cheaply.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringBuilder, new_empty_array};
-use arrow::buffer::{NullBuffer, ScalarBuffer};
+use arrow::array::{
+    Array, ArrayBuilder, ArrayRef, AsArray, BooleanBufferBuilder, Int64Array, ListArray, StringArray,
+    StringBuilder, new_empty_array,
+};
+use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampNanosecondType};
+use arrow::datatypes::{DataType, FieldRef, Int64Type, TimeUnit, TimestampNanosecondType};
 use arrow::row::{RowConverter, SortField};
 
 use crate::QueryError;
@@ -18,8 +21,10 @@ use crate::plan::Key;
 use crate::sketch::{hash_bytes, hash_int};
 use crate::tables::{ByteTable, IntTable};
 
-/// Stands for a NULL among texts: no UTF-8 text has this byte.
+/// Stands for a NULL among texts, or among lists of texts: no UTF-8 text has this byte.
 const NULL_TEXT: &[u8] = &[0xff];
+/// Ends each item of a list of texts; no UTF-8 text has this byte.
+const ITEM_END: u8 = 0xfe;
 
 /// How the keys of a plan are held.
 #[derive(Debug)]
@@ -30,6 +35,8 @@ pub(crate) enum KeyForm {
     Int(DataType),
     /// One key of texts.
     Text,
+    /// One key of lists of texts, whose items are this field.
+    Texts(FieldRef),
     /// Anything else, in Arrow's row format.
     Rows(Box<RowConverter>, Vec<DataType>),
 }
@@ -59,6 +66,7 @@ impl KeyForm {
                     KeyForm::Int(data_type.clone())
                 }
                 DataType::Utf8 => KeyForm::Text,
+                DataType::List(item) if item.data_type() == &DataType::Utf8 => KeyForm::Texts(item.clone()),
                 _ => KeyForm::rows(keys)?,
             },
             keys => KeyForm::rows(keys)?,
@@ -83,7 +91,7 @@ impl KeyForm {
         match self {
             KeyForm::None => Keys::None,
             KeyForm::Int(_) => Keys::Int(IntTable::default()),
-            KeyForm::Text | KeyForm::Rows(..) => Keys::Bytes(ByteTable::default()),
+            KeyForm::Text | KeyForm::Texts(_) | KeyForm::Rows(..) => Keys::Bytes(ByteTable::default()),
         }
     }
 
@@ -112,6 +120,15 @@ impl KeyForm {
                     ends.push(bytes.len());
                 }
                 Ok(KeyBatch::Bytes { bytes, ends })
+            }
+            KeyForm::Texts(_) => {
+                let lists = columns[0].as_list_opt::<i32>();
+                let texts = lists.and_then(|lists| lists.values().as_string_opt::<i32>());
+                let (Some(lists), Some(texts)) = (lists, texts) else {
+                    let text = format!("group key is {}, not a list of texts", columns[0].data_type());
+                    return Err(QueryError::Mismatch(text));
+                };
+                Ok(texts_batch(lists, texts))
             }
             KeyForm::Rows(converter, _) => {
                 let rows = converter
@@ -150,24 +167,17 @@ impl KeyForm {
                 Ok(vec![cast(&ints, data_type).map_err(mismatch)?])
             }
             KeyForm::Text => {
-                let bytes = entries(sets).map(<[u8]>::len).sum::<usize>();
-                if i32::try_from(bytes).is_err() {
-                    return Err(QueryError::Mismatch(format!("{bytes} bytes of group keys exceed an array")));
-                }
+                let bytes = bytes_of_array(sets)?;
                 let mut texts = StringBuilder::with_capacity(sets.iter().map(|keys| keys.len()).sum(), bytes);
                 for entry in entries(sets) {
                     match entry {
                         NULL_TEXT => texts.append_null(),
-                        text => {
-                            texts.append_value(
-                                std::str::from_utf8(text)
-                                    .map_err(|error| QueryError::Mismatch(format!("group keys: {error}")))?,
-                            );
-                        }
+                        text => texts.append_value(text_of(text)?),
                     }
                 }
                 Ok(vec![Arc::new(texts.finish())])
             }
+            KeyForm::Texts(item) => Ok(vec![texts_column(item, sets)?]),
             KeyForm::Rows(converter, _) => {
                 let parser = converter.parser();
                 converter.convert_rows(entries(sets).map(|entry| parser.parse(entry))).map_err(mismatch)
@@ -180,6 +190,7 @@ impl KeyForm {
             KeyForm::None => vec![],
             KeyForm::Int(data_type) => vec![new_empty_array(data_type)],
             KeyForm::Text => vec![new_empty_array(&DataType::Utf8)],
+            KeyForm::Texts(item) => vec![new_empty_array(&DataType::List(item.clone()))],
             KeyForm::Rows(_, types) => types.iter().map(new_empty_array).collect(),
         }
     }
@@ -191,6 +202,65 @@ fn entries<'a>(sets: &'a [&Keys]) -> impl Iterator<Item = &'a [u8]> {
         Keys::None | Keys::Int(_) => None,
     });
     tables.flat_map(|table| table.iter().map(|(_, entry)| entry))
+}
+
+/// The bytes of all entries, which one array can hold.
+fn bytes_of_array(sets: &[&Keys]) -> Result<usize, QueryError> {
+    let bytes = entries(sets).map(<[u8]>::len).sum::<usize>();
+    match i32::try_from(bytes) {
+        Ok(_) => Ok(bytes),
+        Err(_) => Err(QueryError::Mismatch(format!("{bytes} bytes of group keys exceed an array"))),
+    }
+}
+
+fn text_of(bytes: &[u8]) -> Result<&str, QueryError> {
+    std::str::from_utf8(bytes).map_err(|error| QueryError::Mismatch(format!("group keys: {error}")))
+}
+
+/// Each list as its items, one after the other.
+fn texts_batch(lists: &ListArray, texts: &StringArray) -> KeyBatch {
+    let mut bytes = Vec::with_capacity(texts.values().len() + texts.len() + lists.null_count());
+    let mut ends = Vec::with_capacity(lists.len());
+    for (row, places) in lists.value_offsets().windows(2).enumerate() {
+        match lists.is_null(row) {
+            true => bytes.extend_from_slice(NULL_TEXT),
+            false => (places[0] as usize..places[1] as usize).for_each(|item| {
+                let is_null = texts.is_null(item);
+                bytes.extend_from_slice(if is_null { NULL_TEXT } else { texts.value(item).as_bytes() });
+                bytes.push(ITEM_END);
+            }),
+        }
+        ends.push(bytes.len());
+    }
+    KeyBatch::Bytes { bytes, ends }
+}
+
+/// The lists that [`texts_batch`] wrote down.
+fn texts_column(item: &FieldRef, sets: &[&Keys]) -> Result<ArrayRef, QueryError> {
+    let bytes = bytes_of_array(sets)?;
+    let count = sets.iter().map(|keys| keys.len()).sum();
+    let mut texts = StringBuilder::with_capacity(count, bytes);
+    let mut ends = Vec::with_capacity(count + 1);
+    let mut is_valid = BooleanBufferBuilder::new(count);
+    ends.push(0);
+    for entry in entries(sets) {
+        is_valid.append(entry != NULL_TEXT);
+        // What is behind the last end is nothing, or says that the list is NULL.
+        for item in entry.split_inclusive(|byte| *byte == ITEM_END) {
+            match item.split_last() {
+                Some((&ITEM_END, NULL_TEXT)) => texts.append_null(),
+                Some((&ITEM_END, text)) => texts.append_value(text_of(text)?),
+                _ => {}
+            }
+        }
+        ends.push(texts.len() as i32);
+    }
+    let nulls = Some(NullBuffer::new(is_valid.finish())).filter(|nulls| nulls.null_count() > 0);
+    let lists =
+        ListArray::try_new(item.clone(), OffsetBuffer::new(ends.into()), Arc::new(texts.finish()), nulls);
+    lists
+        .map(|lists| Arc::new(lists) as ArrayRef)
+        .map_err(|error| QueryError::Mismatch(format!("group keys: {error}")))
 }
 
 fn ints_of(column: &ArrayRef) -> Result<(ScalarBuffer<i64>, Option<NullBuffer>), QueryError> {

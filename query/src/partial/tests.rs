@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, StringArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, Int64Array, ListBuilder, StringArray, StringBuilder,
+};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Int64Type};
 use proptest::prelude::*;
@@ -302,6 +304,17 @@ fn many_keys(form: usize, numbers: &[u64]) -> Vec<ArrayRef> {
     match form {
         0 => vec![Arc::new(ints().collect::<Int64Array>())],
         1 => vec![Arc::new(texts().collect::<StringArray>())],
+        2 => {
+            let mut lists = ListBuilder::new(StringBuilder::new());
+            for int in ints() {
+                lists.append_option(int.map(|int| match (int, int % 2) {
+                    (0, _) => vec![],
+                    (_, 0) => vec![Some("user".to_owned()), Some(int.to_string())],
+                    _ => vec![None, Some(int.to_string()), Some(String::new())],
+                }));
+            }
+            vec![Arc::new(lists.finish())]
+        }
         _ => vec![
             Arc::new(ints().map(|int| int.map(|int| int % 300)).collect::<Int64Array>()),
             Arc::new(texts().collect::<StringArray>()),
@@ -350,10 +363,11 @@ fn many_groups(plan: &Plan, count: &Aggregate, form: usize, blocks: &[Vec<u64>],
 
 #[test]
 fn many_groups_merge_part_by_part_and_in_shares() {
-    for form in 0..3 {
-        let types = [DataType::Int64, DataType::Utf8, DataType::Int64];
+    for form in 0..4 {
+        let list = DataType::new_list(DataType::Utf8, true);
+        let types = [DataType::Int64, DataType::Utf8, list, DataType::Int64];
         let mut keys = vec![Key { expr: Expr::column("k"), data_type: types[form].clone() }];
-        if form == 2 {
+        if form == 3 {
             keys.push(Key { expr: Expr::column("t"), data_type: DataType::Utf8 });
         }
         let (plan, count) = count_plan(keys);
