@@ -27,6 +27,7 @@ mod exec;
 mod functions;
 mod grouped_first;
 mod joined;
+mod lateral;
 mod limits;
 mod names;
 mod plan_cache;

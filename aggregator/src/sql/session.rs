@@ -15,6 +15,7 @@ use datafusion::prelude::SessionConfig;
 
 use super::functions::{Histogram, Percentile};
 use super::grouped_first::GroupFirst;
+use super::lateral::UnnestBeside;
 use super::push::PushToLeaves;
 use super::tables::{CATALOG, SCHEMA};
 
@@ -87,7 +88,7 @@ fn own_aggregates() -> Vec<AggregateUDF> {
     own
 }
 
-/// DataFusion's rules in their order, with our two before the first one that takes aggregates apart.
+/// DataFusion's rules in their order, with one of ours before them and two before the first that takes aggregates apart.
 fn rules() -> Vec<Arc<dyn datafusion::optimizer::OptimizerRule + Send + Sync>> {
     let mut rules = Optimizer::new().rules;
     let place = rules
@@ -96,6 +97,7 @@ fn rules() -> Vec<Arc<dyn datafusion::optimizer::OptimizerRule + Send + Sync>> {
         .unwrap_or(rules.len());
     rules.insert(place, Arc::new(PushToLeaves));
     rules.insert(place, Arc::new(GroupFirst));
+    rules.insert(0, Arc::new(UnnestBeside));
     rules
 }
 
