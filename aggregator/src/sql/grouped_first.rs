@@ -1,4 +1,4 @@
-//! The other optimizer rule of ours: aggregates over rows that are made of other rows are worked out before they are.
+//! An optimizer rule: aggregates over rows that are made of other rows are worked out before they are.
 //!
 //! Joined rows ([`super::joined`]) and the rows of list items ([`super::unnested`]) are made by the aggregator, which
 //! cannot weight what it reads there. But they speak of a table's rows only by what those are joined, unnested and
@@ -29,37 +29,25 @@ use datafusion::logical_expr::{
     AggregateUDF, Expr as SqlExpr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast, lit,
 };
 use datafusion::optimizer::optimizer::ApplyOrder;
-use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 use gannet_query::WeightKind;
 
 use super::chain::{Chain, Walked, walk};
 use super::functions::Unweighted;
+use super::rule::Rule;
 use super::{joined, unnested};
 
 /// Sums of ints that 64 bits cannot hold.
 const WIDE: DataType = DataType::Decimal128(38, 0);
 
 /// See the module.
-#[derive(Debug)]
-pub(super) struct GroupFirst;
-
-impl OptimizerRule for GroupFirst {
-    fn name(&self) -> &str {
-        "group_first"
-    }
-
-    fn apply_order(&self) -> Option<ApplyOrder> {
-        Some(ApplyOrder::TopDown)
-    }
-
-    fn rewrite(&self, plan: LogicalPlan, _config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        let LogicalPlan::Aggregate(aggregate) = &plan else { return Ok(Transformed::no(plan)) };
-        Ok(match group_first(aggregate)? {
-            Some(replacement) => Transformed::yes(replacement),
-            None => Transformed::no(plan),
-        })
-    }
-}
+pub(super) const GROUP_FIRST: Rule = Rule {
+    name: "group_first",
+    order: ApplyOrder::TopDown,
+    replace: |plan| match plan {
+        LogicalPlan::Aggregate(aggregate) => group_first(aggregate),
+        _ => Ok(None),
+    },
+};
 
 fn group_first(aggregate: &SqlAggregate) -> Result<Option<LogicalPlan>> {
     let exprs: Vec<SqlExpr> = aggregate.group_expr.iter().chain(&aggregate.aggr_expr).cloned().collect();

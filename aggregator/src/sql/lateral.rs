@@ -1,4 +1,4 @@
-//! An optimizer rule of ours: `FROM requests, UNNEST(tags) AS u(tag)` becomes what `unnest` in a SELECT is.
+//! An optimizer rule: `FROM requests, UNNEST(tags) AS u(tag)` becomes what `unnest` in a SELECT is.
 //!
 //! DataFusion plans the lists of each row as a subquery that speaks of the row beside it, and has no operator that could
 //! run that. Rows joined with the items of their own lists are those rows unnested, so the join goes, and rules that
@@ -13,31 +13,19 @@ use datafusion::error::Result;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr as SqlExpr, Join, LogicalPlan, LogicalPlanBuilder, Unnest};
 use datafusion::optimizer::optimizer::ApplyOrder;
-use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 
 use super::chain::{Walked, walk};
+use super::rule::Rule;
 
 /// See the module.
-#[derive(Debug)]
-pub(super) struct UnnestBeside;
-
-impl OptimizerRule for UnnestBeside {
-    fn name(&self) -> &str {
-        "unnest_beside"
-    }
-
-    fn apply_order(&self) -> Option<ApplyOrder> {
-        Some(ApplyOrder::TopDown)
-    }
-
-    fn rewrite(&self, plan: LogicalPlan, _config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        let LogicalPlan::Join(join) = &plan else { return Ok(Transformed::no(plan)) };
-        Ok(match unnested(join)? {
-            Some(replacement) => Transformed::yes(replacement),
-            None => Transformed::no(plan),
-        })
-    }
-}
+pub(super) const UNNEST_BESIDE: Rule = Rule {
+    name: "unnest_beside",
+    order: ApplyOrder::TopDown,
+    replace: |plan| match plan {
+        LogicalPlan::Join(join) => unnested(join),
+        _ => Ok(None),
+    },
+};
 
 /// The rows of the left side with the items of their lists; `None` when the right side is something else.
 fn unnested(join: &Join) -> Result<Option<LogicalPlan>> {

@@ -34,6 +34,7 @@ mod plan_cache;
 mod planner;
 mod push;
 mod refine;
+mod rule;
 mod scope;
 mod session;
 mod short_forms;

@@ -1,4 +1,4 @@
-//! The one optimizer rule of ours: what the leaves can do, they do.
+//! The optimizer rule that everything is about: what the leaves can do, they do.
 //!
 //! * An Aggregate over a table becomes a scan of [`Pushed`] groups: keys and finished states are its columns.
 //! * A Sort with a limit over a table becomes a scan of [`Pushed`] rows.
@@ -21,11 +21,11 @@ use datafusion::logical_expr::{
     Expr as SqlExpr, ExprSchemable, LogicalPlan, Projection, Sort, TableScanBuilder,
 };
 use datafusion::optimizer::optimizer::ApplyOrder;
-use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 use gannet_query::{Expr, Key, Merger, OrderBy, Output, OutputColumn};
 
 use super::chain::Chain;
 use super::exec::{GroupColumn, Shape};
+use super::rule::Rule;
 use super::states::StateList;
 use super::tables::{FirstGroups, GannetTable, Pushed};
 use super::translate::translate;
@@ -34,33 +34,18 @@ use super::translate::translate;
 const PUSHED_LIMIT_MAX: usize = 1_000_000;
 
 /// See the module.
-#[derive(Debug)]
-pub(super) struct PushToLeaves;
-
-impl OptimizerRule for PushToLeaves {
-    fn name(&self) -> &str {
-        "push_to_leaves"
-    }
-
-    fn apply_order(&self) -> Option<ApplyOrder> {
-        Some(ApplyOrder::BottomUp)
-    }
-
-    fn rewrite(&self, plan: LogicalPlan, _config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        let replacement = match &plan {
-            LogicalPlan::Aggregate(aggregate) => push_aggregate(aggregate)?,
-            LogicalPlan::Sort(sort) => match push_sort(sort)? {
-                Some(replacement) => Some(replacement),
-                None => push_first_groups(sort)?,
-            },
-            _ => None,
-        };
-        Ok(match replacement {
-            Some(replacement) => Transformed::yes(replacement),
-            None => Transformed::no(plan),
-        })
-    }
-}
+pub(super) const PUSH_TO_LEAVES: Rule = Rule {
+    name: "push_to_leaves",
+    order: ApplyOrder::BottomUp,
+    replace: |plan| match plan {
+        LogicalPlan::Aggregate(aggregate) => push_aggregate(aggregate),
+        LogicalPlan::Sort(sort) => match push_sort(sort)? {
+            Some(replacement) => Ok(Some(replacement)),
+            None => push_first_groups(sort),
+        },
+        _ => Ok(None),
+    },
+};
 
 fn push_aggregate(aggregate: &SqlAggregate) -> Result<Option<LogicalPlan>> {
     if aggregate.group_expr.iter().any(|expr| matches!(expr, SqlExpr::GroupingSet(_))) {

@@ -14,15 +14,15 @@ use datafusion::optimizer::Optimizer;
 use datafusion::prelude::SessionConfig;
 
 use super::functions::{Histogram, Percentile};
-use super::grouped_first::GroupFirst;
-use super::lateral::UnnestBeside;
-use super::push::PushToLeaves;
+use super::grouped_first::GROUP_FIRST;
+use super::lateral::UNNEST_BESIDE;
+use super::push::PUSH_TO_LEAVES;
 use super::tables::{CATALOG, SCHEMA};
 
 /// Percentiles that are there by name; others of their kind are made when a statement names one.
 const PERCENTILES: [&str; 9] = ["p01", "p05", "p10", "p25", "p50", "p75", "p90", "p95", "p99"];
 
-/// Builds the session: our functions, our rule, no files, no catalog of its own.
+/// Builds the session: our functions, our rules, no files, no catalog of its own.
 pub(super) fn session(memory_bytes_max: usize) -> Result<SessionState> {
     let mut config = SessionConfig::new()
         .with_target_partitions(1)
@@ -95,9 +95,9 @@ fn rules() -> Vec<Arc<dyn datafusion::optimizer::OptimizerRule + Send + Sync>> {
         .iter()
         .position(|rule| rule.name() == "single_distinct_aggregation_to_group_by")
         .unwrap_or(rules.len());
-    rules.insert(place, Arc::new(PushToLeaves));
-    rules.insert(place, Arc::new(GroupFirst));
-    rules.insert(0, Arc::new(UnnestBeside));
+    rules.insert(place, Arc::new(PUSH_TO_LEAVES));
+    rules.insert(place, Arc::new(GROUP_FIRST));
+    rules.insert(0, Arc::new(UNNEST_BESIDE));
     rules
 }
 

@@ -52,7 +52,7 @@ pub(super) fn group_first(unnest: &Unnest, over: &Over<'_>) -> Result<Option<Log
     let Some(grouped) = lists.side.grouped()? else { return Ok(None) };
     let columns = grouped.schema().columns().into_iter().map(SqlExpr::Column);
     let again = keys.into_iter().zip(&named).map(|(key, name)| key.alias(&name.name));
-    let grouped = LogicalPlanBuilder::from(grouped.clone()).project(columns.chain(again))?.build()?;
+    let grouped = LogicalPlanBuilder::from(grouped).project(columns.chain(again))?.build()?;
     let options = UnnestOptions { recursions: vec![], ..unnest.options.clone() };
     let rows = LogicalPlan::Unnest(Unnest::try_new(Arc::new(grouped), named, options)?);
     over.added_up(rows, filters, groups, (&lists.side.sums, &made)).map(Some)
