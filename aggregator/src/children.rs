@@ -22,7 +22,7 @@ use gannet_proto::wire::ingest_client::IngestClient;
 use gannet_proto::wire::query_client::QueryClient;
 use gannet_proto::wire::roster_client::RosterClient;
 use gannet_proto::{ConvertError, MESSAGE_BYTES_MAX, Reason, wire};
-use gannet_query::{Completeness, Holdings, LeftOut, MissingReason, Plan, ScanStats};
+use gannet_query::{Completeness, Holdings, LeftOut, Plan, ScanStats};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
@@ -31,13 +31,17 @@ use tonic::{Code, Status};
 use crate::fan_out::room::{Held, Room};
 use crate::sender::{Part, Sender};
 
+mod failure;
 mod health;
 mod learning;
 mod orders;
+mod pace;
 mod set;
 
+pub use failure::ChildError;
 use health::Health;
 pub use orders::Obeyed;
+use pace::Pace;
 pub use set::{Changed, ChildSet, Links};
 
 /// A server as its parent sees it.
@@ -50,6 +54,8 @@ pub struct Child {
     /// Served by aggregators only.
     roster: RosterClient<Channel>,
     health: Mutex<Health>,
+    /// Of its answers to questions.
+    pace: Pace,
     /// It said that it does not take rows: it is an aggregator.
     takes_no_rows: AtomicBool,
     /// Its version, when it said that it is an aggregator.
@@ -60,37 +66,6 @@ pub struct Child {
     probe: Notify,
     /// Held while the child is asked what it holds: its answers are noted in the order they were given.
     describing: tokio::sync::Mutex<()>,
-}
-
-/// Why a child did not do what it was asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ChildError {
-    /// It could not be connected to; it was not asked.
-    Down(String),
-    /// The connection was lost after it was asked.
-    Lost(String),
-    /// It did not answer in time.
-    Timeout,
-    /// It is starting or stopping, and did nothing.
-    Restarting(String),
-    /// It has no room, and did nothing.
-    Overloaded(String),
-    /// Its disk is full, and it did nothing.
-    DiskFull(String),
-    /// It remembers as many producers as it may, and did nothing.
-    TooManyProducers(String),
-    /// It cannot tell any more whether a sequence was counted, and did nothing now.
-    SequenceTooOld(String),
-    /// The plan's types no longer fit what it holds.
-    Stale(String),
-    /// What it was asked is wrong.
-    Refused(String),
-    /// What it was asked is larger than it may be.
-    TooLarge(String),
-    /// It does not serve this call.
-    NotServed,
-    /// Anything else.
-    Failed(String),
 }
 
 /// Whoever goes on without room says something within this time, or lets others go on.
@@ -200,6 +175,7 @@ impl Child {
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_BYTES_MAX),
             health: Mutex::default(),
+            pace: Pace::default(),
             takes_no_rows: AtomicBool::new(false),
             aggregator_version: Mutex::default(),
             closed: Mutex::default(),
@@ -216,6 +192,11 @@ impl Child {
     /// Why it counts as down, if it does.
     pub fn down(&self) -> Option<String> {
         self.health.lock().down().map(str::to_owned)
+    }
+
+    /// How long it takes to answer, about; nothing until it did.
+    pub fn pace(&self) -> Duration {
+        self.pace.mean()
     }
 
     /// It said that it does not take rows.
@@ -255,9 +236,10 @@ impl Child {
         limits: &RunLimits,
         so_far: Option<&Newest>,
     ) -> Result<ChildAnswer, ChildError> {
-        self.health.lock().asked(Instant::now());
+        let begun = Instant::now();
+        self.health.lock().asked(begun);
         let mut answer = std::pin::pin!(self.answer(request, limits, so_far));
-        let doubt = Instant::now() + limits.silence_max / 4;
+        let doubt = begun + limits.silence_max / 4;
         let outcome = match timeout_at(doubt.min(limits.until), &mut answer).await {
             Ok(outcome) => outcome,
             Err(_) => {
@@ -266,8 +248,13 @@ impl Child {
                 timeout_at(limits.until, answer).await.unwrap_or(Err(ChildError::Timeout))
             }
         };
-        if outcome.as_ref().is_err_and(|error| *error == ChildError::Timeout) {
-            self.waited(limits.silence_max);
+        match &outcome {
+            Err(ChildError::Timeout) => {
+                self.pace.took(begun.elapsed());
+                self.waited(limits.silence_max);
+            }
+            Err(_) => {}
+            Ok(_) => self.pace.took(begun.elapsed()),
         }
         self.note(outcome)
     }
@@ -464,63 +451,6 @@ impl Child {
             self.probe.notify_one();
         }
         outcome
-    }
-}
-
-impl ChildError {
-    /// As what the child's leaves are missing from an answer.
-    pub fn reason(&self) -> MissingReason {
-        match self {
-            ChildError::Down(_) | ChildError::Lost(_) => MissingReason::Down,
-            ChildError::Timeout => MissingReason::Timeout,
-            ChildError::Restarting(_) => MissingReason::Restarting,
-            ChildError::Overloaded(_) => MissingReason::Overloaded,
-            ChildError::DiskFull(_)
-            | ChildError::TooManyProducers(_)
-            | ChildError::SequenceTooOld(_)
-            | ChildError::Stale(_)
-            | ChildError::Refused(_)
-            | ChildError::TooLarge(_)
-            | ChildError::NotServed
-            | ChildError::Failed(_) => MissingReason::Error,
-        }
-    }
-
-    /// Whether what was asked may have been done although the child did not say so.
-    pub fn may_have_happened(&self) -> bool {
-        match self {
-            ChildError::Lost(_) | ChildError::Timeout | ChildError::Failed(_) => true,
-            ChildError::Down(_)
-            | ChildError::Restarting(_)
-            | ChildError::Overloaded(_)
-            | ChildError::DiskFull(_)
-            | ChildError::TooManyProducers(_)
-            | ChildError::SequenceTooOld(_)
-            | ChildError::Stale(_)
-            | ChildError::Refused(_)
-            | ChildError::TooLarge(_)
-            | ChildError::NotServed => false,
-        }
-    }
-}
-
-impl std::fmt::Display for ChildError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            ChildError::Timeout => "no answer in time",
-            ChildError::NotServed => "the call is not served here",
-            ChildError::Down(text)
-            | ChildError::Lost(text)
-            | ChildError::Restarting(text)
-            | ChildError::Overloaded(text)
-            | ChildError::DiskFull(text)
-            | ChildError::TooManyProducers(text)
-            | ChildError::SequenceTooOld(text)
-            | ChildError::Stale(text)
-            | ChildError::Refused(text)
-            | ChildError::TooLarge(text)
-            | ChildError::Failed(text) => text,
-        })
     }
 }
 

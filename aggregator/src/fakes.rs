@@ -37,6 +37,8 @@ pub(crate) enum Does {
     Refuse(Reason, &'static str),
     /// Fails with this status so many times, then works.
     FailTimes(u32, Code),
+    /// Takes its time, and works.
+    Linger(Duration),
     /// Never replies.
     Hang,
     /// Sends its body and then nothing more.
@@ -354,6 +356,7 @@ impl Query for Door {
         let does = next(&self.0.runs);
         match &does {
             Does::Fail(code, text) => return Err(Status::new(*code, *text)),
+            Does::Linger(time) => tokio::time::sleep(*time).await,
             Does::Hang => {
                 let _abandoned = CountOnDrop(Arc::clone(&self.0.runs_abandoned));
                 std::future::pending().await

@@ -368,7 +368,7 @@ impl FanOut {
             });
         }
         let mut asker = Asker::new(self, question, (expected, &cuts.of_each), watch);
-        asker.ask(targets, refining.as_mut());
+        asker.ask(targets, refining.as_mut()).await;
         let mut round = Round { gathering, refining, asker };
         loop {
             let outcome = tokio::select! {
@@ -462,7 +462,7 @@ impl Round<'_> {
             if let Some(refining) = refining {
                 refining.replaced(&unit);
             }
-            asker.ask_again(&unit, refining.as_mut());
+            asker.ask_again(&unit, refining.as_mut()).await;
             return Ok(());
         }
         let outcome = match refining {
@@ -473,7 +473,7 @@ impl Round<'_> {
             Ok(decoded) if unit.is_between => {
                 let again = gathering.add_group(&unit, decoded).await?;
                 if asker.has_time() {
-                    asker.ask_directly(again, refining.as_mut());
+                    asker.ask_directly(again, refining.as_mut()).await;
                 } else {
                     let detail = format!("aggregator {} did not reach it", unit.child.address());
                     again.iter().for_each(|one| gathering.missed(one, MissingReason::Timeout, &detail));

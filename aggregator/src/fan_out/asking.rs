@@ -5,6 +5,7 @@
 //!
 //! Invariant: every target is in one unit at a time.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -20,6 +21,10 @@ use super::room::Room;
 use super::tree::{self, LEVELS_MAX};
 use super::{Decoded, FanOut, Watch, decode};
 use crate::children::{Child, ChildError, Newest, RunLimits, wire_plan};
+
+/// After so many children other fan-outs have their turn, so that the slow ones of each are asked before the fast ones of
+/// any.
+const ASKED_IN_A_ROW: usize = 8;
 
 /// What is asked.
 #[derive(Debug, Clone, Copy)]
@@ -129,7 +134,7 @@ impl<'a> Asker<'a> {
     }
 
     /// Asks these children; when they are more than the bound, by other aggregators, where there are any.
-    pub(super) fn ask(&mut self, mut targets: Vec<Target>, mut refining: Option<&mut Refining<'_>>) {
+    pub(super) async fn ask(&mut self, mut targets: Vec<Target>, mut refining: Option<&mut Refining<'_>>) {
         let config = &self.fan_out.config;
         let aggregators = match targets.len() > config.children_max && self.question.level < LEVELS_MAX {
             true => self.fan_out.between.aggregators(),
@@ -137,11 +142,11 @@ impl<'a> Asker<'a> {
         };
         let are_up: Vec<bool> = aggregators.iter().map(|aggregator| aggregator.down().is_none()).collect();
         if !are_up.contains(&true) {
-            return self.ask_directly(targets, refining);
+            return self.ask_directly(targets, refining).await;
         }
         let lendable = targets.extract_if(.., |target| target.leaf.is_some()).collect::<Vec<_>>();
         let count = tree::group_count(lendable.len(), config.children_max, aggregators.len());
-        self.ask_directly(targets, refining.as_deref_mut());
+        self.ask_directly(targets, refining.as_deref_mut()).await;
         let groups = tree::groups(lendable.len(), count);
         for (group, place) in groups.iter().zip(tree::given(groups.len(), &are_up)) {
             let Some(group) = lendable.get(group.clone()).filter(|group| !group.is_empty()) else { continue };
@@ -150,20 +155,28 @@ impl<'a> Asker<'a> {
         }
     }
 
-    /// Asks these children without anybody between.
-    pub(super) fn ask_directly(&mut self, targets: Vec<Target>, mut refining: Option<&mut Refining<'_>>) {
+    /// Asks these children without anybody between, the slowest first.
+    pub(super) async fn ask_directly(
+        &mut self,
+        mut targets: Vec<Target>,
+        mut refining: Option<&mut Refining<'_>>,
+    ) {
         let left = self.question.deadline.saturating_duration_since(Instant::now());
         let turns = targets.len().div_ceil(self.fan_out.config.children_max.max(1)).max(1);
         // Everybody is asked within half of the time, however slow the others are.
         let share = left / 2 / u32::try_from(turns).unwrap_or(u32::MAX);
-        for target in targets {
+        targets.sort_by_cached_key(|target| Reverse(target.child.pace()));
+        for (place, target) in targets.into_iter().enumerate() {
+            if place > 0 && place % ASKED_IN_A_ROW == 0 {
+                tokio::task::yield_now().await;
+            }
             let unit = self.unit(Arc::clone(&target.child), [target].into(), false);
             self.send(unit, share, refining.as_deref_mut());
         }
     }
 
     /// The children of an aggregator that failed: by another one, or without any when that failed too.
-    pub(super) fn ask_again(&mut self, failed: &Unit, refining: Option<&mut Refining<'_>>) {
+    pub(super) async fn ask_again(&mut self, failed: &Unit, refining: Option<&mut Refining<'_>>) {
         let others = self.fan_out.between.up();
         let others = others.iter().filter(|other| !Arc::ptr_eq(other, &failed.child));
         let others: Vec<_> = others.collect();
@@ -174,7 +187,7 @@ impl<'a> Asker<'a> {
                 let unit = self.unit(Arc::clone(other), Arc::clone(&failed.targets), true);
                 self.send(Unit { is_between: true, ..unit }, Duration::MAX, refining);
             }
-            None => self.ask_directly(failed.targets.to_vec(), refining),
+            None => self.ask_directly(failed.targets.to_vec(), refining).await,
         }
     }
 

@@ -104,6 +104,32 @@ async fn children_get_less_time_than_the_query() {
     assert!((90_000..=95_000).contains(&given), "{given}");
 }
 
+#[tokio::test]
+async fn children_that_take_long_are_asked_first_the_next_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut leaves = Vec::new();
+    for (id, rows) in [("a", 1), ("b", 2), ("c", 3)] {
+        leaves.push(Served::start(folder.path(), id, rows).await);
+    }
+    let mut settings = config(folder.path(), &leaves.iter().collect::<Vec<_>>());
+    // One after the other; who is asked later is given less time.
+    settings.children_max = 1;
+    let aggregator = Aggregator::start(settings).await.unwrap();
+    for (leaf, ms) in leaves.iter().zip([60, 180, 120]) {
+        leaf.does(Does::Linger(Duration::from_millis(ms)));
+    }
+    let order = async || {
+        let answer = aggregator.query(COUNT, at_leisure()).await.unwrap();
+        assert_eq!(shown(&answer), "6 1");
+        let mut asked: Vec<_> =
+            leaves.iter().map(|leaf| (leaf.fake.deadline_ms.load(Ordering::SeqCst), &leaf.fake.id)).collect();
+        asked.sort_unstable();
+        asked.iter().rev().map(|(_, id)| id.as_str()).collect::<String>()
+    };
+    assert_eq!(order().await, "abc");
+    assert_eq!(order().await, "bca");
+}
+
 /// A plan that counts.
 fn counting() -> Plan {
     let count =
