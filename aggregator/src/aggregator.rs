@@ -39,7 +39,7 @@ mod delete;
 mod orders;
 mod rolling;
 
-pub use append::{Appended, Pin, encode};
+pub use append::{Appended, Pin, Rows, encode};
 use bodies::Bodies;
 pub use orders::Ordered;
 pub use rolling::{Changes, RolloutNow};

@@ -117,6 +117,8 @@ pub struct Config {
     pub events_idle_ms: u64,
     /// Row batches of one body on their way to leaves at once.
     pub appends_in_flight_max: usize,
+    /// Row batches with fewer rows are sent without dictionaries: leaves merge them as they come.
+    pub dictionary_rows_min: usize,
     /// How long a leaf may take to take a row batch.
     pub append_timeout_ms: u64,
     /// Leaves that are tried for a row batch that is refused.
@@ -181,6 +183,7 @@ impl Default for Config {
             decoding_threads: cores(),
             events_idle_ms: 300_000,
             appends_in_flight_max: 4,
+            dictionary_rows_min: 4_096,
             append_timeout_ms: 30_000,
             append_attempts_max: 4,
             rejections_listed_max: 100,

@@ -280,6 +280,7 @@ impl Fake {
             rows_restored: rows - ingested.min(rows),
             process: "test:1".into(),
             machine: self.id.clone(),
+            takes_dictionaries: true,
         }
     }
 

@@ -27,6 +27,7 @@ mod arrow_text;
 pub mod batch;
 mod columns;
 mod csv_body;
+pub(crate) mod dictionaries;
 mod json_body;
 mod json_row;
 mod mark;

@@ -456,6 +456,7 @@ impl Roster {
             rows_restored: 0,
             process: String::new(),
             machine: String::new(),
+            takes_dictionaries: false,
         });
         Some(Holdings { tables: tables.collect(), ..said })
     }

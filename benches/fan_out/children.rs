@@ -254,6 +254,7 @@ fn holdings(child: usize) -> Holdings {
         rows_restored: rows,
         process: "bench:1".into(),
         machine: "bench".into(),
+        takes_dictionaries: true,
     }
 }
 

@@ -17,6 +17,8 @@ use gannet_proto::encode_batches;
 use gannet_query::value::rows_bytes;
 use gannet_query::{ColumnType, TIME_COLUMN, TableHolding};
 
+use crate::cast::held_type;
+use crate::coded_texts::{self, is_coded};
 use crate::dedup::BatchName;
 use crate::leaf::Leaf;
 use crate::ledger::{Entry, Flight, State};
@@ -207,7 +209,7 @@ impl Leaf {
         if rows > self.config.batch_rows_max {
             return Err(wrong(format!("it has {rows} rows, the limit is {}", self.config.batch_rows_max)));
         }
-        let bytes: usize = batches.iter().map(rows_bytes).sum();
+        let bytes = batches.iter().map(unpacked_bytes).fold(0, usize::saturating_add);
         if bytes > self.config.batch_bytes_max.saturating_mul(4) {
             let limit = self.config.batch_bytes_max.saturating_mul(4);
             return Err(wrong(format!("it takes {bytes} bytes, the limit is {limit}")));
@@ -224,7 +226,7 @@ impl Leaf {
             if schema.fields()[..index].iter().any(|other| other.name() == name) {
                 return Err(wrong(format!("column {name} is there twice")));
             }
-            let known = ColumnType::from_arrow(field.data_type());
+            let known = held_type(field.data_type());
             let is_time = known == Some(ColumnType::Time);
             if known.is_none() || is_time != (name == TIME_COLUMN) {
                 return Err(wrong(format!("column {name} has type {}", field.data_type())));
@@ -232,6 +234,10 @@ impl Leaf {
         }
         let rows = match batches {
             [one] => one.clone(),
+            // Dictionaries of several batches are of several values.
+            _ if schema.fields().iter().any(|field| is_coded(field.data_type())) => {
+                return Err(wrong("dictionaries come in one record batch".to_owned()));
+            }
             _ => concat_batches(&schema, batches).map_err(|error| wrong(error.to_string()))?,
         };
         match rows.column_by_name(TIME_COLUMN) {
@@ -304,6 +310,13 @@ impl Leaf {
             .map_err(|error| LeafError::Internal(format!("write an edit: {error}")))?;
         Ok(self.wal.submit(Record::Edit(text.into())))
     }
+}
+
+/// Bytes that the rows of a batch take, were its dictionaries unpacked.
+fn unpacked_bytes(batch: &RecordBatch) -> usize {
+    let texts = batch.columns().iter().filter_map(coded_texts::unpacked_bytes);
+    let texts = texts.fold(0, u64::saturating_add);
+    rows_bytes(batch).saturating_add(usize::try_from(texts).unwrap_or(usize::MAX))
 }
 
 /// What the log notes of a batch.

@@ -14,7 +14,7 @@
 //! | time | string | RFC 3339, as in `gannet_query::rfc3339::format_time` |
 //! | anything | strings | a list with its text |
 //!
-//! NULL stays NULL. Any other pair is an error, never a guess.
+//! NULL stays NULL. Any other pair is an error, never a guess. A column of strings that came as a dictionary is unpacked.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -27,6 +27,8 @@ use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, TimestampNanosec
 
 use gannet_query::ColumnType;
 use gannet_query::rfc3339::format_time;
+
+use crate::coded_texts::is_coded;
 
 /// Why a column could not be cast.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
@@ -55,8 +57,12 @@ pub enum CastError {
 /// Casts a column to a type at or above its own. The result has exactly the type `ColumnType::arrow` names, also
 /// when the column came with another time zone or list field.
 pub fn cast_column(array: &ArrayRef, to: ColumnType) -> Result<ArrayRef, CastError> {
-    let from = ColumnType::from_arrow(array.data_type())
-        .ok_or_else(|| CastError::ArrowType(array.data_type().clone()))?;
+    let from = held_type(array.data_type()).ok_or_else(|| CastError::ArrowType(array.data_type().clone()))?;
+    if is_coded(array.data_type()) {
+        let texts = arrow::compute::cast(array, &DataType::Utf8);
+        let too_large = |_| CastError::Size { rows: array.len(), limit: i32::MAX as usize };
+        return cast_column(&texts.map_err(too_large)?, to);
+    }
     if from == to {
         return Ok(canonical(array, to));
     }
@@ -70,6 +76,14 @@ pub fn cast_column(array: &ArrayRef, to: ColumnType) -> Result<ArrayRef, CastErr
         ColumnType::Strings if from == ColumnType::String => Ok(Arc::new(to_lists(array.as_string()))),
         ColumnType::Strings => Ok(Arc::new(to_lists(&to_text(array, from)?))),
         _ => Err(CastError::Direction { from, to }),
+    }
+}
+
+/// The column type of what a leaf is given in an Arrow type; `None` when it takes no such columns.
+pub(crate) fn held_type(data_type: &DataType) -> Option<ColumnType> {
+    match is_coded(data_type) {
+        true => Some(ColumnType::String),
+        false => ColumnType::from_arrow(data_type),
     }
 }
 

@@ -239,6 +239,7 @@ impl Leaf {
             rows_restored: self.origin.rows,
             process: format!("process {}", std::process::id()),
             machine: self.config.machine.clone(),
+            takes_dictionaries: true,
         }
     }
 

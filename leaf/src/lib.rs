@@ -12,6 +12,7 @@
 
 mod append;
 pub mod cast;
+mod coded_texts;
 pub mod column;
 pub mod config;
 pub mod dedup;

@@ -6,7 +6,8 @@
 //! are in few chunks and are copied O(log n) times each. Chunks that are large already are never copied.
 //!
 //! Invariants: chunks have at least one row and are in order of arrival; each chunk keeps its own types, and every
-//! column of a chunk has exactly the Arrow type of its column type; a chunk knows the number of each of its rows.
+//! column of a chunk has exactly the Arrow type of its column type, or is kept as [`crate::coded_texts`] says; a chunk knows
+//! the number of each of its rows.
 
 #[cfg(test)]
 mod tests;
@@ -17,8 +18,9 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, Schema};
-use gannet_query::{TIME_COLUMN, TypeSet};
+use gannet_query::{ColumnType, TIME_COLUMN, TypeSet};
 
+use crate::coded_texts;
 use crate::column::Column;
 pub use crate::row_block::ROWS_PER_BLOCK_MAX;
 use crate::row_block::{Gathered, RowsError, time_range, types_of};
@@ -233,13 +235,16 @@ impl OpenChunk {
         let mut columns = Vec::with_capacity(gathered.columns().len());
         let (mut time, mut bytes) = (None, 0);
         for (name, column_type) in gathered.columns() {
-            let array = gathered.column(name, column_type)?;
+            let array = match coded(batches, name).filter(|_| column_type == ColumnType::String) {
+                Some(coded) => coded,
+                None => gathered.column(name, column_type)?,
+            };
             if name == TIME_COLUMN {
                 time = time_range(&array);
             }
             let column = OpenColumn { types: types_of(name, &array)?, bytes: array_bytes(&array) };
             bytes += column.bytes;
-            fields.push(Field::new(name, column_type.arrow(), true));
+            fields.push(Field::new(name, array.data_type().clone(), true));
             columns.push(column);
             arrays.push(array);
         }
@@ -273,7 +278,8 @@ impl OpenChunk {
 
     /// A column; `None` when the chunk lacks it, which reads as NULL.
     pub fn column(&self, name: &str) -> Option<Column> {
-        self.batch.column_by_name(name).map(|array| Column::Plain(Arc::clone(array)))
+        let array = self.batch.column_by_name(name)?;
+        Some(coded_texts::column(array).unwrap_or_else(|| Column::Plain(Arc::clone(array))))
     }
 
     /// The place of a column among the columns, and the types of its values.
@@ -285,6 +291,14 @@ impl OpenChunk {
     pub fn columns(&self) -> impl Iterator<Item = (&str, TypeSet)> {
         let fields = self.batch.schema_ref().fields().iter();
         fields.zip(&self.columns).map(|(field, column)| (field.name().as_str(), column.types))
+    }
+}
+
+/// A column of one batch that came as a dictionary, as it is kept; `None` for any other, and where batches are merged.
+fn coded(batches: &[RecordBatch], name: &str) -> Option<ArrayRef> {
+    match batches {
+        [batch] => coded_texts::kept(batch.column_by_name(name)?),
+        _ => None,
     }
 }
 

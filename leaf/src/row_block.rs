@@ -144,8 +144,18 @@ impl RowBlock {
         let mut encoded = Vec::with_capacity(gathered.columns().len());
         // One column at a time, so that the decoded form of only one is alive.
         for (name, column_type) in gathered.columns() {
-            let array = gathered.column(name, column_type)?;
-            encoded.push(encode::encode(name, column_type, &array, preference));
+            let coded = match preference {
+                Preference::Best => gathered.coded(name, column_type),
+                _ => None,
+            };
+            let coded = coded.and_then(|(parts, null_count)| encode::encode_coded(name, &parts, null_count));
+            encoded.push(match coded {
+                Some(column) => column,
+                None => {
+                    let array = gathered.column(name, column_type)?;
+                    encode::encode(name, column_type, &array, preference)
+                }
+            });
         }
         let time = encoded.iter().find(|(column, _)| column.name == TIME_COLUMN);
         let (time_first, time_last) = time

@@ -222,6 +222,8 @@ pub struct Holdings {
     pub process: String,
     /// The machine it runs on: leaves with the same text are on the same one. Empty when it does not say.
     pub machine: String,
+    /// Rows may be sent to it with texts as dictionaries.
+    pub takes_dictionaries: bool,
 }
 
 #[cfg(test)]

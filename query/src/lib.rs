@@ -15,6 +15,7 @@
 
 pub mod aggregate;
 pub mod completeness;
+pub mod dictionary;
 pub mod expr;
 pub mod holdings;
 mod literals;
@@ -27,6 +28,7 @@ pub mod value;
 
 pub use aggregate::{Aggregate, AggregateFunction, Finish, HistogramBuckets, Input, States, Values, Weights};
 pub use completeness::{Bucket, Completeness, LeafEpoch, Missing, MissingReason, ScanStats};
+pub use dictionary::Dictionary;
 pub use expr::{BinaryOp, Expr};
 pub use holdings::{ColumnHolding, Holdings, LeafState, Phase, Span, TableHolding};
 pub use partial::{

@@ -45,7 +45,7 @@ fn a_directory_of_a_newer_layout_is_refused() {
     let text = String::from_utf8(sample.file("directory/leaf.json").clone()).unwrap();
     let (newer, ours) = (LAYOUT_VERSION + 1, LAYOUT_VERSION);
     // Whatever else such a build may have changed in it.
-    let text = text.replacen("\"format\":2", &format!("\"format\":2,\"layout\":{newer}"), 1) + "?";
+    let text = text.replacen(&format!("\"layout\":{ours}"), &format!("\"layout\":{newer}"), 1) + "?";
     put(&directory.path().join("leaf.json"), text.as_bytes());
     let expect = format!("leaf.json: layout version {newer} of row blocks, this build reads up to {ours}");
     check_refused(directory.path(), &expect);
@@ -72,11 +72,15 @@ fn a_newer_log_is_refused() {
     let (path, bytes) = logs.next_back().unwrap();
     let name = path.rsplit('/').next().unwrap();
     let mut newer = bytes.clone();
-    newer[8..12].copy_from_slice(&2_u32.to_le_bytes());
+    let version = gannet_leaf::wal::record::VERSION + 1;
+    newer[8..12].copy_from_slice(&version.to_le_bytes());
     let checksum = xxhash_rust::xxh3::xxh3_64(&newer[..56]);
     newer[56..64].copy_from_slice(&checksum.to_le_bytes());
     put(&directory.path().join("wal").join(name), &newer);
-    check_refused(directory.path(), &format!("log file {name} has version 2, this build reads 1"));
+    check_refused(
+        directory.path(),
+        &format!("log file {name} has version {version}, this build reads {}", version - 1),
+    );
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::DataType;
 use gannet_leaf::dedup::BatchName;
 use gannet_leaf::row_block::{LAYOUT_VERSION, Preference, RowBlock};
 use gannet_leaf::scan::Cancel;
@@ -101,7 +102,12 @@ pub(crate) fn config(directory: &Path) -> Config {
 
 /// Sends the rows `first..` under their name. Whether they had been counted.
 pub(crate) fn send(leaf: &Arc<Leaf>, first: u64) -> bool {
-    let rows = [encodings::batch(first, if first < SEALED { SEALED } else { LOGGED - SEALED })];
+    let rows = match first < SEALED {
+        true => encodings::batch(first, SEALED),
+        // The log may hold dictionaries.
+        false => with_dictionaries(&encodings::batch(first, LOGGED - SEALED)),
+    };
+    let rows = [rows];
     let name = BatchName {
         table: "t".to_owned(),
         producer: "p".to_owned(),
@@ -111,6 +117,19 @@ pub(crate) fn send(leaf: &Arc<Leaf>, first: u64) -> bool {
     };
     let batch = Batch { table: "t", rows: &rows, encoded: None, name: Some(name) };
     leaf.append_batch(batch).unwrap().duplicate
+}
+
+/// A batch with its texts as dictionaries.
+fn with_dictionaries(batch: &RecordBatch) -> RecordBatch {
+    let coded = DataType::Dictionary(DataType::UInt8.into(), DataType::Utf8.into());
+    let columns = batch.schema_ref().fields().iter().zip(batch.columns()).map(|(field, array)| {
+        let array = match array.data_type() {
+            DataType::Utf8 => cast(array, &coded).unwrap(),
+            _ => Arc::clone(array),
+        };
+        (field.name().clone(), array, field.is_nullable())
+    });
+    RecordBatch::try_from_iter_with_nullable(columns).unwrap()
 }
 
 /// All columns of all rows in order of time, and how complete that is.

@@ -44,8 +44,18 @@ async fn open_rows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn open_rows_with_dictionaries() {
+    run(Arrangement::OpenDictionaries).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sealed() {
     run(Arrangement::Sealed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sealed_from_dictionaries() {
+    run(Arrangement::SealedFromDictionaries).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

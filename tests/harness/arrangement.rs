@@ -12,6 +12,10 @@ use crate::wait::until;
 pub enum Arrangement {
     /// One leaf, nothing sealed.
     OpenRows,
+    /// One leaf, nothing sealed, texts that repeat as the dictionaries they came in.
+    OpenDictionaries,
+    /// One leaf, everything sealed from rows with dictionaries.
+    SealedFromDictionaries,
     /// One leaf, everything sealed.
     Sealed,
     /// One leaf, everything sealed in plain encodings.
@@ -43,6 +47,10 @@ impl Arrangement {
         let leaves = if matches!(self, Arrangement::ThreeLeaves | Arrangement::Intermediate) { 3 } else { 1 };
         let shape = Shape { leaves, intermediate: self == Arrangement::Intermediate };
         let settings = match self {
+            Arrangement::OpenDictionaries => with_dictionaries(Settings::default()),
+            Arrangement::SealedFromDictionaries => {
+                with_dictionaries(sealed(|config| config.seal_age_seconds = 0))
+            }
             Arrangement::Sealed => sealed(|config| config.seal_age_seconds = 0),
             Arrangement::SealedPlain => sealed(|config| prefer(config, Preference::Plain)),
             Arrangement::SealedPacked => sealed(|config| prefer(config, Preference::Packed)),
@@ -57,7 +65,12 @@ impl Arrangement {
         };
         let mut cluster = Cluster::start_with(shape, settings).await;
         for leaf in 0..leaves {
-            cluster.feed(leaf, &batches_of(tables, leaf, leaves)).await;
+            let parts = match self {
+                // Batches that are merged lose their dictionaries.
+                Arrangement::OpenDictionaries | Arrangement::SealedFromDictionaries => 1,
+                _ => 2,
+            };
+            cluster.feed(leaf, &batches_of(tables, (leaf, leaves), parts)).await;
         }
         let mut counts: Vec<(&str, u64)> = Vec::new();
         for (table, lines) in tables {
@@ -87,6 +100,7 @@ impl Arrangement {
         if matches!(
             self,
             Arrangement::Sealed
+                | Arrangement::SealedFromDictionaries
                 | Arrangement::SealedPlain
                 | Arrangement::SealedPacked
                 | Arrangement::SealedDictionary
@@ -113,20 +127,28 @@ fn sealed(leaf: fn(&mut Config)) -> Settings {
     Settings { leaf, ..Settings::default() }
 }
 
+fn with_dictionaries(settings: Settings) -> Settings {
+    Settings { aggregator: |config| config.dictionary_rows_min = 1, ..settings }
+}
+
 fn prefer(config: &mut Config, preference: Preference) {
     config.seal_age_seconds = 0;
     config.encodings = preference;
 }
 
-/// The batches one leaf gets: every so-manieth line, in two halves, so that a column may change its type inside a
-/// batch, between batches and between leaves.
-fn batches_of(tables: &[(String, Vec<String>)], leaf: usize, leaves: usize) -> Vec<(String, String)> {
+/// The batches one leaf of several gets: every so-manieth line, in so many parts, so that a column may change its type
+/// inside a batch, between batches and between leaves.
+fn batches_of(
+    tables: &[(String, Vec<String>)],
+    (leaf, leaves): (usize, usize),
+    parts: usize,
+) -> Vec<(String, String)> {
     let mut batches = Vec::new();
     for (table, lines) in tables {
         let mine: Vec<&str> = lines.iter().skip(leaf).step_by(leaves).map(String::as_str).collect();
-        let (first, second) = mine.split_at(mine.len() / 2);
-        for half in [first, second].into_iter().filter(|half| !half.is_empty()) {
-            batches.push((table.clone(), half.join("\n") + "\n"));
+        let ends = (0..=parts).map(|part| mine.len() * part / parts);
+        for (begin, end) in ends.clone().zip(ends.skip(1)).filter(|(begin, end)| begin < end) {
+            batches.push((table.clone(), mine[begin..end].join("\n") + "\n"));
         }
     }
     batches
@@ -140,7 +162,8 @@ mod tests {
     fn every_line_goes_to_one_leaf() {
         let lines: Vec<String> = (0..7).map(|n| n.to_string()).collect();
         let tables = [("t".to_owned(), lines)];
-        let texts = |leaf| batches_of(&tables, leaf, 3).into_iter().map(|(_, text)| text).collect::<Vec<_>>();
+        let texts =
+            |leaf| batches_of(&tables, (leaf, 3), 2).into_iter().map(|(_, text)| text).collect::<Vec<_>>();
         assert_eq!(texts(0), ["0\n", "3\n6\n"]);
         assert_eq!(texts(1), ["1\n", "4\n"]);
         assert_eq!(texts(2), ["2\n", "5\n"]);

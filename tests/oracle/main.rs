@@ -40,8 +40,18 @@ async fn open_rows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn open_rows_with_dictionaries() {
+    agree(Arrangement::OpenDictionaries, 11).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sealed() {
     agree(Arrangement::Sealed, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sealed_from_dictionaries() {
+    agree(Arrangement::SealedFromDictionaries, 12).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

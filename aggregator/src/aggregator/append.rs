@@ -11,12 +11,14 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
-use gannet_proto::encode_batches;
+use gannet_proto::{decode_batches, encode_batches};
 use gannet_query::LeafState;
+use gannet_query::value::rows_bytes;
 
 use super::Aggregator;
 use crate::children::{Acknowledgement, Child, ChildError};
 use crate::error::{ErrorCode, Failure};
+use crate::ingest::dictionaries::{with_dictionaries, without_dictionaries};
 use crate::placement::{Candidate, choose, pinned};
 use crate::planted::{Bug, planted};
 use crate::roster::{LeafAt, Noted};
@@ -59,25 +61,59 @@ impl Pin {
     }
 }
 
+/// Rows as they are sent: one message.
+#[derive(Debug, Clone)]
+pub struct Rows {
+    /// An Arrow IPC stream of one batch.
+    bytes: Bytes,
+    has_dictionaries: bool,
+}
+
+impl Rows {
+    fn of(batch: &RecordBatch, dictionary_rows_min: usize) -> Result<Rows, Failure> {
+        let coded = with_dictionaries(batch, dictionary_rows_min);
+        let bytes = encoded(coded.as_ref().unwrap_or(batch))?;
+        Ok(Rows { bytes, has_dictionaries: coded.is_some() })
+    }
+
+    /// The message for a leaf that takes dictionaries, or does not.
+    fn message(&self, takes_dictionaries: bool) -> Result<Bytes, Failure> {
+        if takes_dictionaries || !self.has_dictionaries {
+            return Ok(self.bytes.clone());
+        }
+        let batches = decode_batches(&self.bytes).map_err(|error| internal(&error))?;
+        let [batch] = &batches[..] else { return Err(internal(&"rows are not one batch")) };
+        encoded(&without_dictionaries(batch).map_err(|error| internal(&error))?)
+    }
+}
+
+fn encoded(batch: &RecordBatch) -> Result<Bytes, Failure> {
+    encode_batches(&batch.schema(), std::slice::from_ref(batch)).map_err(|error| internal(&error))
+}
+
+fn internal(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(ErrorCode::Internal, error.to_string())
+}
+
 /// A row batch as it is sent: in one message, or in as many as its size asks for. The same batch gives the same messages.
+/// From so many rows on texts that repeat are dictionaries.
 ///
 /// # Errors
 /// When a single row is larger than a message may be.
-pub fn encode(batch: &RecordBatch) -> Result<Vec<Bytes>, Failure> {
+pub fn encode(batch: &RecordBatch, dictionary_rows_min: usize) -> Result<Vec<Rows>, Failure> {
     let mut messages = Vec::with_capacity(1);
     let mut open = vec![batch.clone()];
     while let Some(batch) = open.pop() {
-        let rows = batch.num_rows();
-        let bytes = encode_batches(&batch.schema(), std::slice::from_ref(&batch))
-            .map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))?;
-        if bytes.len() > BATCH_BYTES_MAX && rows > 1 {
+        // What it takes without dictionaries, so that every leaf is sent the same rows in one message.
+        let (rows, bytes) = (batch.num_rows(), rows_bytes(&batch));
+        if bytes > BATCH_BYTES_MAX && rows > 1 {
             open.push(batch.slice(rows / 2, rows - rows / 2));
             open.push(batch.slice(0, rows / 2));
-        } else if bytes.len() > BATCH_BYTES_MAX {
-            let message = format!("a row of {} bytes exceeds the limit of {BATCH_BYTES_MAX}", bytes.len());
+        } else if bytes > BATCH_BYTES_MAX {
+            let message = format!("a row of {bytes} bytes exceeds the limit of {BATCH_BYTES_MAX}");
             return Err(Failure::new(ErrorCode::TooLarge, message));
         } else {
-            messages.push(bytes);
+            messages.push(Rows::of(&batch, dictionary_rows_min)?);
         }
     }
     Ok(messages)
@@ -136,7 +172,7 @@ impl Aggregator {
     ///
     /// # Errors
     /// When no leaf takes the rows, or it is not known whether one did.
-    pub async fn append(&self, table: &str, rows: Bytes) -> Result<Appended, Failure> {
+    pub async fn append(&self, table: &str, rows: Rows) -> Result<Appended, Failure> {
         self.counted(self.place(table, rows).await)
     }
 
@@ -147,10 +183,11 @@ impl Aggregator {
     pub async fn append_part(
         &self,
         table: &str,
-        rows: Bytes,
+        rows: Rows,
         (child, part): (Arc<Child>, Part),
     ) -> Result<Appended, Failure> {
         let timeout = Duration::from_millis(self.config.append_timeout_ms);
+        let rows = self.message_for(&child, &rows)?;
         let mut outcome = child.append(table, rows.clone(), Some(&part), timeout).await;
         if matches!(outcome, Err(ChildError::Lost(_))) {
             // Nobody knows what became of the rows but this leaf, which counts them once. A refusal now says nothing of
@@ -188,7 +225,7 @@ impl Aggregator {
         taken.into()
     }
 
-    async fn place(&self, table: &str, rows: Bytes) -> Result<Appended, Failure> {
+    async fn place(&self, table: &str, rows: Rows) -> Result<Appended, Failure> {
         let timeout = Duration::from_millis(self.config.append_timeout_ms);
         let children = self.children.now();
         let mut tried = BTreeSet::new();
@@ -197,7 +234,7 @@ impl Aggregator {
             let Some(index) = choose(&self.candidates(&children, &tried), &mut rand::rng()) else { break };
             tried.insert(index);
             let child = &children[index];
-            match child.append(table, rows.clone(), None, timeout).await {
+            match child.append(table, self.message_for(child, &rows)?, None, timeout).await {
                 Ok(taken) => return Ok(self.noted(child, taken).await),
                 Err(ChildError::Refused(text)) => return Err(Failure::new(ErrorCode::BadRequest, text)),
                 Err(ChildError::TooLarge(text)) => return Err(Failure::new(ErrorCode::TooLarge, text)),
@@ -209,6 +246,13 @@ impl Aggregator {
         let closed = children.iter().enumerate().filter(|(index, _)| !tried.contains(index));
         refusals.extend(closed.filter_map(|(index, child)| Some((index, child.closed()?))));
         Err(not_placed(&children, table, &refusals))
+    }
+
+    /// The rows as the leaf that a child is takes them.
+    fn message_for(&self, child: &Child, rows: &Rows) -> Result<Bytes, Failure> {
+        let takes_dictionaries =
+            self.roster.lock().only_leaf(child.address()).is_some_and(|leaf| leaf.takes_dictionaries);
+        rows.message(takes_dictionaries)
     }
 
     /// The leaves that may take rows now.

@@ -29,7 +29,7 @@ use super::sender::sender;
 use super::unread::refuse;
 use super::{About, Shared, named, refused, refused_with};
 use crate::aggregator::bodies::Decoding;
-use crate::aggregator::{Aggregator, Appended, Pin, encode};
+use crate::aggregator::{Aggregator, Appended, Pin, Rows, encode};
 use crate::children::Child;
 use crate::error::{ErrorCode, Failure};
 use crate::ingest::{
@@ -220,7 +220,7 @@ enum Piece {
 
 /// What the decoder passes on.
 enum FromDecoder {
-    Batch(RecordBatch),
+    Rows(Rows),
     /// The body was read to its end; no batch follows.
     End,
 }
@@ -230,7 +230,9 @@ async fn take(aggregator: &Aggregator, table: &str, pin: Option<Pin>, decoder: D
     let (pieces, waiting_pieces) = mpsc::channel(PIECES_WAITING_MAX);
     let (batches, waiting_batches) = mpsc::channel(BATCHES_WAITING_MAX);
     let turns = aggregator.bodies().decoding();
-    let decoding = tokio::task::spawn_blocking(move || decode(decoder, &turns, waiting_pieces, batches));
+    let rows_min = aggregator.config().dictionary_rows_min;
+    let decoding =
+        tokio::task::spawn_blocking(move || decode(decoder, rows_min, &turns, waiting_pieces, batches));
     let idle = Duration::from_millis(aggregator.config().events_idle_ms);
     let ((bytes, broken), placed) =
         tokio::join!(read(body, pieces, idle), place(aggregator, table, Parts::new(pin), waiting_batches));
@@ -274,6 +276,7 @@ async fn read(body: Body, pieces: mpsc::Sender<Piece>, idle: Duration) -> (u64, 
 /// Decodes pieces into batches; on a blocking thread, which has a turn while it works and none while it waits.
 fn decode(
     mut decoder: Decoder,
+    dictionary_rows_min: usize,
     turns: &Decoding,
     mut pieces: mpsc::Receiver<Piece>,
     batches: mpsc::Sender<FromDecoder>,
@@ -281,16 +284,17 @@ fn decode(
     // Nobody takes batches any more when placing one has failed; that failure is the one the client sees.
     let stopped = || Failure::new(ErrorCode::Unavailable, "placing rows has ended");
     let turn = RefCell::new(None);
-    let mut sink = |batch| match batches.try_send(FromDecoder::Batch(batch)) {
+    let send = |rows| match batches.try_send(FromDecoder::Rows(rows)) {
         Ok(()) => Ok(()),
         Err(TrySendError::Closed(_)) => Err(stopped()),
-        Err(TrySendError::Full(batch)) => {
+        Err(TrySendError::Full(rows)) => {
             turn.take();
-            let sent = batches.blocking_send(batch);
+            let sent = batches.blocking_send(rows);
             turn.replace(Some(turns.turn()));
             sent.map_err(|_| stopped())
         }
     };
+    let mut sink = |batch: RecordBatch| encode(&batch, dictionary_rows_min)?.into_iter().try_for_each(send);
     let mut decode = || {
         while let Some(piece) = pieces.blocking_recv() {
             turn.replace(Some(turns.turn()));
@@ -368,13 +372,13 @@ fn strength(durability: &str) -> u8 {
 /// follows.
 struct Parts {
     pin: Option<Pin>,
-    held: Option<Bytes>,
+    held: Option<Rows>,
     number: u32,
 }
 
 /// A batch ready to be sent.
 struct Message {
-    rows: Bytes,
+    rows: Rows,
     /// The leaf and the place in the request, when the request has a sender.
     part: Option<(Arc<Child>, Part)>,
 }
@@ -385,19 +389,16 @@ impl Parts {
     }
 
     /// What can be sent now that this came.
-    fn ready(&mut self, came: FromDecoder) -> Result<Vec<Message>, Failure> {
-        let FromDecoder::Batch(batch) = came else {
-            return self.held.take().map(|rows| self.message(rows, true)).into_iter().collect();
+    fn ready(&mut self, came: FromDecoder) -> Result<Option<Message>, Failure> {
+        let (rows, is_last) = match came {
+            FromDecoder::End => (self.held.take(), true),
+            FromDecoder::Rows(rows) if self.pin.is_some() => (self.held.replace(rows), false),
+            FromDecoder::Rows(rows) => (Some(rows), false),
         };
-        let mut ready = Vec::new();
-        for rows in encode(&batch)? {
-            let rows = if self.pin.is_some() { self.held.replace(rows) } else { Some(rows) };
-            ready.extend(rows.map(|rows| self.message(rows, false)).transpose()?);
-        }
-        Ok(ready)
+        rows.map(|rows| self.message(rows, is_last)).transpose()
     }
 
-    fn message(&mut self, rows: Bytes, is_last: bool) -> Result<Message, Failure> {
+    fn message(&mut self, rows: Rows, is_last: bool) -> Result<Message, Failure> {
         let part = self.pin.as_ref().map(|pin| pin.part(self.number, is_last));
         self.number = self.number.checked_add(1).ok_or_else(|| {
             let message = format!("a request of more than {} row batches exceeds the limit", u32::MAX);
@@ -423,14 +424,14 @@ async fn place(
             Some((number, outcome)) = in_flight.next(), if !in_flight.is_empty() => placed.note(number, outcome),
             came = batches.recv(), if in_flight.len() < in_flight_max => {
                 let Some(came) = came else { break };
-                let messages = match parts.ready(came) {
-                    Ok(messages) => messages,
+                let message = match parts.ready(came) {
+                    Ok(message) => message,
                     Err(failure) => {
                         placed.note(number + 1, Err(failure));
                         break;
                     }
                 };
-                for Message { rows, part } in messages {
+                if let Some(Message { rows, part }) = message {
                     number += 1;
                     let of_batch = number;
                     in_flight.push(async move {

@@ -42,6 +42,7 @@ fn leaf(id: &str, epoch: u64, rows: &[(i64, u64)]) -> Holdings {
         rows_restored: restored,
         process: String::new(),
         machine: String::new(),
+        takes_dictionaries: true,
     }
 }
 

@@ -1,9 +1,12 @@
 //! Open rows: what was appended is there, in order, and old lists stay as they were.
 
 use super::*;
-use arrow::array::{AsArray, BooleanArray, Float64Array, Int64Array, StringArray, TimestampNanosecondArray};
+use arrow::array::{
+    AsArray, BooleanArray, DictionaryArray, Float64Array, Int64Array, StringArray, TimestampNanosecondArray,
+    UInt16Array,
+};
 use arrow::datatypes::{Int64Type, TimestampNanosecondType};
-use gannet_query::ColumnType;
+use gannet_query::{ColumnType, Dictionary};
 
 use crate::cast::cast_column;
 
@@ -221,4 +224,56 @@ fn rows_keep_their_numbers() {
     assert_eq!(numbers(&open), [(10, 12), (50, 54), (100, 103)]);
     assert_eq!((times(&first), numbers(&first)), (vec![0, 1, 2, 3], vec![(10, 11), (100, 103)]));
     assert_eq!((times(&rest), numbers(&rest)), (vec![4, 5, 6, 7, 8], vec![(11, 12), (50, 54)]));
+}
+
+/// Texts that repeat, some NULL, as a plain column and as a dictionary.
+fn texts(rows: usize, distinct: usize) -> (ArrayRef, ArrayRef) {
+    let text = |row: usize| (row % 11 != 5).then(|| format!("text {:04}", row * 7 % distinct));
+    let plain: StringArray = (0..rows).map(text).collect();
+    let sorted = Dictionary::of(plain.iter(), usize::MAX).expect("any number").sorted();
+    let codes = sorted.codes.iter().map(|code| *code as u16).collect::<Vec<_>>();
+    let keys = UInt16Array::new(codes.into(), plain.nulls().cloned());
+    let values: ArrayRef = Arc::new(StringArray::from_iter_values(&sorted.values));
+    let coded = DictionaryArray::try_new(keys, values).expect("codes of the values");
+    (Arc::new(plain), Arc::new(coded))
+}
+
+#[test]
+fn dictionaries_are_kept_until_they_are_sealed() {
+    let seal = |open: &OpenRows| crate::row_block::RowBlock::seal(1, &open.batches()).expect("rows to seal");
+    for distinct in [1, 2, 300, 2_000, 5_000] {
+        let (mut plain, mut coded) = (OpenRows::default(), OpenRows::default());
+        for rows in [5_000_usize, 4_096, 6_000] {
+            let from = plain.rows() as i64;
+            let (as_plain, as_coded) = texts(rows, distinct);
+            plain = plain.add(batch(from..from + rows as i64, &[("a", as_plain)])).expect("rows");
+            coded = coded.add(batch(from..from + rows as i64, &[("a", as_coded)])).expect("rows");
+        }
+        // A batch without the column, and a cut in the middle of a chunk.
+        let more = batch(15_096..20_096, &[]);
+        plain = plain.add(more.clone()).expect("rows");
+        coded = coded.add(more).expect("rows").split(14_000).expect("a cut").0;
+        plain = plain.split(14_000).expect("a cut").0;
+        assert!(coded.bytes() < plain.bytes() || distinct > 300);
+        for (plain, coded) in plain.chunks().iter().zip(coded.chunks()) {
+            let (Some(Column::Plain(array)), Some(column)) = (plain.column("a"), coded.column("a")) else {
+                panic!("{:?}", coded.column("a"))
+            };
+            assert!(matches!(column, Column::Dictionary { .. }), "{column:?}");
+            assert_eq!(&array, &column.to_array(plain.rows()));
+        }
+        let (of_plain, of_coded) = (seal(&plain), seal(&coded));
+        assert_eq!(of_plain.image().as_slice(), of_coded.image().as_slice(), "{distinct} distinct texts");
+    }
+}
+
+#[test]
+fn dictionaries_of_batches_that_are_merged_are_unpacked() {
+    let (plain, coded) = texts(20, 3);
+    let open = OpenRows::default().add(batch(0..20, &[("a", Arc::clone(&coded))])).expect("rows");
+    assert!(matches!(open.chunks()[0].column("a"), Some(Column::Dictionary { .. })));
+    let open = open.add(batch(20..40, &[("a", coded)])).expect("rows");
+    assert_eq!(open.chunks().len(), 1);
+    let Some(Column::Plain(array)) = open.chunks()[0].column("a") else { panic!("{open:?}") };
+    assert_eq!([array.slice(0, 20), array.slice(20, 20)], [Arc::clone(&plain), plain]);
 }

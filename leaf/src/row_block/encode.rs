@@ -16,6 +16,7 @@ use gannet_query::value::EXACT_INT_MAX;
 use gannet_query::{ColumnType, TypeSet};
 
 use super::layout::{BUFFERS, ColumnMeta, Encoding, Place, Stored, ValueRange};
+use crate::coded_texts::Part;
 use crate::packing::{self, Packing};
 
 /// Which encodings a leaf prefers. Every one of them holds every value; only the best is small and fast. The others are
@@ -70,12 +71,21 @@ pub(super) fn encode(
         ColumnType::String => text::strings(array.as_string(), preference),
         ColumnType::Strings => text::lists(array.as_list()),
     };
+    described(name, column_type, array.null_count(), parts)
+}
+
+/// Encodes a column of strings that came as dictionaries; `None` where its values may be stored better.
+pub(super) fn encode_coded(name: &str, parts: &[Part], null_count: usize) -> Option<Encoded> {
+    Some(described(name, ColumnType::String, null_count, text::dictionaries(parts)?))
+}
+
+fn described(name: &str, column_type: ColumnType, null_count: usize, parts: Parts) -> Encoded {
     let wide = column_type == ColumnType::Int && parts.is_wide();
     let meta = ColumnMeta {
         name: name.to_owned(),
         column_type,
         types: TypeSet::of(column_type, wide),
-        null_count: array.null_count() as u64,
+        null_count: null_count as u64,
         distinct_count: parts.distinct_count,
         int_sum: parts.int_sum.filter(|_| column_type == ColumnType::Int),
         range: parts.range,

@@ -10,7 +10,8 @@ use gannet_query::{ColumnType, TIME_COLUMN, TypeSet};
 use super::decode::TEXT_BYTES_MAX;
 use super::encode::is_wide;
 use super::layout::{COLUMNS_MAX, NAME_BYTES_MAX};
-use crate::cast::{CastError, cast_column};
+use crate::cast::{CastError, cast_column, held_type};
+use crate::coded_texts::{self, Part, unpacked_bytes};
 
 /// Why rows cannot be kept.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
@@ -101,6 +102,26 @@ impl<'a> Gathered<'a> {
         self.columns.iter().map(|(name, types)| (*name, types.resolve().unwrap_or(ColumnType::String)))
     }
 
+    /// The parts of a column whose texts all came as dictionaries, and its NULLs; `None` for any other.
+    pub(crate) fn coded(&self, name: &str, column_type: ColumnType) -> Option<(Vec<Part>, usize)> {
+        if column_type != ColumnType::String {
+            return None;
+        }
+        let mut null_count = 0;
+        let part = |batch: &RecordBatch| match batch.column_by_name(name) {
+            Some(array) => {
+                null_count += array.null_count();
+                coded_texts::part(&coded_texts::kept(array)?)
+            }
+            None => {
+                null_count += batch.num_rows();
+                Some(Part::Absent(batch.num_rows()))
+            }
+        };
+        let parts = self.rows.iter().map(part).collect::<Option<Vec<Part>>>()?;
+        Some((parts, null_count))
+    }
+
     /// The values of one column; rows of a batch that lacks it are NULL.
     pub(crate) fn column(&self, name: &str, column_type: ColumnType) -> Result<ArrayRef, RowsError> {
         let failed = |source| RowsError::Cast { column: name.to_owned(), source };
@@ -108,6 +129,10 @@ impl<'a> Gathered<'a> {
         let mut bytes = 0;
         for batch in self.rows.iter().filter(|batch| batch.num_rows() > 0) {
             let array = match batch.column_by_name(name) {
+                Some(array) if unpacked_bytes(array).is_some_and(|bytes| bytes > TEXT_BYTES_MAX) => {
+                    let bytes = unpacked_bytes(array).unwrap_or_default();
+                    return Err(RowsError::Size { column: name.to_owned(), bytes, limit: TEXT_BYTES_MAX });
+                }
                 Some(array) => cast_column(array, column_type).map_err(failed)?,
                 None => new_null_array(&column_type.arrow(), batch.num_rows()),
             };
@@ -149,7 +174,7 @@ fn check_batch(batch: &RecordBatch) -> Result<(), RowsError> {
 
 /// The type of an array, and whether it holds ints that no float represents.
 pub(crate) fn types_of(name: &str, array: &ArrayRef) -> Result<TypeSet, RowsError> {
-    let column_type = ColumnType::from_arrow(array.data_type()).ok_or_else(|| RowsError::Cast {
+    let column_type = held_type(array.data_type()).ok_or_else(|| RowsError::Cast {
         column: name.to_owned(),
         source: CastError::ArrowType(array.data_type().clone()),
     })?;

@@ -46,8 +46,11 @@ use bytes::Bytes;
 use uuid::Uuid;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// The version this build writes; a newer one is refused before anything is written.
-pub const VERSION: u32 = 1;
+/// The version this build writes; a newer one is refused before anything is written. From 2 on rows may have dictionaries;
+/// 1 is the same without.
+pub const VERSION: u32 = 2;
+/// The oldest version that this build reads.
+const OLDEST: u32 = 1;
 pub(crate) const FILE_HEADER_BYTES: usize = 64;
 pub(crate) const RECORD_HEADER_BYTES: usize = 128;
 /// Records, and bodies in them, begin at multiples of this.
@@ -211,7 +214,7 @@ pub(crate) fn decode_file_header(bytes: &[u8; FILE_HEADER_BYTES]) -> FileHeader 
         return FileHeader::Damaged;
     }
     match u32_at(bytes, 8) {
-        VERSION => {
+        OLDEST..=VERSION => {
             let mut instance = [0; 16];
             instance.copy_from_slice(&bytes[16..32]);
             FileHeader::Sound {

@@ -26,6 +26,7 @@ impl From<&Holdings> for wire::Holdings {
             rows_restored: holdings.rows_restored,
             process: holdings.process.clone(),
             machine: holdings.machine.clone(),
+            takes_dictionaries: holdings.takes_dictionaries,
         }
     }
 }
@@ -52,6 +53,7 @@ impl TryFrom<wire::Holdings> for Holdings {
             rows_restored: count("rows restored", holdings.rows_restored)?,
             process: holdings.process,
             machine: holdings.machine,
+            takes_dictionaries: holdings.takes_dictionaries,
         })
     }
 }
@@ -207,6 +209,7 @@ mod tests {
             rows_restored: 4,
             process: "host:1".into(),
             machine: "host".into(),
+            takes_dictionaries: true,
         }
     }
 

@@ -44,6 +44,7 @@ fn leaf(
         rows_restored: 0,
         process: String::new(),
         machine: String::new(),
+        takes_dictionaries: true,
     }
 }
 

@@ -1,94 +1,43 @@
 //! Strings and lists of strings.
 
-use std::hash::BuildHasher;
-
 use arrow::array::{Array, AsArray, ListArray, StringArray};
 use arrow::buffer::Buffer;
-use hashbrown::{DefaultHashBuilder, HashSet, HashTable};
+use gannet_query::Dictionary;
+use gannet_query::dictionary::NULL_CODE;
+use hashbrown::{HashMap, HashSet};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::layout::{Encoding, PREFIX_BYTES, ValueRange};
 use super::numbers::estimate;
 use super::{Parts, Preference, validity_buffer};
+use crate::coded_texts::Part;
+use crate::column::Codes;
 use crate::packing::{pack, pack_bits};
 use crate::text::{self, BUFFERS_MAX, Form, TextParts, filter};
 
-/// Distinct strings in the order in which they were first seen, and which of them each string is.
-#[derive(Default)]
-struct Dictionary<'a> {
-    values: Vec<&'a str>,
-    codes: Vec<u32>,
+/// Bytes that a dictionary takes, about.
+fn bytes_of(dictionary: &Dictionary<'_>) -> usize {
+    let text: usize = dictionary.values.iter().map(|value| value.len() + 4).sum();
+    let bits = usize::BITS - dictionary.values.len().leading_zeros();
+    text + dictionary.codes.len() * bits as usize / 8
 }
 
-/// The code of a NULL until the dictionary is complete and it gets the code just past it.
-const NULL_CODE: u32 = u32::MAX;
+/// The codes of a dictionary as they are packed.
+fn wide_codes(dictionary: &Dictionary<'_>) -> Vec<u64> {
+    dictionary.codes.iter().map(|code| u64::from(*code)).collect()
+}
 
-impl<'a> Dictionary<'a> {
-    /// `None` when there are more than `count_max` distinct strings.
-    fn of(texts: impl Iterator<Item = Option<&'a str>>, count_max: usize) -> Option<Dictionary<'a>> {
-        let hasher = DefaultHashBuilder::default();
-        let mut table: HashTable<u32> = HashTable::new();
-        let mut values: Vec<&str> = Vec::new();
-        let mut codes = Vec::with_capacity(texts.size_hint().0);
-        for text in texts {
-            let Some(text) = text else {
-                codes.push(NULL_CODE);
-                continue;
-            };
-            let hash = hasher.hash_one(text);
-            let known = table.find(hash, |code| values[*code as usize] == text).copied();
-            let code = known.unwrap_or_else(|| {
-                let code = values.len() as u32;
-                values.push(text);
-                table.insert_unique(hash, code, |code| hasher.hash_one(values[*code as usize]));
-                code
-            });
-            codes.push(code);
-            if values.len() > count_max {
-                return None;
-            }
-        }
-        Some(Dictionary { values, codes })
+/// Offsets and text of the values of a dictionary.
+fn value_buffers(dictionary: &Dictionary<'_>) -> [Buffer; 2] {
+    let mut offsets = Vec::with_capacity(dictionary.values.len() + 1);
+    let mut text = Vec::with_capacity(dictionary.values.iter().map(|value| value.len()).sum());
+    offsets.push(0_i32);
+    for value in &dictionary.values {
+        text.extend_from_slice(value.as_bytes());
+        // The values come from one column with 32-bit offsets, so theirs fit as well.
+        offsets.push(text.len() as i32);
     }
-
-    /// Sorts the values by their bytes, so that ranges and prefixes are ranges of codes; NULLs get the code past them.
-    fn sorted(&self) -> Dictionary<'a> {
-        let mut order: Vec<u32> = (0..self.values.len() as u32).collect();
-        order.sort_unstable_by_key(|code| self.values[*code as usize]);
-        let mut place = vec![0_u32; order.len()];
-        for (rank, code) in order.iter().enumerate() {
-            place[*code as usize] = rank as u32;
-        }
-        let null_code = order.len() as u32;
-        let code = |code: &u32| place.get(*code as usize).copied().unwrap_or(null_code);
-        let codes = self.codes.iter().map(code).collect();
-        let values = order.iter().map(|code| self.values[*code as usize]).collect();
-        Dictionary { values, codes }
-    }
-
-    fn codes(&self) -> Vec<u64> {
-        self.codes.iter().map(|code| u64::from(*code)).collect()
-    }
-
-    /// Bytes that it takes, about.
-    fn bytes(&self) -> usize {
-        let text: usize = self.values.iter().map(|value| value.len() + 4).sum();
-        let bits = usize::BITS - self.values.len().leading_zeros();
-        text + self.codes.len() * bits as usize / 8
-    }
-
-    /// Offsets and text of the values.
-    fn value_buffers(&self) -> [Buffer; 2] {
-        let mut offsets = Vec::with_capacity(self.values.len() + 1);
-        let mut text = Vec::with_capacity(self.values.iter().map(|value| value.len()).sum());
-        offsets.push(0_i32);
-        for value in &self.values {
-            text.extend_from_slice(value.as_bytes());
-            // The values come from one array with 32-bit offsets, so theirs fit as well.
-            offsets.push(text.len() as i32);
-        }
-        [Buffer::from_vec(offsets), Buffer::from_vec(text)]
-    }
+    [Buffer::from_vec(offsets), Buffer::from_vec(text)]
 }
 
 fn prefix(value: &str) -> Box<[u8]> {
@@ -106,43 +55,81 @@ const SAMPLE_STRETCH: usize = 64;
 /// Encodes strings of which at least one is not NULL.
 pub(super) fn strings(array: &StringArray, preference: Preference) -> Parts {
     let value_count = array.len() - array.null_count();
-    let (first, last) = ends(array);
-    let known = Parts {
-        range: Some(ValueRange::Text(prefix(first), prefix(last))),
-        ..Parts::new(Encoding::Constant)
-    };
-    if first == last && array.null_count() == 0 {
-        let text = Buffer::from(first.as_bytes());
-        return Parts { buffers: vec![text], distinct_count: 1, ..known };
-    }
     if let Some(parts) = preferred(array, preference) {
-        return Parts { range: known.range, ..parts };
+        return parts;
     }
     // A dictionary of mostly distinct values saves little and costs a sort and a detour for every value read.
-    let count_max = (value_count / 2).max(2);
+    let count_max = count_max(value_count);
     let likely = looks_distinct(array);
     let dictionary = if likely { None } else { Dictionary::of(array.iter(), count_max) };
     if let Some(dictionary) = dictionary.as_ref().filter(|dictionary| dictionary.values.len() <= SMALL_MAX) {
-        return Parts { range: known.range, ..of_dictionary(dictionary) };
+        return of_dictionary(dictionary);
     }
     let text = text::encode(array);
     if let Some(dictionary) = &dictionary
-        && text.as_ref().is_none_or(|text| dictionary.bytes() <= text.bytes() + text.bytes() / 2)
+        && text.as_ref().is_none_or(|text| bytes_of(dictionary) <= text.bytes() + text.bytes() / 2)
     {
-        return Parts { range: known.range, ..of_dictionary(dictionary) };
+        return of_dictionary(dictionary);
     }
     let Some(text) = text else {
         // What seemed distinct in a sample need not be.
         if let Some(dictionary) = dictionary.or_else(|| Dictionary::of(array.iter(), count_max)) {
-            return Parts { range: known.range, ..of_dictionary(&dictionary) };
+            return of_dictionary(&dictionary);
         }
         let distinct_count = estimate_distinct(array);
-        return Parts { distinct_count, range: known.range, ..plain(array) };
+        return Parts { distinct_count, range: range_of(array), ..plain(array) };
     };
     let distinct_count = dictionary
         .as_ref()
         .map_or_else(|| estimate_distinct(array), |dictionary| dictionary.values.len() as u64);
-    Parts { range: known.range, ..of_text(text, array, distinct_count) }
+    of_text(text, array, distinct_count)
+}
+
+/// Encodes strings that came as dictionaries. `None` where [`strings`] may find something better.
+pub(super) fn dictionaries(parts: &[Part]) -> Option<Parts> {
+    let dictionary = joined(parts)?;
+    let value_count = dictionary.codes.iter().filter(|code| **code != NULL_CODE).count();
+    let distinct = dictionary.values.len();
+    (distinct > 0 && distinct <= SMALL_MAX.min(count_max(value_count))).then(|| of_dictionary(&dictionary))
+}
+
+/// The dictionary of all parts; `None` when it gets too large.
+fn joined(parts: &[Part]) -> Option<Dictionary<'_>> {
+    let mut all = Dictionary::default();
+    let mut places: HashMap<&str, u32> = HashMap::new();
+    for part in parts {
+        let (values, codes) = match part {
+            Part::Absent(rows) => {
+                all.codes.resize(all.codes.len() + rows, NULL_CODE);
+                continue;
+            }
+            Part::Coded { values, codes } => (values, codes),
+        };
+        let mut to = Vec::with_capacity(values.len() + 1);
+        for value in values.iter().flatten() {
+            let next = all.values.len() as u32;
+            let place = *places.entry(value).or_insert(next);
+            if place == next {
+                all.values.push(value);
+            }
+            to.push(place);
+        }
+        if all.values.len() > SMALL_MAX {
+            return None;
+        }
+        let code = |code: usize| to.get(code).copied().unwrap_or(NULL_CODE);
+        match codes {
+            Codes::U8(codes) => all.codes.extend(codes.iter().map(|at| code((*at).into()))),
+            Codes::U16(codes) => all.codes.extend(codes.iter().map(|at| code((*at).into()))),
+            Codes::U32(_) | Codes::U64(_) => return None,
+        }
+    }
+    Some(all)
+}
+
+/// The most distinct values of which a dictionary is made.
+fn count_max(value_count: usize) -> usize {
+    (value_count / 2).max(2)
 }
 
 fn estimate_distinct(array: &StringArray) -> u64 {
@@ -151,9 +138,19 @@ fn estimate_distinct(array: &StringArray) -> u64 {
 
 /// What a preference other than the best makes of strings; `None` where it cannot, and for the best.
 fn preferred(array: &StringArray, preference: Preference) -> Option<Parts> {
+    let is_best = matches!(preference, Preference::Best | Preference::Packed);
+    if let Some((first, last)) = ends(array).filter(|_| !is_best)
+        && first == last
+        && array.null_count() == 0
+    {
+        return Some(constant(first));
+    }
     match preference {
         Preference::Best | Preference::Packed => None,
-        Preference::Plain => Some(Parts { distinct_count: estimate_distinct(array), ..plain(array) }),
+        Preference::Plain => {
+            let distinct_count = estimate_distinct(array);
+            Some(Parts { distinct_count, range: range_of(array), ..plain(array) })
+        }
         Preference::Dictionary => Dictionary::of(array.iter(), usize::MAX).map(|all| of_dictionary(&all)),
         Preference::Text => {
             let text = text::hex::encode(array).or_else(|| text::template::encode(array))?;
@@ -162,9 +159,17 @@ fn preferred(array: &StringArray, preference: Preference) -> Option<Parts> {
     }
 }
 
+/// One value that every row has.
+fn constant(value: &str) -> Parts {
+    let range = Some(ValueRange::Text(prefix(value), prefix(value)));
+    let buffers = vec![Buffer::from(value.as_bytes())];
+    Parts { buffers, distinct_count: 1, range, ..Parts::new(Encoding::Constant) }
+}
+
 fn of_text(text: TextParts, array: &StringArray, distinct_count: u64) -> Parts {
     let form = text.form;
-    let mut parts = Parts { distinct_count, ..Parts::new(Encoding::of_form(form)) };
+    let range = range_of(array);
+    let mut parts = Parts { distinct_count, range, ..Parts::new(Encoding::of_form(form)) };
     parts.stored.base = text.parameter as i64;
     parts.buffers = text.buffers;
     parts.buffers.resize(BUFFERS_MAX, Buffer::default());
@@ -175,11 +180,37 @@ fn of_text(text: TextParts, array: &StringArray, distinct_count: u64) -> Parts {
     parts
 }
 
-/// The least and the greatest value.
-fn ends(array: &StringArray) -> (&str, &str) {
+/// The least and the greatest value; `None` when there are none. Most values are neither, which their first eight bytes tell.
+fn ends(array: &StringArray) -> Option<(&str, &str)> {
     let mut values = array.iter().flatten();
-    let first = values.next().unwrap_or_default();
-    values.fold((first, first), |(least, greatest), value| (least.min(value), greatest.max(value)))
+    let first = values.next()?;
+    let (mut least, mut greatest) = (first, first);
+    let (mut least_start, mut greatest_start) = (start(first), start(first));
+    for value in values {
+        let begin = start(value);
+        if begin <= least_start && value < least {
+            (least, least_start) = (value, begin);
+        }
+        if begin >= greatest_start && value > greatest {
+            (greatest, greatest_start) = (value, begin);
+        }
+    }
+    Some((least, greatest))
+}
+
+/// The first eight bytes of a value as a number that is not less than that of a smaller value.
+fn start(value: &str) -> u64 {
+    let bytes = value.as_bytes();
+    let eight = bytes.first_chunk::<8>().copied().unwrap_or_else(|| {
+        let mut eight = [0; 8];
+        eight[..bytes.len()].copy_from_slice(bytes);
+        eight
+    });
+    u64::from_be_bytes(eight)
+}
+
+fn range_of(array: &StringArray) -> Option<ValueRange> {
+    ends(array).map(|(first, last)| ValueRange::Text(prefix(first), prefix(last)))
 }
 
 /// Whether nearly all values of a sample are distinct. The sample is of rows that follow one another, here and there:
@@ -210,13 +241,20 @@ fn is_needle(form: Form, array: &StringArray, distinct_count: u64) -> bool {
 }
 
 fn of_dictionary(dictionary: &Dictionary<'_>) -> Parts {
+    if let [value] = dictionary.values[..]
+        && !dictionary.codes.contains(&NULL_CODE)
+    {
+        return constant(value);
+    }
     let dictionary = dictionary.sorted();
-    let mut parts = Parts::new(Encoding::Dictionary);
+    let ends = dictionary.values.first().zip(dictionary.values.last());
+    let range = ends.map(|(first, last)| ValueRange::Text(prefix(first), prefix(last)));
+    let mut parts = Parts { range, ..Parts::new(Encoding::Dictionary) };
     parts.distinct_count = dictionary.values.len() as u64;
     parts.stored.value_count = parts.distinct_count;
-    let (packing, codes) = pack(&dictionary.codes());
+    let (packing, codes) = pack(&wide_codes(&dictionary));
     parts.stored.packing = packing;
-    let [offsets, text] = dictionary.value_buffers();
+    let [offsets, text] = value_buffers(&dictionary);
     parts.buffers = vec![codes, offsets, text];
     parts
 }
@@ -251,10 +289,28 @@ pub(super) fn lists(array: &ListArray) -> Parts {
     parts.stored.value_count = dictionary.values.len() as u64;
     parts.stored.gcd = dictionary.codes.len() as i64;
     let (lengths_packing, lengths) = pack_bits(&lengths);
-    let (packing, codes) = pack_bits(&dictionary.codes());
+    let (packing, codes) = pack_bits(&wide_codes(&dictionary));
     parts.stored.packing = packing;
     parts.stored.parameter = lengths_packing.bits;
-    let [value_offsets, text] = dictionary.value_buffers();
+    let [value_offsets, text] = value_buffers(&dictionary);
     parts.buffers = vec![lengths, codes, value_offsets, text, validity_buffer(array.nulls())];
     parts
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn ends_are_the_least_and_the_greatest(
+            texts in proptest::collection::vec(proptest::option::of("[\0ab]{0,11}|[a-zä]{0,3}"), 0..40),
+        ) {
+            let array = StringArray::from(texts.clone());
+            let values = || texts.iter().flatten().map(String::as_str);
+            prop_assert_eq!(ends(&array), values().min().zip(values().max()));
+        }
+    }
 }

@@ -177,10 +177,11 @@ fn what_is_not_ours_is_refused_by_name() {
     };
     let name = &FIRST["wal/".len()..];
     let mut newer = encode_file_header(INSTANCE, 1, 1);
-    newer[8] = 2;
+    let version = super::record::VERSION + 1;
+    newer[8..12].copy_from_slice(&version.to_le_bytes());
     let checksum = xxh3_64(&newer[..56]).to_le_bytes();
     newer[56..].copy_from_slice(&checksum);
-    check(name, &newer, &format!("log file {name} has version 2, this build reads 1"));
+    check(name, &newer, &format!("log file {name} has version {version}, this build reads {}", version - 1));
     let other = encode_file_header(Uuid::from_u128(8), 1, 1);
     let (ours, theirs) = (INSTANCE, Uuid::from_u128(8));
     check(name, &other, &format!("log file {name} belongs to instance {theirs}, this leaf is {ours}"));
