@@ -172,6 +172,13 @@ fn told(code: ErrorCode, what: &str) -> Failure {
             None => failure,
         };
     }
+    if what.contains("OuterReferenceColumn") {
+        return Failure::new(
+            ErrorCode::Unsupported,
+            "a subquery in this place cannot name columns of the rows around it",
+        )
+        .hint("Write it as a join; the items of a list as FROM t, UNNEST(list) AS u(item).");
+    }
     if what.contains("comparison operation") && what.contains("List(Utf8)") {
         return Failure::new(code, "a list of strings cannot be compared with a single value")
             .hint("Write contains_any(tags, 'a'), or compare an element: tags[1] = 'a'.");

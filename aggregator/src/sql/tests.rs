@@ -402,6 +402,13 @@ async fn failures_of_the_planner_read_alike() {
     check_failure("select foo(service) from events", BadRequest, "unknown function `foo`", "", Some((1, 8)))
         .await;
     check_failure("select 1 / 0", BadRequest, "division by zero", "Guard", None).await;
+    for sql in [
+        "select count(*) from events e left join unnest(e.tags) as u(tag) on true",
+        "select count(*) from events e where 'a' in (select tag from unnest(e.tags) as u(tag))",
+    ] {
+        let message = "a subquery in this place cannot name columns of the rows around it";
+        check_failure(sql, Unsupported, message, "Write it as a join", None).await;
+    }
     check_failure(
         "select count(*) from events where tags = 'a'",
         BadRequest,
