@@ -139,9 +139,10 @@ fn estimate_distinct(array: &StringArray) -> u64 {
 /// What a preference other than the best makes of strings; `None` where it cannot, and for the best.
 fn preferred(array: &StringArray, preference: Preference) -> Option<Parts> {
     let is_best = matches!(preference, Preference::Best | Preference::Packed);
-    if let Some((first, last)) = ends(array).filter(|_| !is_best)
-        && first == last
+    if !is_best
         && array.null_count() == 0
+        && let Some((first, last)) = ends(array)
+        && first == last
     {
         return Some(constant(first));
     }
